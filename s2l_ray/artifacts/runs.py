@@ -1,0 +1,42 @@
+"""The record of runs: `{root}/runs/{name}.json`, one entry each time a job of that name begins to build.
+
+In: a run's name and the fingerprints of its artefacts. Out: the entries, oldest first; entries are only ever appended.
+"""
+
+import time
+from typing import Any
+
+from s2l_ray.artifacts import storage
+from s2l_ray.artifacts.fingerprint import seal, unseal
+
+
+def runs_uri(root: str, name: str) -> str:
+    """Where the entries of a run lie."""
+    return storage.join(root, "runs", f"{name}.json")
+
+
+def entries(root: str, name: str) -> list[dict[str, Any]]:
+    """All entries of a run, oldest first: {time, fingerprints, config}."""
+    uri = runs_uri(root, name)
+    try:
+        found: list[dict[str, Any]] = unseal(storage.read_bytes(uri), uri)["entries"]
+        return found
+    except FileNotFoundError:
+        return []
+
+
+def last_entry(root: str, name: str) -> dict[str, str]:
+    """The fingerprints of the newest entry by kind; none where the run is new."""
+    found = entries(root, name)
+    return dict(found[-1]["fingerprints"]) if found else {}
+
+
+def record_run(root: str, name: str, fingerprints: dict[str, str], config: dict[str, Any]) -> None:
+    """Append an entry, unless the newest one says the same."""
+    found = entries(root, name)
+    if found and found[-1]["fingerprints"] == fingerprints:
+        return
+    found.append(
+        {"time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "fingerprints": fingerprints, "config": config}
+    )
+    storage.write_bytes(runs_uri(root, name), seal({"run": name, "entries": found}))

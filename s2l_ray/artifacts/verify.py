@@ -1,0 +1,102 @@
+"""Is what lies in storage what was written? Every file of an artefact, finished or not, against its checksum.
+
+In: the URI of an artefact. Out: the faults, one record each. A finished artefact is held against its manifest; an
+unfinished one file by file, since each file of it carries its own proof (a sealed record, or a table that writes back
+to the same bytes). `sizes_agree` is the quick form that `plan` uses: manifest and sizes, no content.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from s2l_ray.artifacts import storage
+from s2l_ray.artifacts.errors import DamagedError, S2LError
+from s2l_ray.artifacts.fingerprint import unseal
+from s2l_ray.artifacts.lock import NAME as LOCK
+from s2l_ray.artifacts.manifest import EXECUTION, FILES_TABLE, MANIFEST, Artifact, open_artifact
+from s2l_ray.artifacts.tables import FileRecord, decode_intact, read_verified
+
+OWN_FILES = {MANIFEST, EXECUTION, FILES_TABLE}
+RESUME = "resume/"
+CHECKPOINT = "checkpoint.json"
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A file that is not what it should be."""
+
+    path: str
+    problem: str
+
+
+def verify(uri: str) -> Iterator[Fault]:
+    """Recompute everything below an artefact's folder, yield what differs. Raises `S2LError` where nothing lies."""
+    paths = [entry.path for entry in storage.list_files(uri)]
+    if not paths:
+        raise S2LError(f"{uri}: nothing lies there; `s2l ls ROOT` lists the artefacts of a root")
+    if MANIFEST not in paths:
+        yield from _verify_unfinished(uri, paths)
+        return
+    try:
+        artifact = open_artifact(uri)
+    except DamagedError as error:
+        yield Fault(MANIFEST, str(error))
+        return
+    yield from _verify_finished(artifact, paths)
+
+
+def sizes_agree(artifact: Artifact) -> list[Fault]:
+    """Files of a finished artefact that are missing or of another size, from one listing."""
+    present = {entry.path: entry.bytes for entry in storage.list_files(artifact.uri)}
+    return [
+        Fault(record.path, "missing" if record.path not in present else "of another size")
+        for record in artifact.files()
+        if present.get(record.path) != record.bytes
+    ]
+
+
+def _verify_finished(artifact: Artifact, paths: list[str]) -> Iterator[Fault]:
+    for record in artifact.files():
+        try:
+            read_verified(artifact.uri, record)
+        except DamagedError as error:
+            yield Fault(record.path, str(error))
+    listed = {record.path for record in artifact.files()} | OWN_FILES
+    yield from _sealed_faults(artifact.uri, EXECUTION, paths)
+    for path in paths:
+        if path not in listed and path != LOCK and not path.startswith(RESUME):
+            yield Fault(path, "not in the manifest: left behind, safe to remove")
+
+
+def _verify_unfinished(uri: str, paths: list[str]) -> Iterator[Fault]:
+    yield from _sealed_faults(uri, EXECUTION, paths)
+    folders = [path.removesuffix(f"/{CHECKPOINT}") for path in paths if path.endswith(f"/{CHECKPOINT}")]
+    for folder in folders:
+        yield from _checkpoint_faults(uri, folder)
+    for path in paths:
+        is_unit = path.endswith(".parquet") and not path.startswith(RESUME)
+        if is_unit and decode_intact(storage.read_bytes(storage.join(uri, path))) is None:
+            yield Fault(path, "damaged; `s2l run` does this unit again")
+
+
+def _sealed_faults(uri: str, path: str, paths: list[str]) -> Iterator[Fault]:
+    if path in paths:
+        try:
+            unseal(storage.read_bytes(storage.join(uri, path)), storage.join(uri, path))
+        except DamagedError as error:
+            yield Fault(path, str(error))
+
+
+def _checkpoint_faults(uri: str, folder: str) -> Iterator[Fault]:
+    """A grid checkpoint carries the records of its files in a sealed `checkpoint.json`."""
+    path = f"{folder}/{CHECKPOINT}"
+    try:
+        sealed = unseal(storage.read_bytes(storage.join(uri, path)), path)
+    except DamagedError as error:
+        yield Fault(path, str(error))
+        return
+    for entry in sealed["files"]:
+        record = FileRecord(**entry)
+        try:
+            read_verified(storage.join(uri, folder), record)
+        except DamagedError as error:
+            yield Fault(f"{folder}/{record.path}", str(error))
