@@ -1,0 +1,181 @@
+"""Tokenised rows and the batches made of them.
+
+In: token ids and target spans of N examples, as they lie in a dataset shard.
+Out: `TokenRows`, batches of row indices under a token budget, and padded tensors for the model.
+A target at position p is predicted by the logits at p - 1, so position 0 is never a target.
+
+Shapes: N rows, X tokens of all rows, S spans of all rows, L tokens of one row, B rows of a batch, M rows taken.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+if TYPE_CHECKING:
+    import torch
+
+IGNORE = -100
+"""The label of a position that is no target, as torch's cross entropy knows it."""
+
+Int32 = NDArray[np.int32]
+Int64 = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class TokenRows:
+    """N tokenised rows in flat arrays.
+
+    ids_X: token ids, row after row. starts_N1: where each row starts in ids_X; its last entry is X.
+    spans_S2: (start, end) of each target span, counted within its row, end exclusive, sorted and disjoint.
+    span_starts_N1: where each row's spans start in spans_S2; its last entry is S.
+    Raises ValueError where the arrays contradict each other.
+    """
+
+    ids_X: Int32
+    starts_N1: Int64
+    spans_S2: Int32
+    span_starts_N1: Int64
+
+    def __post_init__(self) -> None:
+        if len(self.starts_N1) != len(self.span_starts_N1):
+            raise ValueError(f"{len(self.starts_N1) - 1} rows of tokens but {len(self.span_starts_N1) - 1} of spans")
+        _check_starts(self.starts_N1, len(self.ids_X), "tokens")
+        _check_starts(self.span_starts_N1, len(self.spans_S2), "spans")
+        starts_S, ends_S = self.spans_S2[:, 0], self.spans_S2[:, 1]
+        rows_S = self._span_rows_S
+        bad_S = (starts_S < 0) | (starts_S >= ends_S) | (ends_S > self.lengths_N[rows_S])
+        bad_S[1:] |= (rows_S[1:] == rows_S[:-1]) & (starts_S[1:] < ends_S[:-1])
+        if bad_S.any():
+            span = int(bad_S.argmax())
+            raise ValueError(
+                f"row {rows_S[span]}: target span {self.spans_S2[span].tolist()} is empty, overlaps the one before, "
+                f"or leaves the row of {self.lengths_N[rows_S[span]]} tokens"
+            )
+
+    @classmethod
+    def from_rows(cls, ids: Iterable[Sequence[int]], spans: Iterable[Sequence[tuple[int, int]]]) -> TokenRows:
+        """Rows from one list of ids and one list of (start, end) spans each."""
+        ids, spans = list(ids), list(spans)
+        return cls(
+            ids_X=np.fromiter((token for row in ids for token in row), np.int32),
+            starts_N1=_starts([len(row) for row in ids]),
+            spans_S2=np.array([span for row in spans for span in row], np.int32).reshape(-1, 2),
+            span_starts_N1=_starts([len(row) for row in spans]),
+        )
+
+    def __len__(self) -> int:
+        return len(self.starts_N1) - 1
+
+    @cached_property
+    def lengths_N(self) -> Int64:
+        """Tokens of each row."""
+        return np.diff(self.starts_N1)
+
+    @cached_property
+    def target_tokens_N(self) -> Int64:
+        """Targets of each row that have a prediction, that is without position 0."""
+        widths_S = np.maximum(self.spans_S2[:, 1], 1) - np.maximum(self.spans_S2[:, 0], 1)
+        return np.diff(_starts(widths_S)[self.span_starts_N1])
+
+    @cached_property
+    def target_mask_X(self) -> NDArray[np.bool_]:
+        """Which tokens of ids_X are targets; as many in each row as target_tokens_N says."""
+        steps = np.zeros(len(self.ids_X) + 1, np.int32)
+        offsets_S = self.starts_N1[self._span_rows_S]
+        np.add.at(steps, offsets_S + self.spans_S2[:, 0], 1)
+        np.add.at(steps, offsets_S + self.spans_S2[:, 1], -1)
+        mask_X = np.cumsum(steps[:-1]) > 0
+        mask_X[self.starts_N1[:-1][self.lengths_N > 0]] = False
+        return mask_X
+
+    def row(self, index: int) -> tuple[Int32, Int32]:
+        """The ids_L and spans_S2 of one row."""
+        spans = slice(self.span_starts_N1[index], self.span_starts_N1[index + 1])
+        return self.ids_X[self._tokens(index)], self.spans_S2[spans]
+
+    def target_mask(self, index: int) -> NDArray[np.bool_]:
+        """Which tokens of one row are targets, bool_L."""
+        return self.target_mask_X[self._tokens(index)]
+
+    def take(self, index_M: ArrayLike) -> TokenRows:
+        """The rows of index_M, in that order."""
+        index_M = np.asarray(index_M, np.int64)
+        positions_X, starts_M1 = _gather(self.starts_N1, index_M)
+        positions_S, span_starts_M1 = _gather(self.span_starts_N1, index_M)
+        return TokenRows(self.ids_X[positions_X], starts_M1, self.spans_S2[positions_S], span_starts_M1)
+
+    @cached_property
+    def _span_rows_S(self) -> Int64:
+        return np.repeat(np.arange(len(self)), np.diff(self.span_starts_N1))
+
+    def _tokens(self, index: int) -> slice:
+        return slice(self.starts_N1[index], self.starts_N1[index + 1])
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Padded tensors of B rows, int64, padding on the right.
+
+    labels_BL is aligned with input_ids_BL (the shift happens in the loss) and -100 wherever there is no target.
+    """
+
+    input_ids_BL: torch.Tensor
+    attention_mask_BL: torch.Tensor
+    labels_BL: torch.Tensor
+
+
+def plan_batches(lengths_N: ArrayLike, tokens_per_batch: int) -> list[Int64]:
+    """Batches of row indices, by ascending length, such that rows * longest row <= tokens_per_batch.
+
+    A row longer than the budget is a batch of its own. The plan depends on the lengths and the budget alone.
+    """
+    if tokens_per_batch < 1:
+        raise ValueError(f"tokens_per_batch is {tokens_per_batch}; it must be at least 1")
+    lengths_N = np.asarray(lengths_N, np.int64)
+    order_N = np.argsort(lengths_N, kind="stable")
+    cuts, first = [], 0
+    for position, length in enumerate(lengths_N[order_N].tolist()):
+        if position > first and (position + 1 - first) * length > tokens_per_batch:
+            cuts.append(position)
+            first = position
+    return np.split(order_N, cuts) if len(order_N) else []
+
+
+def collate(rows: TokenRows, index_B: ArrayLike, pad_id: int) -> Batch:
+    """The rows of index_B as one padded batch."""
+    import torch
+
+    taken = rows.take(index_B)
+    lengths_B = taken.lengths_N
+    mask_BL = np.arange(lengths_B.max(initial=0)) < lengths_B[:, None]
+    input_ids_BL = np.full(mask_BL.shape, pad_id, np.int64)
+    input_ids_BL[mask_BL] = taken.ids_X
+    labels_BL = np.full(mask_BL.shape, IGNORE, np.int64)
+    labels_BL[mask_BL] = np.where(taken.target_mask_X, taken.ids_X, IGNORE)
+    return Batch(
+        torch.from_numpy(input_ids_BL), torch.from_numpy(mask_BL.astype(np.int64)), torch.from_numpy(labels_BL)
+    )
+
+
+def _starts(lengths: ArrayLike) -> Int64:
+    """Where each of the consecutive pieces starts, and where the last one ends."""
+    return np.concatenate([[0], np.cumsum(np.asarray(lengths, np.int64))])
+
+
+def _gather(starts_N1: Int64, index_M: Int64) -> tuple[Int64, Int64]:
+    """Positions of the pieces index_M in the flat array cut at starts_N1, and where they start once gathered."""
+    lengths_M = starts_N1[index_M + 1] - starts_N1[index_M]
+    new_starts_M1 = _starts(lengths_M)
+    shifts_M = starts_N1[index_M] - new_starts_M1[:-1]
+    return np.arange(new_starts_M1[-1]) + np.repeat(shifts_M, lengths_M), new_starts_M1
+
+
+def _check_starts(starts_N1: Int64, total: int, what: str) -> None:
+    if len(starts_N1) == 0 or starts_N1[0] != 0 or starts_N1[-1] != total or (np.diff(starts_N1) < 0).any():
+        raise ValueError(f"row starts of {total} {what} must rise from 0 to {total}")
