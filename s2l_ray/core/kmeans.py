@@ -9,9 +9,8 @@ Shapes: N rows, S rows of the sample, T columns, K centroids.
 
 from __future__ import annotations
 
-import os
-
 import numpy as np
+import torch
 from numpy.typing import ArrayLike
 
 from s2l_ray.core.kmeans_backends import BACKENDS, KMeans, lloyd, place, resolve_backend, torch_device
@@ -39,14 +38,14 @@ def fit_kmeans(
     Each of `restarts` seedings runs k-means++ and `sample_iterations` Lloyd iterations on one sample of
     `sample_per_cluster` * k rows; the best of them on the sample then makes at most `iterations` passes over all rows.
     `initial_centroids_KT` takes the place of all that: only the passes are made. `workers` is the number of CPU threads
-    (default: all); with the torch backend the result is the same, bit for bit, for any number.
+    (default: as many as torch uses); with the torch backend the result is the same, bit for bit, for any number.
 
     Raises ValueError for rows that are not finite, no rows, k < 1, or a backend that cannot run here.
     """
     x_NT = _checked(x_NT)
     if k < 1 or iterations < 1 or restarts < 1:
         raise ValueError(f"k-means needs k, iterations and restarts of at least 1, not {k}, {iterations}, {restarts}")
-    backend, workers, k = resolve_backend(backend), workers or _cores(), min(k, len(x_NT))
+    backend, workers, k = resolve_backend(backend), workers or torch.get_num_threads(), min(k, len(x_NT))
     if initial_centroids_KT is None:
         sample_ST = x_NT[sample_rows(len(x_NT), sample_per_cluster * k, np.random.default_rng([seed, 0]))]
         starts = [
@@ -72,7 +71,7 @@ def assign_clusters(x_NT: ArrayLike, centroids_KT: Float32, *, workers: int | No
         )
     if len(x_NT) == 0:
         return np.empty(0, np.int32), np.empty(0, np.float32)
-    with place(x_NT, workers or _cores()) as blocks:
+    with place(x_NT, workers or torch.get_num_threads()) as blocks:
         return blocks.nearest(centroids_KT)
 
 
@@ -88,13 +87,11 @@ def _checked(x_NT: ArrayLike, least_rows: int = 1) -> Float32:
     if x_NT.ndim != 2 or len(x_NT) < least_rows or x_NT.shape[1] == 0:
         raise ValueError(f"k-means needs rows of at least one column, not an array of shape {x_NT.shape}")
     flat_X = x_NT.ravel()
-    if not np.isfinite(flat_X @ flat_X):  # carries a NaN along, at the price of one reading
-        bad = np.flatnonzero(~np.isfinite(x_NT).all(axis=1))
+    if np.isfinite(flat_X @ flat_X):  # one reading; a NaN is carried along
+        return x_NT
+    bad = np.flatnonzero(~np.isfinite(x_NT).all(axis=1))
+    if len(bad):
         raise ValueError(
             f"{len(bad)} of {len(x_NT)} rows are not finite (first: row {bad[0]}); pass only rows with status ok"
         )
     return x_NT
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0))

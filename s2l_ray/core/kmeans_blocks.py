@@ -49,12 +49,13 @@ def merge(parts: Iterable[PartialSums]) -> PartialSums:
 def scoring_weights(centroids_KT: Float32) -> tuple[Float32, Float32]:
     """Weights w_KT and bias_K for which argmax_k (x . w_k + bias_k) is the centroid nearest to x.
 
-    |x - c|^2 = |x|^2 - 2 (x . c - |c|^2 / 2), and |x|^2 is the same for all centroids. So is x . m: taking the
-    centroids' mean m off every c leaves smaller products, hence a smaller rounding error, at no cost per row.
+    |x - c|^2 = |x|^2 - 2 (x . c - |c|^2 / 2), and |x|^2 is the same for all centroids. So are x . m and |m|^2 for m the
+    mean of the centroids: taking them off too leaves smaller products, hence less rounding, at no cost per row.
     """
     centroids64_KT = centroids_KT.astype(np.float64)
-    weights_KT = centroids64_KT - centroids64_KT.mean(axis=0)
-    bias_K = -0.5 * ((centroids64_KT + centroids64_KT.mean(axis=0)) * weights_KT).sum(axis=1)
+    mean_T = centroids64_KT.mean(axis=0)
+    weights_KT = centroids64_KT - mean_T
+    bias_K = -0.5 * ((centroids64_KT + mean_T) * weights_KT).sum(axis=1)
     return weights_KT.astype(np.float32), bias_K.astype(np.float32)
 
 
@@ -118,9 +119,8 @@ class CpuBlocks:
     def nearest(self, centroids_KT: Float32) -> tuple[Int32, Float32]:
         """Labels and distances of all rows."""
         parts = list(self.map_blocks(lambda x_BT: nearest(x_BT, centroids_KT), self._blocks()))
-        return np.concatenate([label_B for label_B, _ in parts]), np.concatenate(
-            [distance_B for _, distance_B in parts]
-        )
+        labels, distances = zip(*parts, strict=True)
+        return np.concatenate(labels), np.concatenate(distances)
 
     def _blocks(self) -> list[Float32]:
         return [self.x_NT[start : start + BLOCK_ROWS] for start in range(0, len(self.x_NT), BLOCK_ROWS)]

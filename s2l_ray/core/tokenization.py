@@ -106,7 +106,11 @@ def encode_examples(tokenizer: PreTrainedTokenizerBase, examples: Sequence[Examp
     """
     cut = [_pieces(tokenizer, example) for example in examples]
     texts = [piece.text for pieces in cut for piece in pieces or ()]
-    ids = iter(tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"] if texts else ())
+    ids = iter(
+        tokenizer(texts, add_special_tokens=False, return_attention_mask=False, verbose=False)["input_ids"]
+        if texts
+        else ()
+    )
     first = _first_ids(tokenizer)
     return [
         _join(

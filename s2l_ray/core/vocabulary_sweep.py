@@ -1,0 +1,118 @@
+"""Per-token statistics of the predicted distribution over a vocabulary.
+
+In: last hidden states at T target tokens and the model's output embeddings, or whole logits. Out: float32 per token.
+The sweep makes logits one block of the vocabulary at a time, small enough to stay in cache, adds the block to running
+sums and forgets it. The sums are of w = exp(l - c), where c is the logit of the token's own target: their total is
+1 / p, so at least 1, and its logarithm is the loss. Where it overflows, at a loss of some 88 nats, the token is done
+again from whole logits. A statistic that is not asked for costs nothing.
+
+T target tokens, V vocabulary, W width of a block, H hidden size
+"""
+
+import math
+
+import torch
+from torch.nn.functional import linear
+
+TokenValues = dict[str, torch.Tensor]
+"""float32 [T] by statistic, `nll` always among them; T runs over target tokens, row after row."""
+
+LOG2_E = math.log2(math.e)
+BLOCK_NUMBERS = {"cpu": 2**20, "cuda": 2**26}
+
+
+class _Sums:
+    """Running sums over the vocabulary, float64 [T]. Only those that the statistics need are kept."""
+
+    def __init__(self, target_T: torch.Tensor, statistics: frozenset[str]) -> None:
+        self.target_T = target_T
+        self.statistics = statistics
+        zero_T = torch.zeros(target_T.shape, dtype=torch.float64, device=target_T.device)
+        self.weight_T, self.square_T, self.weighted_gap_T = zero_T, zero_T.clone(), zero_T.clone()
+        self.largest_T, self.own_T = zero_T - torch.inf, zero_T.clone()
+
+    def add(self, start: int, gap_WT: torch.Tensor) -> None:
+        """Take in the gaps l - c of the vocabulary from `start` on. Overwrites the block."""
+        if "token_accuracy" in self.statistics:
+            self._compare(start, gap_WT)
+        # exp2 is vectorised in every build of torch; exp is three times slower on some processors.
+        gap_WT.mul_(LOG2_E)
+        if "mean_entropy" in self.statistics:
+            gap_WT.clamp_(min=-1000.0)  # keeps 0 * -inf out of the sum, and exp2 of it is 0 still
+            weight_WT = gap_WT.exp2()
+            self.weighted_gap_T += gap_WT.mul_(weight_WT).sum(dim=0)
+        else:
+            weight_WT = gap_WT.exp2_()
+        self.weight_T += weight_WT.sum(dim=0)
+        if "el2n" in self.statistics:
+            self.square_T += weight_WT.square_().sum(dim=0)
+
+    def _compare(self, start: int, gap_WT: torch.Tensor) -> None:
+        """The target's own gap as this product rounds it, and the largest, so that the two can be compared."""
+        column_T = self.target_T - start
+        inside_T = (column_T >= 0) & (column_T < len(gap_WT))
+        own_T = gap_WT.gather(0, column_T.clamp(0, len(gap_WT) - 1)[None])[0].double()
+        self.own_T = torch.where(inside_T, own_T, self.own_T)
+        self.largest_T = torch.maximum(self.largest_T, gap_WT.amax(dim=0).double())
+
+    def values(self, offset_T: torch.Tensor) -> TokenValues:
+        """The statistics, where the gaps in the sums were taken against c - offset."""
+        log_weight_T = self.weight_T.log()
+        nll_T = (log_weight_T - offset_T).clamp(min=0)
+        probability_T = (-nll_T).exp()
+        values = {"nll": nll_T}
+        if "mean_probability" in self.statistics:
+            values["mean_probability"] = probability_T
+        if "token_accuracy" in self.statistics:
+            values["token_accuracy"] = self.own_T >= self.largest_T
+        if "mean_entropy" in self.statistics:
+            values["mean_entropy"] = log_weight_T - self.weighted_gap_T / self.weight_T / LOG2_E
+        if "el2n" in self.statistics:
+            # ||p - onehot||^2 = sum of p^2 - 2 p_target + 1
+            square_T = self.square_T / self.weight_T / self.weight_T
+            values["el2n"] = (square_T - 2 * probability_T + 1).clamp(min=0).sqrt()
+        return {name: value_T.float() for name, value_T in values.items()}
+
+
+def sweep_values(
+    hidden_TH: torch.Tensor, head: torch.nn.Linear, target_T: torch.Tensor, statistics: frozenset[str]
+) -> TokenValues:
+    """Statistics of softmax(head(hidden)) at the targets; the logits never stand whole in memory."""
+    own_T = (hidden_TH.float() * head.weight[target_T].float()).sum(dim=1)
+    if head.bias is not None:
+        own_T = own_T + head.bias[target_T].float()
+    # Taken off inside the product, before its result is rounded: the logits that weigh most keep the most digits.
+    shift_T = (-own_T).to(hidden_TH.dtype)
+    sums = _Sums(target_T, statistics)
+    width = max(256, BLOCK_NUMBERS[hidden_TH.device.type] // max(1, len(target_T)))
+    for start in range(0, len(head.weight), width):
+        gap_WT = linear(head.weight[start : start + width], hidden_TH, shift_T).float()
+        if head.bias is not None:
+            gap_WT += head.bias[start : start + width, None]
+        sums.add(start, gap_WT)
+    values = sums.values((own_T + shift_T).double())
+    overflown_T = ~torch.stack(list(values.values())).isfinite().all(dim=0)
+    if overflown_T.any():
+        for at_T in overflown_T.nonzero()[:, 0].split(256):
+            for name, again_T in logit_values(head(hidden_TH[at_T]), target_T[at_T], statistics).items():
+                values[name][at_T] = again_T
+    return values
+
+
+def logit_values(logits_TV: torch.Tensor, target_T: torch.Tensor, statistics: frozenset[str]) -> TokenValues:
+    """Statistics of softmax(logits) at the targets, each by its definition, in float32."""
+    logprob_TV = logits_TV.float().log_softmax(dim=1)
+    own_T = logprob_TV.gather(1, target_T[:, None])[:, 0]
+    values = {"nll": -own_T}
+    if "mean_probability" in statistics:
+        values["mean_probability"] = own_T.exp()
+    if "token_accuracy" in statistics:
+        values["token_accuracy"] = (own_T >= logprob_TV.amax(dim=1)).float()
+    if statistics & {"mean_entropy", "el2n"}:
+        probability_TV = logprob_TV.exp()
+    if "mean_entropy" in statistics:
+        values["mean_entropy"] = torch.special.entr(probability_TV).sum(dim=1)
+    if "el2n" in statistics:
+        probability_TV.scatter_add_(1, target_T[:, None], -torch.ones_like(own_T)[:, None])
+        values["el2n"] = probability_TV.norm(dim=1)
+    return values
