@@ -1,0 +1,47 @@
+"""Failures of workers, carried to the driver as plain records.
+
+In: an exception in a worker. Out: a JSON-able record there, and the exception again in the driver: an `S2LError` as it
+was, memory and disk as one message with the key to lower, anything else with the worker's traceback for `--debug`.
+"""
+
+import errno
+import traceback
+
+from s2l_ray.artifacts import errors
+
+Record = dict[str, str]
+
+
+class WorkerError(errors.S2LError):
+    """A worker failed in a way nobody foresaw; `details` is its traceback."""
+
+    def __init__(self, message: str, details: str) -> None:
+        super().__init__(message)
+        self.details = details
+
+
+def to_record(error: BaseException, what: str, lower: str) -> Record:
+    """The failure of `what`; `lower` names the key that makes it need less memory."""
+    kind, message = type(error).__name__, str(error)
+    if is_out_of_memory(error):
+        kind, message = "S2LError", f"{what}: out of memory ({message.splitlines()[0]}); lower {lower}"
+    elif isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        kind, message = "S2LError", f"{what}: no space left on {error.filename or 'the disk'}; free some and run again"
+    elif not isinstance(error, errors.S2LError):
+        message = f"{what}: {kind}: {message}"
+    return {"kind": kind, "message": message, "details": traceback.format_exc()}
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether the error is the host's or the device's memory running out."""
+    return isinstance(error, MemoryError) or any(
+        sign in str(error) for sign in ("out of memory", "can't allocate memory", "OutOfMemory")
+    )
+
+
+def from_record(record: Record) -> errors.S2LError:
+    """The exception to raise in the driver."""
+    known = getattr(errors, record["kind"], None)
+    if isinstance(known, type) and issubclass(known, errors.S2LError):
+        return known(record["message"])
+    return WorkerError(record["message"], record["details"])

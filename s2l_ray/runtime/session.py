@@ -1,0 +1,102 @@
+"""The connection to Ray: a cluster that somebody started, or one of our own on this machine.
+
+In: nothing but the environment (`RAY_ADDRESS`, as `ray job submit` sets it). Out: what the cluster has, and Ray's own
+messages in a log file instead of on the terminal. A cluster that we did not start is never shut down.
+"""
+
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+# read by Ray when it is imported or started; there is no other way to set them
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
+os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")  # a saved state is committed at the next poll
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+os.environ.setdefault("RAY_TRAIN_ENABLE_PRINT_PATCH", "0")
+
+import ray
+
+from s2l_ray.artifacts.errors import ConfigError, S2LError
+
+MINIMUM_LOCAL_CPUS = 4  # logical: the read tasks of a pipeline starve where its actors hold every CPU
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """What there is to run on. `cpus` and `gpus` are Ray's logical ones, `cores` the real ones of this machine."""
+
+    local: bool
+    nodes: int
+    cpus: float
+    gpus: float
+    cores: int
+
+    def gpus_each(self, wanted: float | str) -> float:
+        """GPUs of one worker: as asked, or for `auto` one where the cluster has any."""
+        return (1.0 if self.gpus else 0.0) if wanted == "auto" else float(wanted)
+
+
+@contextmanager
+def connect() -> Iterator[Cluster]:
+    """The cluster for as long as the block runs. Raises `S2LError` where a named cluster cannot be reached."""
+    started_here = not ray.is_initialized()
+    address = os.environ.get("RAY_ADDRESS")
+    if started_here:
+        _start(address)
+    _quiet_libraries()
+    try:
+        yield _describe(local=started_here and not address)
+    finally:
+        if started_here:
+            ray.shutdown()  # of a cluster that was running before, only this connection
+
+
+def _start(address: str | None) -> None:
+    options: dict[str, object] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    try:
+        if address:
+            ray.init(address=address, **options)
+        else:
+            cpus = max(MINIMUM_LOCAL_CPUS, os.cpu_count() or 1)
+            ray.init(address="local", num_cpus=cpus, include_dashboard=False, **options)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        remedy = "unset RAY_ADDRESS to run on this machine, or start that cluster" if address else "is the disk full?"
+        raise S2LError(f"Ray at {address or 'this machine'} does not answer: {error}; {remedy}") from error
+
+
+def _describe(local: bool) -> Cluster:
+    resources = ray.cluster_resources()
+    alive = sum(node["Alive"] for node in ray.nodes())
+    return Cluster(local, alive, resources.get("CPU", 0.0), resources.get("GPU", 0.0), os.cpu_count() or 1)
+
+
+def _quiet_libraries() -> None:
+    from ray.data import DataContext
+
+    context = DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    for name in ("ray.data", "ray.train", "ray.tune", "ray"):
+        logger = logging.getLogger(name)
+        logger.setLevel(logging.ERROR)
+        for handler in list(logger.handlers):
+            if isinstance(handler, logging.StreamHandler) and handler.stream in (sys.stdout, sys.stderr):
+                logger.removeHandler(handler)
+
+
+def check_fits(cluster: Cluster, what: str, workers: int, cpus: float, gpus: float) -> None:
+    """Refuse a stage that could only wait for ever. Raises `ConfigError` with the key to change."""
+    if gpus > 0 and workers * gpus > cluster.gpus:
+        raise ConfigError(
+            f"{what}: {workers} workers of {gpus:g} GPUs, but the cluster has {cluster.gpus:g}; "
+            f"lower resources.{what}.workers or set resources.{what}.gpus: 0"
+        )
+    if workers * cpus > cluster.cpus:
+        raise ConfigError(
+            f"{what}: {workers} workers of {cpus:g} CPUs, but the cluster has {cluster.cpus:g}; "
+            f"lower resources.{what}.workers"
+        )

@@ -1,0 +1,210 @@
+"""The proxy's training on Ray Train, from the driver's side.
+
+In: a `TrainJob` and what its workers get. Out: `TrainProgress` about twice a second, and at the end a `TrainResult`.
+The same call again goes on from the newest state in storage, or finds all done. Ray keeps two states and uploads them;
+which one a training goes on from is read from the states themselves, since Ray's own list of them
+(`checkpoint_manager_snapshot.json`) is written in place and a kill in that moment would leave it broken.
+"""
+
+import threading
+from collections.abc import Generator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import ray
+from ray.exceptions import RayActorError, RayError
+from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+from ray.train.torch import TorchTrainer
+from ray.train.v2.api.config import LoggingConfig
+from ray.train.v2.api.exceptions import TrainingFailedError, WorkerGroupError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from s2l_ray.artifacts import storage
+from s2l_ray.artifacts.errors import DamagedError, S2LError
+from s2l_ray.artifacts.schemas import step_name
+from s2l_ray.artifacts.tables import FileRecord, decode_intact, record_of
+from s2l_ray.core.schedule import checkpoint_steps, steps_per_epoch
+from s2l_ray.runtime.checkpoint_store import CHECKPOINT, HELD_OUT, RESUME, TRAINING, prune_states, read_checkpoint
+from s2l_ray.runtime.failures import from_record
+from s2l_ray.runtime.training_worker import LOWER, Mailbox, TrainJob, TrainProgress, train_worker
+
+POLL_SECONDS = 0.5
+STOP_SECONDS = 60.0
+STATES_KEPT = 2
+SNAPSHOT = "checkpoint_manager_snapshot.json"
+
+
+@dataclass(frozen=True)
+class TrainWorkers:
+    """Workers of a training, what each gets of Ray's CPUs and GPUs, and how often lost ones are replaced."""
+
+    workers: int = 1
+    cpus: float = 1.0
+    gpus: float = 0.0
+    retries: int = 3
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """A finished training: the sealed records of its checkpoints by step, and every file of it for the manifest."""
+
+    checkpoints: list[dict[str, Any]]
+    files: list[FileRecord]
+
+
+Training = Generator[TrainProgress, None, TrainResult]
+
+
+def train_proxy(job: TrainJob, workers: TrainWorkers) -> Training:
+    """Train the proxy, or what is left of it.
+
+    Closing the generator, or an exception in it such as Ctrl-C, has the workers save a state and end. Raises `S2LError`
+    for a failure of the training itself, at once, and for lost workers once `retries` are used up.
+    """
+    lost = 0
+    while (result := finished_training(job)) is None:
+        prune_states(job.output, STATES_KEPT)
+        storage.delete_file(storage.join(job.output, RESUME, SNAPSHOT))
+        try:
+            yield from _attempt(job, workers)
+        except _WorkersLost as error:
+            lost += 1
+            if lost > workers.retries:
+                raise S2LError(
+                    f"train: workers were lost {lost} times, last: {error}; lower {LOWER} if memory ran out, "
+                    "then run again: it goes on from the last saved state"
+                ) from error
+            yield TrainProgress(0, 0, 0, 0, 0, 0, 0, note=f"workers were lost ({error}); going on from the last state")
+    return result
+
+
+def finished_training(job: TrainJob) -> TrainResult | None:
+    """The result, if the training is over and all of it is in storage."""
+    tables = [_table_record(job.output, path) for path in (HELD_OUT, TRAINING)]
+    if None in tables:
+        return None
+    try:
+        checkpoints = [read_checkpoint(job.output, step) for step in planned_steps(job)]
+    except (FileNotFoundError, DamagedError):
+        return None
+    files = [record for record in tables if record is not None]
+    for checkpoint in checkpoints:
+        files += _checkpoint_files(job.output, checkpoint)
+    return TrainResult(checkpoints, files)
+
+
+def planned_steps(job: TrainJob) -> list[int]:
+    """The steps whose checkpoints the training leaves."""
+    rows = job.train_examples or job.rows_ok - job.held_out
+    per_epoch = steps_per_epoch(rows, job.settings.batch_size)
+    settings = job.settings
+    return checkpoint_steps(settings.grid, per_epoch * settings.epochs, per_epoch, settings.batch_size)
+
+
+def discard_states(output: str) -> None:
+    """Remove what only a training that goes on would need."""
+    storage.delete_folder(storage.join(output, RESUME))
+
+
+class _WorkersLost(Exception):
+    """Workers, or the connections between them, are gone; another attempt may succeed."""
+
+
+def _attempt(job: TrainJob, workers: TrainWorkers) -> Generator[TrainProgress, None, None]:
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    mailbox = Mailbox.options(scheduling_strategy=here).remote()  # type: ignore[attr-defined]
+    fit = _Fit(_make_trainer(job, workers, mailbox))
+    try:
+        while fit.running(POLL_SECONDS):
+            progress, _ = ray.get(mailbox.take.remote())
+            if progress is not None:
+                yield progress
+        progress, failures = ray.get(mailbox.take.remote())
+        if progress is not None:
+            yield progress
+        fit.raise_failure(failures)
+    finally:
+        if fit.running(0):
+            mailbox.stop.remote()
+            fit.running(STOP_SECONDS)
+        ray.kill(mailbox)
+
+
+def _make_trainer(job: TrainJob, workers: TrainWorkers, mailbox: Any) -> TorchTrainer:
+    filesystem, path = storage.filesystem(job.output)
+    resources = {"CPU": workers.cpus} | ({"GPU": workers.gpus} if workers.gpus else {})
+    return TorchTrainer(
+        lambda: train_worker(job, mailbox),
+        scaling_config=ScalingConfig(
+            num_workers=workers.workers, use_gpu=workers.gpus > 0, resources_per_worker=resources
+        ),
+        run_config=RunConfig(
+            name=RESUME,
+            storage_path=path,
+            storage_filesystem=filesystem,
+            checkpoint_config=CheckpointConfig(num_to_keep=STATES_KEPT),
+            # Ray cannot tell a failure of the training from a lost worker, and would repeat either; _Fit can
+            failure_config=FailureConfig(max_failures=0),
+            logging_config=LoggingConfig(log_level="ERROR"),  # type: ignore[call-arg]
+        ),
+    )
+
+
+class _Fit:
+    """`trainer.fit()` in a thread: the driver stays free, and Ray leaves its Ctrl-C handler uninstalled."""
+
+    def __init__(self, trainer: TorchTrainer) -> None:
+        self._trainer = trainer
+        self._error: Exception | None = None
+        self._thread = threading.Thread(target=self._run, name="ray-train", daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            self._trainer.fit()
+        except Exception as error:  # raised in the driver's own thread
+            self._error = error
+
+    def running(self, seconds: float) -> bool:
+        """Whether it still runs after that many seconds at most."""
+        self._thread.join(seconds)
+        return self._thread.is_alive()
+
+    def raise_failure(self, failures: list[dict[str, str]]) -> None:
+        """Raise the training's own failure, or `_WorkersLost`; return where it ended well."""
+        if self._error is None:
+            return
+        own = [failure for failure in failures if not failure["peer"]]
+        if own:
+            raise from_record(own[0]) from self._error
+        if failures or _lost_workers(self._error):
+            raise _WorkersLost(_first_line(self._error)) from self._error
+        raise S2LError(f"train: Ray Train failed: {_first_line(self._error)}") from self._error
+
+
+def _lost_workers(error: Exception) -> bool:
+    if isinstance(error, WorkerGroupError):
+        return any(isinstance(failure, RayActorError) for failure in error.worker_failures.values())
+    return isinstance(error, RayError) and not isinstance(error, TrainingFailedError)
+
+
+def _first_line(error: Exception) -> str:
+    cause = next(iter(error.worker_failures.values()), error) if isinstance(error, WorkerGroupError) else error
+    return next((line for line in str(cause).splitlines() if line.strip()), type(cause).__name__)
+
+
+def _table_record(output: str, path: str) -> FileRecord | None:
+    try:
+        data = storage.read_bytes(storage.join(output, path))
+    except FileNotFoundError:
+        return None
+    table = decode_intact(data)
+    return record_of(path, data, table.num_rows) if table is not None else None
+
+
+def _checkpoint_files(output: str, checkpoint: dict[str, Any]) -> list[FileRecord]:
+    folder = step_name(checkpoint["step"])
+    files = [FileRecord(**file) for file in checkpoint["files"]]
+    sealed = storage.read_bytes(storage.join(output, folder, CHECKPOINT))
+    listed = [FileRecord(**{**asdict(file), "path": f"{folder}/{file.path}"}) for file in files]
+    return [*listed, record_of(f"{folder}/{CHECKPOINT}", sealed)]
