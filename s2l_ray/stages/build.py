@@ -1,0 +1,60 @@
+"""What a stage is given, and what it gives back.
+
+In, for every stage: the place of the artefact it builds, the job, its finished inputs and the execution record.
+Out: files in that place while it yields `Progress`, and at the end a `Product`, which becomes the manifest.
+"""
+
+from collections.abc import Generator
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+
+from s2l_ray.artifacts.manifest import Artifact
+from s2l_ray.artifacts.tables import FileRecord
+from s2l_ray.config import Config
+from s2l_ray.progress import Progress
+from s2l_ray.runtime.session import Cluster
+
+
+@dataclass(frozen=True)
+class Build:
+    """An artefact in the making: `folder` is its place, `inputs` its finished inputs by kind."""
+
+    kind: str
+    folder: str
+    config: Config
+    inputs: dict[str, Artifact]
+    execution: dict[str, Any]
+    cluster: Cluster
+
+
+@dataclass(frozen=True)
+class Product:
+    """A built artefact, but for its manifest.
+
+    `counts`: rows in, kept, set aside by reason. `facts`: what later stages and readers need to know.
+    """
+
+    files: list[FileRecord]
+    counts: dict[str, Any] = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=dict)
+    schema: pa.Schema | None = None
+
+
+Stage = Generator[Progress, None, Product]
+
+
+def pool_size(workers: int | list[int] | str, cluster: Cluster, gpus: float) -> tuple[int, int]:
+    """The least and the most actors of a pool; `auto` is one for every GPU, or for every CPU where none is used."""
+    if isinstance(workers, list):
+        return workers[0], workers[1]
+    if workers == "auto":
+        free = cluster.gpus / gpus if gpus else cluster.cores if cluster.local else cluster.cpus - 1
+        return 1, max(1, int(free))
+    return int(workers), int(workers)
+
+
+def cpus_each(cluster: Cluster) -> float:
+    """Ray's CPUs for one actor: half of one on this machine, where a pipeline's read tasks must find some too."""
+    return 0.5 if cluster.local else 1.0

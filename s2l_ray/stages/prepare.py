@@ -1,0 +1,222 @@
+"""prepare: raw rows -> the dataset.
+
+In: the sources of the job. Out: shards of tokenised examples, the rows that were set aside with their reasons, and the
+tokenizer. Four passes, each over units that do not depend on how many workers there are:
+
+  parse     a range of raw rows  -> formed rows, bad rows
+  settle    the ids of all rows  -> a verdict each: kept, duplicate, not sampled (one actor, 24 bytes a row)
+  encode    a range's kept rows  -> tokens, by a tokenizer trained on the kept rows where the job asks for that
+  cut       slices of ranges     -> shards of `data.shard_size`
+
+What the passes leave for one another lies under `work/` and goes when the manifest stands.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Generator, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from s2l_ray.artifacts import storage
+from s2l_ray.artifacts.errors import S2LError
+from s2l_ray.artifacts.receipts import read_receipt, write_receipt
+from s2l_ray.artifacts.schemas import DATASET, OK, shard_path
+from s2l_ray.artifacts.sources import Range, list_ranges
+from s2l_ray.artifacts.tables import FileRecord, record_of
+from s2l_ray.config import Config, TokenizerToTrain
+from s2l_ray.core.pool import cut_shards
+from s2l_ray.identity import local_folder, source_spec
+from s2l_ray.progress import Progress
+from s2l_ray.runtime.remote import run_remote
+from s2l_ray.runtime.session import Cluster
+from s2l_ray.runtime.units import Pool, Result, Unit, WorkerClass, run_units
+from s2l_ray.stages.build import Build, Product, Stage, cpus_each, pool_size
+from s2l_ray.stages.prepare_workers import CutWorker, EncodeWorker, ParseWorker, make_tokenizer, settle_rows
+
+KIND = "dataset"
+WORK = "work"
+TOKENIZER = "tokenizer"
+
+
+def execution(config: Config, cluster: Cluster) -> dict[str, Any]:
+    """The ranges are recorded, since the table of rejected rows has one file for each."""
+    return {"range_bytes": config.resources.prepare.range_bytes}
+
+
+def prepare(build: Build) -> Stage:
+    """Parse, settle, encode, cut."""
+    data = build.config.data
+    ranges = list_ranges([source_spec(source) for source in data.sources], data.root, build.execution["range_bytes"])
+    yield Progress(KIND, 0, len(ranges), unit="ranges", note=f"{len(data.sources)} sources in {len(ranges)} ranges")
+    parsed = yield from _pass(build, "parse", _parse_units(build, ranges), ParseWorker, {"data": data.model_dump()})
+    _refuse_empty(build, parsed)
+    settled = _settle(build, parsed)
+    tokenizer = _tokenizer(build, parsed, settled)
+    units = _encode_units(build, ranges, parsed, settled, tokenizer)
+    encoded = yield from _pass(build, "encode", units, EncodeWorker, {"data": data.model_dump()})
+    shards = yield from _pass(build, "cut", _cut_units(build, encoded), CutWorker, {})
+    if not shards:
+        raise S2LError(
+            f"no row is left after setting aside {dict(_reasons(encoded))}; look at the fields of data.sources"
+        )
+    return _product(tokenizer, encoded, shards)
+
+
+def _pass(
+    build: Build, name: str, units: list[Unit], worker: WorkerClass, arguments: dict[str, Any]
+) -> Generator[Progress, None, list[Result]]:
+    """The results of one pass in the order of its units; those with a receipt are not done again."""
+    results = {
+        unit["receipt"]: result
+        for unit in units
+        if (result := read_receipt(build.folder, unit["receipt"], unit["facts"])) is not None
+    }
+    missing = [unit for unit in units if unit["receipt"] not in results]
+    least, most = pool_size(build.config.resources.prepare.workers, build.cluster, 0)
+    pool = Pool(
+        name=f"preparing ({name})",
+        lower="resources.prepare.workers",
+        least=least,
+        most=most,
+        cpus=cpus_each(build.cluster),
+        arguments={"folder": build.folder, **arguments},
+    )
+    for result in run_units(missing, worker, pool, bundle=max(1, len(missing) // (16 * most))):
+        results[result["receipt"]] = result
+        yield Progress(KIND, len(results), len(units), unit=f"{name} units")
+    return [results[unit["receipt"]] for unit in units]
+
+
+def _parse_units(build: Build, ranges: Sequence[Range]) -> list[Unit]:
+    return [
+        {"range": asdict(one), "number": number, "receipt": f"{WORK}/parse-{number:05d}.json", "facts": _facts(one)}
+        for number, one in enumerate(ranges)
+    ]
+
+
+def _facts(one: Range) -> dict[str, str]:
+    """What a range is, wherever its file lies."""
+    return {"file": one.file, "kind": one.kind, "start": str(one.start), "stop": str(one.stop), "size": str(one.size)}
+
+
+def _refuse_empty(build: Build, parsed: list[Result]) -> None:
+    if not any(result["formed"] for result in parsed):
+        reasons = Counter[str]()
+        for result in parsed:
+            reasons.update(result["reasons"])
+        raise S2LError(
+            f"none of {sum(result['read'] for result in parsed)} rows became an example ({dict(reasons)}); "
+            "check data.sources: format and fields"
+        )
+
+
+def _settle(build: Build, parsed: list[Result]) -> Result:
+    data = build.config.data
+    settings = {
+        "drop_duplicates": data.duplicates == "drop",
+        "rows_by_entry": [source.rows for source in data.sources],
+        "limit": float(data.limit.removesuffix("%")) / 100 if isinstance(data.limit, str) else data.limit,
+        "seed": data.seed,
+    }
+    facts = {"settings": json.dumps(settings), "parsed": _digest(parsed)}
+    done = read_receipt(build.folder, f"{WORK}/settle.json", facts)
+    if done is not None:
+        return done
+    formed = [result["files"][0] for result in parsed]
+    what = "settling which rows are kept"
+    files = run_remote(settle_rows, build.folder, formed, settings, what=what, lower="data.sources")
+    return write_receipt(build.folder, f"{WORK}/settle.json", facts, {}, [FileRecord(**record) for record in files])
+
+
+def _tokenizer(build: Build, parsed: list[Result], settled: Result) -> Result:
+    """The tokenizer's files, in the dataset's own folder, and its size."""
+    data = build.config.data
+    train = data.tokenizer.train.vocab_size if isinstance(data.tokenizer, TokenizerToTrain) else None
+    place = ""
+    if isinstance(data.tokenizer, str):
+        place = str(local_folder(build.config, data.tokenizer, "data.tokenizer") or data.tokenizer)
+    facts = {"tokenizer": str(data.tokenizer), "settled": _digest([settled])}
+    done = read_receipt(build.folder, f"{WORK}/tokenizer.json", facts)
+    if done is None:
+        pairs = [(result["files"][0], verdict) for result, verdict in zip(parsed, settled["files"], strict=True)]
+        arguments = (place, data.tokenizer_revision, train, build.folder, pairs)
+        contents, size = run_remote(make_tokenizer, *arguments, what="making the tokenizer", lower="data.sources")
+        records = []
+        for name, content in sorted(contents.items()):
+            storage.write_bytes(storage.join(build.folder, TOKENIZER, name), content)
+            records.append(record_of(f"{TOKENIZER}/{name}", content))
+        done = write_receipt(build.folder, f"{WORK}/tokenizer.json", facts, {"vocab_size": size}, records)
+    return done
+
+
+def _encode_units(
+    build: Build, ranges: Sequence[Range], parsed: list[Result], settled: Result, tokenizer: Result
+) -> list[Unit]:
+    first_line: Counter[str] = Counter()
+    units: list[Unit] = []
+    tokens = _digest([tokenizer])
+    for number, (one, result, verdict) in enumerate(zip(ranges, parsed, settled["files"], strict=True)):
+        file = f"{one.source}:{one.path}"
+        units.append(
+            {
+                "number": number,
+                "parsed": result["files"],
+                "verdict": verdict,
+                "lines_before": first_line[file],
+                "receipt": f"{WORK}/encode-{number:05d}.json",
+                "facts": {"parsed": _digest([result]), "verdict": verdict["sha256"], "tokenizer": tokens},
+            }
+        )
+        first_line[file] += result["lines"]
+    return units
+
+
+def _cut_units(build: Build, encoded: list[Result]) -> list[Unit]:
+    shards = cut_shards([result["kept"] for result in encoded], build.config.data.shard_size)
+    return [
+        {
+            "path": shard_path(number),
+            "slices": [(encoded[position]["files"][0], start, stop) for position, start, stop in slices],
+            "receipt": f"{WORK}/cut-{number:05d}.json",
+            "facts": {"slices": json.dumps([(encoded[at]["files"][0]["sha256"], *rest) for at, *rest in slices])},
+        }
+        for number, slices in enumerate(shards)
+    ]
+
+
+def _digest(results: list[Result]) -> str:
+    return ",".join(record["sha256"] for result in results for record in result["files"])
+
+
+def _reasons(encoded: list[Result]) -> Counter[str]:
+    reasons: Counter[str] = Counter()
+    for result in encoded:
+        reasons.update(result["reasons"])
+    return reasons
+
+
+def _product(tokenizer: Result, encoded: list[Result], shards: list[Result]) -> Product:
+    rejected = [FileRecord(**result["files"][1]) for result in encoded]
+    statuses: Counter[str] = Counter()
+    by_source: Counter[str] = Counter()
+    for result in encoded:
+        statuses.update(result["statuses"])
+        by_source.update(result["by_source"])
+    kept = sum(result["kept"] for result in encoded)
+    read = sum(result["read"] for result in encoded)
+    aside = dict(sorted(_reasons(encoded).items()))
+    if read != kept + sum(aside.values()):
+        raise RuntimeError(f"{read} rows were read, but {kept} kept and {aside} set aside")
+    facts = {
+        "statuses": dict(sorted(statuses.items())),
+        "by_source": dict(sorted(by_source.items())),
+        "tokens": sum(result["tokens"] for result in encoded),
+        "target_tokens": sum(result["target_tokens"] for result in encoded),
+        "truncated": sum(result["truncated"] for result in encoded),
+        "shards": len(shards),
+        "vocab_size": tokenizer["vocab_size"],
+        "ok": statuses[OK],
+    }
+    listed = [*tokenizer["files"], *(result["files"][0] for result in shards)]
+    files = [*rejected, *(FileRecord(**record) for record in listed)]
+    return Product(files, {"read": read, "kept": kept, "set_aside": aside}, facts, DATASET)

@@ -1,0 +1,35 @@
+"""What tests share: one local Ray for the whole session, the folder of real rows where there is one, tiny models."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+ROWS = Path(os.environ.get("S2L_DATA", Path(__file__).parents[2] / "shared" / "data"))
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder with real rows, the Pythia tokenizer and published trajectories."""
+    if not (ROWS / "train").is_dir():
+        pytest.skip(f"no folder of real rows at {ROWS}; name one in S2L_DATA")
+    return ROWS
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Hashes of files are cached in a folder of the tests' own."""
+    os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(scope="session")
+def ray_session() -> Iterator[None]:
+    """One local Ray for every test that asks for it."""
+    from s2l_ray.runtime.session import connect
+
+    with connect():
+        yield

@@ -1,0 +1,66 @@
+"""Trajectories: each loss against transformers' own, and the same bits whoever computed them."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from s2l_ray.artifacts.manifest import open_artifact
+from s2l_ray.config import load_config
+from s2l_ray.pipeline import plan, run
+from tests.jobs import small_job
+
+
+@pytest.fixture(scope="module")
+def scored(tmp_path_factory: pytest.TempPathFactory, ray_session: None) -> Path:
+    """A job whose trajectories stand."""
+    job = small_job(tmp_path_factory.mktemp("scored"), rows=160, data={"shard_size": 50})
+    run(load_config(job), to="trajectories")
+    return job
+
+
+def losses_of(job: Path, *overrides: str) -> np.ndarray:
+    """losses_NT of all rows, NaN where there is none."""
+    table = open_artifact(plan(load_config(job, overrides))["trajectories"].uri).read_table()
+    return np.array([row or [np.nan] * table["losses"].type.list_size for row in table["losses"].to_pylist()])
+
+
+def test_losses_are_those_of_transformers_one_row_at_a_time(scored: Path) -> None:
+    planned = plan(load_config(scored))
+    checkpoints, dataset = (open_artifact(planned[kind].uri) for kind in ("checkpoints", "dataset"))
+    losses_NT = losses_of(scored)
+    rows = dataset.read_table().to_pylist()
+    steps = checkpoints.manifest.facts["steps"]
+    for column, step in [(0, steps[0]), (len(steps) - 1, steps[-1])]:
+        model = AutoModelForCausalLM.from_pretrained(f"{checkpoints.uri}/step-{step:06d}").eval()
+        for row, loss in zip(rows, losses_NT[:, column], strict=True):
+            labels = torch.full((len(row["input_ids"]),), -100)
+            for start, end in zip(row["target_spans"][::2], row["target_spans"][1::2], strict=True):
+                labels[start:end] = torch.tensor(row["input_ids"][start:end])
+            with torch.inference_mode():
+                expected = model(input_ids=torch.tensor([row["input_ids"]]), labels=labels[None]).loss
+            if row["status"] == "ok":
+                assert abs(float(expected) - loss) < 1e-5
+            else:
+                assert np.isnan(loss)
+
+
+def test_the_number_of_scoring_workers_changes_no_bit(scored: Path) -> None:
+    before = open_artifact(plan(load_config(scored))["trajectories"].uri)
+    aside = scored.parent / "one-worker"
+    shutil.move(before.uri, aside)
+    again = run(load_config(scored, ["resources.score.workers=2"]), to="trajectories")
+    assert [vars(record) for record in again.files()] == [vars(record) for record in before.files()]
+
+
+@pytest.mark.slow
+def test_two_training_workers_give_the_same_trajectories(scored: Path) -> None:
+    two = ["resources.train.workers=2", f"root={scored.parent / 'two'}"]
+    run(load_config(scored, two), to="trajectories")
+    one_NT, two_NT = losses_of(scored), losses_of(scored, *two)
+    assert np.array_equal(np.isnan(one_NT), np.isnan(two_NT))
+    assert np.nanmax(np.abs(one_NT - two_NT)) < 1e-4
+    assert np.nanmax(np.abs(one_NT[:, 0] - one_NT[:, -1])) > 0.1, "the proxy did not move, so this shows nothing"
