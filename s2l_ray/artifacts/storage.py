@@ -117,7 +117,7 @@ def write_bytes(uri: str, data: bytes) -> None:
             temporary.unlink(missing_ok=True)
         return
     system, path = filesystem(uri)
-    with system.open_output_stream(path) as stream:
+    with system.open_output_stream(path, compression=None) as stream:
         stream.write(data)
 
 
@@ -134,7 +134,7 @@ def put_file(source: Path, uri: str) -> None:
             temporary.unlink(missing_ok=True)
         return
     system, path = filesystem(uri)
-    with source.open("rb") as reader, system.open_output_stream(path) as writer:
+    with source.open("rb") as reader, system.open_output_stream(path, compression=None) as writer:
         shutil.copyfileobj(reader, cast(IO[bytes], writer), COPY_BYTES)
 
 

@@ -36,15 +36,23 @@ def record_of(path: str, data: bytes, rows: int | None = None) -> FileRecord:
 def encode_table(table: pa.Table, made_from: Mapping[str, str] | None = None) -> bytes:
     """Parquet bytes of a table (zstd, page checksums), with the facts it was made from in its metadata."""
     metadata = {METADATA_PREFIX + key.encode(): value.encode() for key, value in sorted((made_from or {}).items())}
+    stored = pa.schema([field.with_type(_stored_type(field.type)) for field in table.schema], metadata)
     sink = pa.BufferOutputStream()
     pq.write_table(
-        table.replace_schema_metadata(metadata).combine_chunks(),
+        table.cast(stored).combine_chunks(),
         sink,
         compression="zstd",
         write_page_checksum=True,
         row_group_size=max(1, table.num_rows),
     )
     return bytes(sink.getvalue().to_pybytes())
+
+
+def _stored_type(kind: pa.DataType) -> pa.DataType:
+    """The type as Parquet gives it back: the values of a list are its `element`."""
+    if pa.types.is_fixed_size_list(kind):
+        return pa.list_(pa.field("element", _stored_type(kind.value_type)), kind.list_size)
+    return pa.list_(pa.field("element", _stored_type(kind.value_type))) if pa.types.is_list(kind) else kind
 
 
 def write_table(folder: str, path: str, table: pa.Table, made_from: Mapping[str, str] | None = None) -> FileRecord:
@@ -56,9 +64,8 @@ def write_table(folder: str, path: str, table: pa.Table, made_from: Mapping[str,
 
 def decode_table(data: bytes, columns: Sequence[str] | None = None) -> pa.Table:
     """The table in Parquet bytes; page checksums are checked."""
-    return pq.read_table(
-        pa.BufferReader(data), columns=list(columns) if columns is not None else None, page_checksum_verification=True
-    )
+    file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
+    return file.read(columns=list(columns) if columns is not None else None)
 
 
 def read_verified(folder: str, record: FileRecord) -> bytes:
