@@ -23,6 +23,7 @@ import ray
 from s2l_ray.artifacts.errors import ConfigError, S2LError
 
 MINIMUM_LOCAL_CPUS = 4  # logical: the read tasks of a pipeline starve where its actors hold every CPU
+_started_here = False
 
 
 @dataclass(frozen=True)
@@ -43,26 +44,30 @@ class Cluster:
 @contextmanager
 def connect() -> Iterator[Cluster]:
     """The cluster for as long as the block runs. Raises `S2LError` where a named cluster cannot be reached."""
-    started_here = not ray.is_initialized()
-    address = os.environ.get("RAY_ADDRESS")
-    if started_here:
+    global _started_here
+    connected_before = ray.is_initialized()
+    if not connected_before:
+        address = os.environ.get("RAY_ADDRESS")
         _start(address)
+        _started_here = not address
     _quiet_libraries()
     try:
-        yield _describe(local=started_here and not address)
+        yield _describe(local=_started_here)
     finally:
-        if started_here:
+        if not connected_before:
             ray.shutdown()  # of a cluster that was running before, only this connection
+            _started_here = False
 
 
 def _start(address: str | None) -> None:
-    options: dict[str, object] = {"log_to_driver": False, "logging_level": logging.ERROR}
     try:
         if address:
-            ray.init(address=address, **options)
-        else:
-            cpus = max(MINIMUM_LOCAL_CPUS, os.cpu_count() or 1)
-            ray.init(address="local", num_cpus=cpus, include_dashboard=False, **options)
+            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+            return
+        cpus = max(MINIMUM_LOCAL_CPUS, os.cpu_count() or 1)
+        ray.init(
+            address="local", num_cpus=cpus, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR
+        )
     except (ConnectionError, RuntimeError, ValueError) as error:
         remedy = "unset RAY_ADDRESS to run on this machine, or start that cluster" if address else "is the disk full?"
         raise S2LError(f"Ray at {address or 'this machine'} does not answer: {error}; {remedy}") from error

@@ -6,7 +6,6 @@ unit, so that a unit which Ray runs again after losing a node does no harm. A ro
 since a row costs tens of milliseconds.
 """
 
-import contextlib
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -73,14 +72,13 @@ def run_units(units: Sequence[Unit], worker: WorkerClass, pool: Pool, bundle: in
     least, most = min(pool.least, len(rows)), min(pool.most, len(rows))
     strategy = ray.data.ActorPoolStrategy(min_size=least, max_size=most)
     finished = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
-        Actor,
+        Actor,  # type: ignore[arg-type]  # Ray's stubs know callables, its documentation classes
         fn_constructor_args=(worker, pool),
         compute=strategy,
         num_cpus=pool.cpus,
         num_gpus=pool.gpus or None,
     )
-    with contextlib.closing(_results(finished, pool)) as results:
-        yield from results
+    yield from _results(finished, pool)
 
 
 def _results(finished: ray.data.Dataset, pool: Pool) -> Iterator[Result]:

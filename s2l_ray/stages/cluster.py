@@ -123,25 +123,36 @@ def _read_matrix(uri: str, settings: dict[str, Any]) -> tuple[Any, Any]:
     """x_NT and the group of every row, for the rows with status ok, or a seeded sample of them."""
     trajectories = open_artifact(uri)
     columns_T = chosen_columns(trajectories.manifest.facts["steps"], settings["checkpoints"])
-    total = trajectories.manifest.counts["kept"]
-    taken_N = sampled_rows(total, settings["max_fit_rows"], settings["seed"])
-    x_NT = np.empty((len(taken_N), len(columns_T)), np.float32)
-    source_N = np.empty(len(taken_N), object)
-    seen = filled = 0
+    rows_by_source: dict[str, int] = trajectories.manifest.facts["ok_by_source"]
+    by_group = rows_by_source if settings["group_by"] == "source" else {WHOLE_POOL: sum(rows_by_source.values())}
+    taken = fit_rows(by_group, settings["max_fit_rows"], settings["k"], settings["seed"])
+    seen = dict.fromkeys(by_group, 0)
+    parts, groups = [], []
     for table in trajectories.read_tables(COLUMNS):
-        x_BT, source_B = ok_rows(table, columns_T, settings["group_by"])
-        stop = int(np.searchsorted(taken_N, seen + len(x_BT)))
-        index_M = taken_N[filled:stop] - seen
-        x_NT[filled:stop], source_N[filled:stop] = x_BT[index_M], source_B[index_M]
-        seen, filled = seen + len(x_BT), stop
-    return x_NT, source_N
+        x_BT, group_B = ok_rows(table, columns_T, settings["group_by"])
+        kept_B = np.zeros(len(x_BT), bool)
+        for group in set(group_B.tolist()):
+            mine_M = np.flatnonzero(group_B == group)
+            kept_B[mine_M] = np.isin(seen[group] + np.arange(len(mine_M)), taken[group], assume_unique=True)
+            seen[group] += len(mine_M)
+        parts.append(x_BT[kept_B])
+        groups.append(group_B[kept_B])
+    return np.concatenate(parts), np.concatenate(groups)
 
 
-def sampled_rows(total: int, most: int, seed: int) -> Any:
-    """Sorted positions of the rows to fit on: all of them, or `most` drawn without replacement."""
+def fit_rows(by_group: dict[str, int], most: int, k: int, seed: int) -> dict[str, Any]:
+    """Positions of the rows to fit on inside each group: all, or about `most` over all groups, drawn in proportion.
+
+    A group keeps at least k of its rows, so that a small one can have its clusters.
+    """
+    total = sum(by_group.values())
     if total <= most:
-        return np.arange(total)
-    return np.sort(np.random.default_rng(seed).choice(total, most, replace=False))
+        return {group: np.arange(rows) for group, rows in by_group.items()}
+    wanted = {group: min(rows, max(k, most * rows // total)) for group, rows in by_group.items()}
+    return {
+        group: np.sort(np.random.default_rng([seed, place]).choice(by_group[group], wanted[group], replace=False))
+        for place, group in enumerate(sorted(by_group))
+    }
 
 
 def chosen_columns(steps: list[int], checkpoints: str | list[int]) -> list[int]:

@@ -170,13 +170,20 @@ def _join(build: Build, records: list[FileRecord]) -> Generator[Progress, None, 
     pool = Pool("joining", "data.shard_size", cpus=cpus_each(build.cluster), arguments=arguments)
     files: list[FileRecord] = []
     statuses: Counter[str] = Counter()
+    ok_by_source: Counter[str] = Counter()
     for result in run_units(units, JoinWorker, pool, bundle=max(1, len(units) // 16)):
         files.append(FileRecord(**result["file"]))
         statuses.update(result["statuses"])
+        ok_by_source.update(result["ok_by_source"])
         yield Progress(KIND, len(files), len(units), unit="shards joined")
     counts = {"read": sum(statuses.values()), "kept": statuses[OK]}
     aside = {status: count for status, count in sorted(statuses.items()) if status != OK}
-    return Product(files, counts | {"set_aside": aside}, {"steps": steps, "statistics": statistics_of(build.config)})
+    facts = {
+        "steps": steps,
+        "statistics": statistics_of(build.config),
+        "ok_by_source": dict(sorted(ok_by_source.items())),
+    }
+    return Product(files, counts | {"set_aside": aside}, facts)
 
 
 class ScoreWorker:
@@ -299,7 +306,12 @@ class JoinWorker:
             schema=trajectories_schema(len(columns), self._statistics),
         )
         record = write_table(self._folder, shard_path(unit["shard"]), table)
-        return {"file": vars(record), "statuses": dict(Counter(status_N.tolist()))}
+        ok_sources = rows["source"].filter(pa.array(status_N == OK)).to_pylist()
+        return {
+            "file": vars(record),
+            "statuses": dict(Counter(status_N.tolist())),
+            "ok_by_source": dict(Counter(ok_sources)),
+        }
 
 
 def _series(value_NT: Any, missing_N: Any) -> pa.FixedSizeListArray:

@@ -47,13 +47,17 @@ def select(build: Build) -> Stage:
     yield Progress(KIND, picked["picked"], budget, unit="rows")
     record = FileRecord(**picked["file"])
     counts = {"read": picked["pool"], "kept": picked["picked"], "set_aside": {"not_selected": picked["pool"] - budget}}
-    facts = {"method": method, "budget": budget, "by_source": picked["by_source"], **picked["notes"]}
+    rows_ok = build.inputs["dataset"].manifest.facts["ok"]
+    if picked["pool"] != rows_ok:
+        yield Progress(KIND, warning=f"{method} picks from {picked['pool']} scored rows, the pool holds {rows_ok}")
+    facts = {"method": method, "budget": budget, "pool": picked["pool"], "rows_ok": rows_ok}
+    facts |= {"by_source": picked["by_source"], **picked["notes"]}
     return Product([record], counts=counts, facts=facts, schema=SUBSET)
 
 
 def budget_of(build: Build) -> int:
     """The budget in rows. Raises `ConfigError` where the pool holds fewer."""
-    kept = build.inputs["dataset"].manifest.facts["statuses"].get(OK, 0)
+    kept = build.inputs["dataset"].manifest.facts["ok"]
     budget = rows_of(build.config.select.budget, kept)
     if not 0 < budget <= kept:
         wanted = build.config.select.budget
