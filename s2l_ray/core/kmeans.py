@@ -36,7 +36,7 @@ def fit_kmeans(
     """Cluster the rows of x_NT into min(k, N) clusters by Euclidean distance.
 
     Each of `restarts` seedings runs k-means++ and `sample_iterations` Lloyd iterations on one sample of
-    `sample_per_cluster` * k rows; the best of them on the sample then makes at most `iterations` passes over all rows.
+    `sample_per_cluster` * k rows; the best of them there then makes at most `iterations` passes over all rows.
     `initial_centroids_KT` takes the place of all that: only the passes are made. `workers` is the number of CPU threads
     (default: as many as torch uses); with the torch backend the result is the same, bit for bit, for any number.
 

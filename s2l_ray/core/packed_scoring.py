@@ -7,8 +7,9 @@ runs on one row of packed tokens whose positions start at 0 in each sequence; at
 X tokens of all rows, B rows of a batch, T target tokens, H hidden size
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from importlib.util import find_spec
 
 import numpy as np
 import torch
@@ -19,6 +20,8 @@ from s2l_ray.core.float32_products import FullWidthProducts
 from s2l_ray.core.packed_attention import PackedUnsupported, packed_attention
 from s2l_ray.core.token_rows import TokenRows, plan_batches
 from s2l_ray.core.vocabulary_sweep import TokenValues, sweep_values
+
+Sweep = Callable[[torch.Tensor, torch.nn.Linear, torch.Tensor, frozenset[str]], TokenValues]
 
 CPU_TOKENS = 2048
 """Tokens of a batch on a CPU, whatever the budget: beyond it activations leave the cache and nothing is gained."""
@@ -91,4 +94,13 @@ def _batch_values(
         max_length_k=longest,
     ).last_hidden_state[0]
     hidden_TH = hidden_XH[packed.predictors_T[targets] - tokens.start]
-    return sweep_values(hidden_TH, head, packed.targets_T[targets], statistics)
+    return _sweep_for(hidden_TH)(hidden_TH, head, packed.targets_T[targets], statistics)
+
+
+def _sweep_for(hidden_TH: torch.Tensor) -> Sweep:
+    """The kernel where there is one: Triton's float32 products would be slower than the library's."""
+    if hidden_TH.device.type == "cuda" and hidden_TH.dtype != torch.float32 and find_spec("triton"):
+        from s2l_ray.core.triton_sweep import triton_values
+
+        return triton_values
+    return sweep_values

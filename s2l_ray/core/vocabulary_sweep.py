@@ -6,10 +6,11 @@ sums and forgets it. The sums are of w = exp(l - c), where c is the logit of the
 1 / p, so at least 1, and its logarithm is the loss. Where it overflows, at a loss of some 88 nats, the token is done
 again from whole logits. A statistic that is not asked for costs nothing.
 
-T target tokens, V vocabulary, W width of a block, H hidden size
+T target tokens, V vocabulary, W width of a block, H hidden size, I tiles of the vocabulary
 """
 
 import math
+from dataclasses import dataclass
 
 import torch
 from torch.nn.functional import linear
@@ -18,59 +19,33 @@ TokenValues = dict[str, torch.Tensor]
 """float32 [T] by statistic, `nll` always among them; T runs over target tokens, row after row."""
 
 LOG2_E = math.log2(math.e)
+NEGLIGIBLE = -1000.0
+"""A gap whose weight is 0 in float32; a larger one still, such as -inf, would make 0 * gap NaN."""
+
 BLOCK_NUMBERS = {"cpu": 2**20, "cuda": 2**26}
 
 
-class _Sums:
-    """Running sums over the vocabulary, float64 [T]. Only those that the statistics need are kept."""
+@dataclass
+class Sums:
+    """Sums over the vocabulary of w = exp(g), w^2 and w g, for g = l - c with any c of the token's own."""
 
-    def __init__(self, target_T: torch.Tensor, statistics: frozenset[str]) -> None:
-        self.target_T = target_T
-        self.statistics = statistics
-        zero_T = torch.zeros(target_T.shape, dtype=torch.float64, device=target_T.device)
-        self.weight_T, self.square_T, self.weighted_gap_T = zero_T, zero_T.clone(), zero_T.clone()
-        self.largest_T, self.own_T = zero_T - torch.inf, zero_T.clone()
+    weight_T: torch.Tensor
+    square_T: torch.Tensor
+    weighted_gap_T: torch.Tensor
 
-    def add(self, start: int, gap_WT: torch.Tensor) -> None:
-        """Take in the gaps l - c of the vocabulary from `start` on. Overwrites the block."""
-        if "token_accuracy" in self.statistics:
-            self._compare(start, gap_WT)
-        # exp2 is vectorised in every build of torch; exp is three times slower on some processors.
-        gap_WT.mul_(LOG2_E)
-        if "mean_entropy" in self.statistics:
-            gap_WT.clamp_(min=-1000.0)  # keeps 0 * -inf out of the sum, and exp2 of it is 0 still
-            weight_WT = gap_WT.exp2()
-            self.weighted_gap_T += gap_WT.mul_(weight_WT).sum(dim=0)
-        else:
-            weight_WT = gap_WT.exp2_()
-        self.weight_T += weight_WT.sum(dim=0)
-        if "el2n" in self.statistics:
-            self.square_T += weight_WT.square_().sum(dim=0)
-
-    def _compare(self, start: int, gap_WT: torch.Tensor) -> None:
-        """The target's own gap as this product rounds it, and the largest, so that the two can be compared."""
-        column_T = self.target_T - start
-        inside_T = (column_T >= 0) & (column_T < len(gap_WT))
-        own_T = gap_WT.gather(0, column_T.clamp(0, len(gap_WT) - 1)[None])[0].double()
-        self.own_T = torch.where(inside_T, own_T, self.own_T)
-        self.largest_T = torch.maximum(self.largest_T, gap_WT.amax(dim=0).double())
-
-    def values(self, offset_T: torch.Tensor) -> TokenValues:
-        """The statistics, where the gaps in the sums were taken against c - offset."""
-        log_weight_T = self.weight_T.log()
-        nll_T = (log_weight_T - offset_T).clamp(min=0)
-        probability_T = (-nll_T).exp()
+    def values(self, nll_T: torch.Tensor, is_largest_T: torch.Tensor, statistics: frozenset[str]) -> TokenValues:
+        """The asked statistics; only the sums that they need are read."""
         values = {"nll": nll_T}
-        if "mean_probability" in self.statistics:
-            values["mean_probability"] = probability_T
-        if "token_accuracy" in self.statistics:
-            values["token_accuracy"] = self.own_T >= self.largest_T
-        if "mean_entropy" in self.statistics:
-            values["mean_entropy"] = log_weight_T - self.weighted_gap_T / self.weight_T / LOG2_E
-        if "el2n" in self.statistics:
+        if "mean_probability" in statistics:
+            values["mean_probability"] = (-nll_T).exp()
+        if "token_accuracy" in statistics:
+            values["token_accuracy"] = is_largest_T
+        if "mean_entropy" in statistics:
+            values["mean_entropy"] = self.weight_T.log() - self.weighted_gap_T / self.weight_T
+        if "el2n" in statistics:
             # ||p - onehot||^2 = sum of p^2 - 2 p_target + 1
             square_T = self.square_T / self.weight_T / self.weight_T
-            values["el2n"] = (square_T - 2 * probability_T + 1).clamp(min=0).sqrt()
+            values["el2n"] = (square_T - 2 * (-nll_T).exp() + 1).clamp(min=0).sqrt()
         return {name: value_T.float() for name, value_T in values.items()}
 
 
@@ -83,20 +58,79 @@ def sweep_values(
         own_T = own_T + head.bias[target_T].float()
     # Taken off inside the product, before its result is rounded: the logits that weigh most keep the most digits.
     shift_T = (-own_T).to(hidden_TH.dtype)
-    sums = _Sums(target_T, statistics)
+    sweep = _Sweep(target_T, statistics)
     width = max(256, BLOCK_NUMBERS[hidden_TH.device.type] // max(1, len(target_T)))
     for start in range(0, len(head.weight), width):
         gap_WT = linear(head.weight[start : start + width], hidden_TH, shift_T).float()
         if head.bias is not None:
             gap_WT += head.bias[start : start + width, None]
-        sums.add(start, gap_WT)
-    values = sums.values((own_T + shift_T).double())
+        sweep.add(start, gap_WT)
+    values = sweep.values((own_T + shift_T).double())
     overflown_T = ~torch.stack(list(values.values())).isfinite().all(dim=0)
     if overflown_T.any():
         for at_T in overflown_T.nonzero()[:, 0].split(256):
             for name, again_T in logit_values(head(hidden_TH[at_T]), target_T[at_T], statistics).items():
                 values[name][at_T] = again_T
     return values
+
+
+class _Sweep:
+    """The running sums of a sweep, float64."""
+
+    def __init__(self, target_T: torch.Tensor, statistics: frozenset[str]) -> None:
+        self.target_T = target_T
+        self.statistics = statistics
+        zero_T = torch.zeros(target_T.shape, dtype=torch.float64, device=target_T.device)
+        self.sums = Sums(zero_T, zero_T.clone(), zero_T.clone())
+        self.largest_T, self.own_T = zero_T - torch.inf, zero_T.clone()
+
+    def add(self, start: int, gap_WT: torch.Tensor) -> None:
+        """Take in the gaps of the vocabulary from `start` on. Overwrites the block."""
+        if "token_accuracy" in self.statistics:
+            self._compare(start, gap_WT)
+        # exp2 is vectorised in every build of torch; exp is three times slower on some processors.
+        gap_WT.mul_(LOG2_E)
+        if "mean_entropy" in self.statistics:
+            gap_WT.clamp_(min=NEGLIGIBLE)
+            weight_WT = gap_WT.exp2()
+            self.sums.weighted_gap_T += gap_WT.mul_(weight_WT).sum(dim=0) / LOG2_E
+        else:
+            weight_WT = gap_WT.exp2_()
+        self.sums.weight_T += weight_WT.sum(dim=0)
+        if "el2n" in self.statistics:
+            self.sums.square_T += weight_WT.square_().sum(dim=0)
+
+    def _compare(self, start: int, gap_WT: torch.Tensor) -> None:
+        """The target's own gap as this product rounds it, and the largest, so that the two can be compared."""
+        column_T = self.target_T - start
+        inside_T = (column_T >= 0) & (column_T < len(gap_WT))
+        own_T = gap_WT.gather(0, column_T.clamp(0, len(gap_WT) - 1)[None])[0].double()
+        self.own_T = torch.where(inside_T, own_T, self.own_T)
+        self.largest_T = torch.maximum(self.largest_T, gap_WT.amax(dim=0).double())
+
+    def values(self, offset_T: torch.Tensor) -> TokenValues:
+        """The statistics, where the gaps were taken against c - offset."""
+        nll_T = (self.sums.weight_T.log() - offset_T).clamp(min=0)
+        return self.sums.values(nll_T, self.own_T >= self.largest_T, self.statistics)
+
+
+def join_tiles(tiles: dict[str, torch.Tensor], own_T: torch.Tensor, statistics: frozenset[str]) -> TokenValues:
+    """Statistics from the sums of each tile of the vocabulary against the tile's own maximum, float32 [I, T].
+
+    `tiles` holds maximum and weight, and square and weighted_gap where el2n and mean_entropy are asked for.
+    """
+    top_IT = tiles["maximum"].double()
+    top_T = top_IT.amax(dim=0)
+    drop_IT = (top_IT - top_T).clamp(min=NEGLIGIBLE)
+    scale_IT = drop_IT.exp()
+    weight_IT = tiles["weight"] * scale_IT
+    sums = Sums(weight_IT.sum(dim=0), top_T, top_T)
+    if "el2n" in statistics:
+        sums.square_T = (tiles["square"] * scale_IT.square()).sum(dim=0)
+    if "mean_entropy" in statistics:
+        sums.weighted_gap_T = (tiles["weighted_gap"] * scale_IT + weight_IT * drop_IT).sum(dim=0)
+    nll_T = (sums.weight_T.log() + top_T - own_T).clamp(min=0)
+    return sums.values(nll_T, own_T >= top_T, statistics)
 
 
 def logit_values(logits_TV: torch.Tensor, target_T: torch.Tensor, statistics: frozenset[str]) -> TokenValues:

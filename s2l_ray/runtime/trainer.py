@@ -156,19 +156,21 @@ class _Fit:
     def __init__(self, trainer: TorchTrainer) -> None:
         self._trainer = trainer
         self._error: Exception | None = None
-        self._thread = threading.Thread(target=self._run, name="ray-train", daemon=True)
-        self._thread.start()
+        # not Thread.join: interrupted by Ctrl-C it takes the thread for ended (CPython 3.11)
+        self._ended = threading.Event()
+        threading.Thread(target=self._run, name="ray-train", daemon=True).start()
 
     def _run(self) -> None:
         try:
             self._trainer.fit()
         except Exception as error:  # raised in the driver's own thread
             self._error = error
+        finally:
+            self._ended.set()
 
     def running(self, seconds: float) -> bool:
         """Whether it still runs after that many seconds at most."""
-        self._thread.join(seconds)
-        return self._thread.is_alive()
+        return not self._ended.wait(seconds)
 
     def raise_failure(self, failures: list[dict[str, str]]) -> None:
         """Raise the training's own failure, or `_WorkersLost`; return where it ended well."""

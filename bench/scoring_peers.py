@@ -1,0 +1,78 @@
+"""What users would score a pool with instead, each as it is usually written. Rows in, mean loss of each row out.
+
+official: the loop of S2L's own code, one row at a time, float32, whole logits, the loss that transformers returns.
+padded: 16 rows a batch in the order of the pool, padded to the longest, cross entropy over whole logits.
+harness: lm-evaluation-harness's loglikelihood loop: longest rows first, padded batches, log_softmax over whole logits,
+then the continuation's part of each row gathered.
+"""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.nn.functional import cross_entropy, log_softmax
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from bench.pool import MAX_LENGTH, RawRow
+from s2l_ray.core.examples import ALPACA, ALPACA_WITH_INPUT
+from s2l_ray.core.token_rows import TokenRows, collate
+
+BATCH = 16
+Losses = NDArray[np.float64]
+
+
+@torch.no_grad()
+def official(model: PreTrainedModel, rows: TokenRows) -> Losses:
+    """Batch size 1 and `.loss`."""
+    losses = []
+    for index in range(len(rows)):
+        batch = collate(rows, [index], 0)
+        input_ids, labels = batch.input_ids_BL.to(model.device), batch.labels_BL.to(model.device)
+        losses.append(model(input_ids=input_ids, labels=labels).loss.item())
+    return np.array(losses)
+
+
+@torch.no_grad()
+def padded(model: PreTrainedModel, rows: TokenRows, order: NDArray[np.int64] | None = None) -> Losses:
+    """Padded batches of 16, in the pool's order unless another is given."""
+    losses = np.empty(len(rows))
+    order = np.arange(len(rows)) if order is None else order
+    for first in range(0, len(rows), BATCH):
+        index_B = order[first : first + BATCH]
+        batch = collate(rows, index_B, 0)
+        logits = model(
+            input_ids=batch.input_ids_BL.to(model.device), attention_mask=batch.attention_mask_BL.to(model.device)
+        ).logits
+        labels = batch.labels_BL[:, 1:].to(model.device)
+        nll = cross_entropy(logits[:, :-1].float().transpose(1, 2), labels, ignore_index=-100, reduction="none")
+        losses[index_B] = (nll.sum(1) / (labels != -100).sum(1)).cpu().numpy()
+    return losses
+
+
+@torch.no_grad()
+def harness(model: PreTrainedModel, rows: TokenRows) -> Losses:
+    """Padded batches of 16, longest rows first, whole log_softmax."""
+    losses = np.empty(len(rows))
+    order = np.argsort(-rows.lengths_N, kind="stable")
+    for first in range(0, len(rows), BATCH):
+        index_B = order[first : first + BATCH]
+        input_ids = collate(rows, index_B, 0).input_ids_BL.to(model.device)
+        logprobs = log_softmax(model(input_ids).logits, dim=-1, dtype=torch.float32)
+        for position, index in enumerate(index_B):
+            length = int(rows.lengths_N[index])
+            first_target = length - int(rows.target_tokens_N[index])
+            continuation = input_ids[position, first_target:length]
+            own = logprobs[position, first_target - 1 : length - 1].gather(1, continuation[:, None])
+            losses[index] = -own.sum().item() / len(continuation)
+    return losses
+
+
+def tokenize_official(tokenizer: PreTrainedTokenizerBase, raw_rows: list[RawRow]) -> None:
+    """As the official code does for every checkpoint: each text by a call of its own, the prompt a second time."""
+    prompts, whole = [], []
+    for row in raw_rows:
+        template = ALPACA_WITH_INPUT if row.get("input", "").strip() else ALPACA
+        prompts.append(template.format(instruction=row["instruction"], input=row.get("input", "")))
+        whole.append(prompts[-1] + row["response"] + str(tokenizer.eos_token))
+    for texts in (whole, prompts):
+        for text in texts:
+            tokenizer(text, return_tensors="pt", padding="longest", max_length=MAX_LENGTH, truncation=True)

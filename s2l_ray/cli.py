@@ -1,0 +1,262 @@
+"""`s2l`: the verbs. With `terminal/` the only place that prints or exits.
+
+In: a command line. Out: answers on standard output, progress and errors on standard error, and an exit status: 0
+done, 1 the job failed, 2 the command or the config is wrong, 130 interrupted. Heavy modules are imported by the verbs
+that need them.
+"""
+
+import contextlib
+import dataclasses
+import functools
+import json
+import shlex
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import typer
+
+from s2l_ray.artifacts.errors import ConfigError
+from s2l_ray.terminal import figures
+from s2l_ray.terminal.arguments import (
+    Debug,
+    Force,
+    Job,
+    JobFile,
+    Json,
+    Model,
+    Place,
+    PlaceOrRoot,
+    Rebuild,
+    Root,
+    Rows,
+    RowsFile,
+    Set,
+    Subset,
+    TakeOver,
+    To,
+    Tokenizer,
+    Version,
+)
+from s2l_ray.terminal.console import answers, messages, noise_into_log, program
+from s2l_ray.terminal.failures import FAILED, complain
+
+if TYPE_CHECKING:
+    from s2l_ray.artifacts.manifest import Artifact
+    from s2l_ray.config import Config
+    from s2l_ray.pipeline import Plan
+
+FIRST_ROWS = 3
+
+app = typer.Typer(
+    name="s2l",
+    help="Pick the part of a fine-tuning data set that is worth training on, by the losses of a small proxy model.",
+    epilog="A job is one YAML file: s2l init ROWS writes one, s2l run JOB builds what is missing of it.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Verb = TypeVar("Verb", bound=Callable[..., None])
+
+
+def main() -> None:
+    """The console script."""
+    app(prog_name="s2l")
+
+
+def verb(function: Verb) -> Verb:
+    """A command whose failures become one message and an exit status."""
+
+    @functools.wraps(function)
+    def guarded(*arguments: Any, **options: Any) -> None:
+        try:
+            function(*arguments, **options)
+        except typer.Exit:
+            raise
+        except (Exception, KeyboardInterrupt) as error:
+            raise typer.Exit(complain(error, bool(options.get("debug")))) from None
+
+    return app.command()(guarded)  # type: ignore[return-value]
+
+
+@app.callback()
+def options(version: Version = False) -> None:
+    """Options before the verb."""
+
+
+@verb
+def init(
+    rows: Rows,
+    to: JobFile = "job.yaml",
+    model: Model = None,
+    tokenizer: Tokenizer = None,
+    force: Force = False,
+    debug: Debug = False,
+) -> None:
+    """Look at rows and write a job file for them."""
+    from s2l_ray.artifacts import storage
+    from s2l_ray.config import make_config
+    from s2l_ray.init_job import has_gpu, job_values, look_at
+    from s2l_ray.job_file import job_text
+    from s2l_ray.terminal.look_view import look_view
+
+    if Path(to).exists() and not force:
+        raise ConfigError(f"--to {to}: is there already; give another name, or --force to replace it")
+    look = look_at(rows)
+    console = answers()
+    console.print(look_view(look, console.width))
+    values = job_values(look, _absolute(model), _absolute(tokenizer), has_gpu())
+    make_config(values, to)
+    storage.write_bytes(to, job_text(values, f"A job over {rows}, written by `s2l init`.", to).encode())
+    _say(f"wrote {to}; next: {program()} plan {shlex.quote(to)}")
+
+
+@verb
+def plan(job: Job, set_: Set = None, to: To = "subset", json_: Json = False, debug: Debug = False) -> None:
+    """Show what a run would build and why, and what it takes."""
+    from s2l_ray.forecast import forecast, refuse_impossible
+    from s2l_ray.terminal.plan_view import plan_values, plan_view
+
+    config, planned = _planned(job, set_, to)
+    known = forecast(config, planned)
+    if json_:
+        _print_json(plan_values(config, planned, known))
+    else:
+        answers().print(plan_view(config, planned, known))
+    refuse_impossible(config, planned, known)
+    if not json_:
+        missing = len(planned.missing)
+        _say(f"next: {_command('run', job, set_, to)}" if missing else "everything is there; a run would build nothing")
+
+
+@verb
+def run(
+    job: Job,
+    to: To = "subset",
+    set_: Set = None,
+    rebuild: Rebuild = None,
+    take_over: TakeOver = False,
+    debug: Debug = False,
+) -> None:
+    """Build what is missing. The same command goes on where a run was broken off."""
+    from s2l_ray.forecast import forecast, refuse_impossible
+    from s2l_ray.pipeline import run_steps
+    from s2l_ray.terminal.follow import follow, found_and_missing, show_found
+    from s2l_ray.terminal.summary import run_view
+
+    config, planned = _planned(job, set_, to)
+    refuse_impossible(config, planned, forecast(config, planned))
+    begun = time.monotonic()
+    with noise_into_log(config.root, config.run) as log:
+        found, missing = found_and_missing(planned, rebuild)
+        show_found(found, log)
+        steps = run_steps(config, to, rebuild=rebuild, take_over=take_over)
+        carried_out, built = follow(steps, missing, log, _command("run", job, set_, to))
+    answers().print(run_view(carried_out, to, built, time.monotonic() - begun, program()))
+
+
+@verb
+def ls(root: Root, json_: Json = False, debug: Debug = False) -> None:
+    """List artefacts and runs."""
+    from s2l_ray.inventory import take_inventory
+    from s2l_ray.terminal.store_views import inventory_view
+
+    found = take_inventory(root)
+    if json_:
+        _print_json(dataclasses.asdict(found))
+    else:
+        answers().print(inventory_view(found))
+
+
+@verb
+def show(uri: Place, json_: Json = False, debug: Debug = False) -> None:
+    """Show an artefact: counts, what it was made from and how, its first rows."""
+    from s2l_ray.artifacts.manifest import open_artifact, read_execution
+    from s2l_ray.inventory import find_unfinished
+    from s2l_ray.terminal.store_views import manifest_view, unfinished_view
+
+    unfinished = find_unfinished(uri)
+    if unfinished is not None:
+        execution = read_execution(unfinished.uri)
+        if json_:
+            _print_json({**dataclasses.asdict(unfinished), "execution": execution})
+        else:
+            answers().print(unfinished_view(unfinished, execution))
+        return
+    artifact = open_artifact(uri)
+    if json_:
+        _print_json(dataclasses.asdict(artifact.manifest))
+        return
+    shards = artifact.shards()
+    first = artifact.read_file(shards[0].path).slice(0, FIRST_ROWS) if shards else None
+    answers().print(manifest_view(artifact.uri, artifact.manifest, first))
+
+
+@verb
+def verify(uri: PlaceOrRoot, json_: Json = False, debug: Debug = False) -> None:
+    """Read every file and hold it against its checksum. Exit status 1 where one differs."""
+    from s2l_ray.terminal.checks import check, checked_values, checked_view, verdict
+
+    checked = []
+    with messages().status("reading") if not json_ else contextlib.nullcontext():
+        for one in check(uri):
+            checked.append(one)
+            if not json_:
+                answers().print(checked_view(one), soft_wrap=True)
+    if json_:
+        _print_json(checked_values(checked))
+    else:
+        _say(verdict(checked))
+    if any(one.faults for one in checked):
+        raise typer.Exit(FAILED)
+
+
+@verb
+def export(subset: Subset, to: RowsFile, set_: Set = None, force: Force = False, debug: Debug = False) -> None:
+    """Write the rows of a subset, as they came, for a trainer to read."""
+    from s2l_ray.export import export_subset
+
+    written = export_subset(_subset(subset, set_), to, force=force)
+    _say(f"wrote {written.path}: {written.rows:,} rows, {figures.size(written.bytes)}")
+
+
+def _planned(job: str, overrides: list[str] | None, to: str) -> "tuple[Config, Plan]":
+    from s2l_ray.config import load_config
+    from s2l_ray.pipeline import plan as plan_job
+
+    config = load_config(job, overrides or ())
+    return config, plan_job(config, to)
+
+
+def _subset(place: str, overrides: list[str] | None) -> "Artifact":
+    from s2l_ray.artifacts.manifest import open_artifact
+
+    if not place.endswith((".yaml", ".yml")):
+        return open_artifact(place)
+    step = _planned(place, overrides, "subset")[1]["subset"]
+    if step.state != "complete":
+        raise ConfigError(f"{place}: its subset is {step.state}; build it first: {_command('run', place, overrides)}")
+    return open_artifact(step.uri)
+
+
+def _absolute(name: str | None) -> str | None:
+    """A folder here as it is found from anywhere; a hub id as it is."""
+    return str(Path(name).absolute()) if name is not None and Path(name).is_dir() else name
+
+
+def _command(verb_name: str, job: str, overrides: list[str] | None, to: str = "subset") -> str:
+    """A command line to be typed."""
+    words = [verb_name, job, *(["--to", to] if to != "subset" else [])]
+    words += [word for override in overrides or () for word in ("--set", override)]
+    return f"{program()} {shlex.join(words)}"
+
+
+def _say(text: str) -> None:
+    messages().print(text, markup=False, soft_wrap=True)
+
+
+def _print_json(value: Any) -> None:
+    print(json.dumps(value, indent=2, ensure_ascii=False))

@@ -1,0 +1,65 @@
+"""Numbers as people read them.
+
+In: counts, bytes, seconds, moments. Out: short texts: `6,360`, `78.2 GB`, `4 min 12 s`, `3 hours ago`.
+"""
+
+import time
+
+DURATIONS = ((86400, "day"), (3600, "hour"), (60, "minute"))
+
+
+def count(number: float | None) -> str:
+    """A whole number with its thousands apart; a dash where it is not known."""
+    return "-" if number is None else f"{round(number):,}"
+
+
+def short(number: float) -> str:
+    """A number in at most four digits: 312, 4.2k, 310k, 1.3M."""
+    for limit, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if number >= limit:
+            value = number / limit
+            return f"{value:.1f}{unit}" if value < 100 else f"{value:.0f}{unit}"
+    return f"{number:.0f}" if number >= 10 or number == int(number) else f"{number:.2g}"
+
+
+def size(number: float | None) -> str:
+    """Bytes in decimal units; a dash where they are not known."""
+    if number is None:
+        return "-"
+    for limit, unit in ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
+        if number >= limit:
+            return f"{number / limit:,.1f} {unit}"
+    return f"{number:.0f} bytes"
+
+
+def duration(seconds: float) -> str:
+    """A stretch of time to two figures: 4.1 s, 4 min 12 s, 2 h 05 min."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def age(moment: float) -> str:
+    """How long ago a moment (seconds since the epoch) was."""
+    seconds = max(0.0, time.time() - moment)
+    for length, name in DURATIONS:
+        if seconds >= length:
+            number = int(seconds // length)
+            return f"{number} {name}{'s' if number > 1 else ''} ago"
+    return "just now"
+
+
+def plural(number: int, one: str, many: str = "") -> str:
+    """`1 file`, `2 files`."""
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
+def listed(counts: dict[str, int]) -> str:
+    """Counts by name in a line, the largest first."""
+    ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    return " · ".join(f"{name} {number:,}" for name, number in ordered)
