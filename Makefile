@@ -15,8 +15,8 @@ DEMO ?= demo
 .PHONY: run test test-all check format clean
 
 run: $(VENV)/.ready
-	$(BIN)/python -m s2l_ray.demo $(DEMO)/rows
-	$(BIN)/s2l run jobs/demo.yaml --set root=$(DEMO)/artifacts --set data.root=$(DEMO)/rows
+	$(BIN)/s2l demo $(DEMO)
+	$(BIN)/s2l run jobs/demo.yaml --set root=$(DEMO)/artifacts --set data.root=$(DEMO)
 
 test: $(VENV)/.ready
 	$(BIN)/python -m pytest -q -m "not slow"

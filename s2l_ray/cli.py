@@ -13,7 +13,7 @@ import shlex
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
@@ -112,6 +112,22 @@ def init(
     make_config(values, to)
     storage.write_bytes(to, job_text(values, f"A job over {rows}, written by `s2l init`.", to).encode())
     _say(f"wrote {to}; next: {program()} plan {shlex.quote(to)}")
+
+
+@verb
+def demo(
+    folder: Annotated[str, typer.Argument(metavar="FOLDER", help="Where the rows go.")] = "demo",
+    seed: Annotated[int, typer.Option("--seed", help="Another seed, other rows.")] = 0,
+    debug: Debug = False,
+) -> None:
+    """Make the embedded data set: worked word problems, with what is true of each row beside them."""
+    from s2l_ray.demo import make_demo
+
+    truth = make_demo(folder, seed)
+    aside = sum(truth.set_aside().values())
+    _say(
+        f"wrote {len(truth.rows):,} rows into {folder}/rows, {aside} of them duplicate or malformed: {folder}/truth.jsonl"
+    )
 
 
 @verb
