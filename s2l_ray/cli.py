@@ -125,9 +125,7 @@ def demo(
 
     truth = make_demo(folder, seed)
     aside = sum(truth.set_aside().values())
-    _say(
-        f"wrote {len(truth.rows):,} rows into {folder}/rows, {aside} of them duplicate or malformed: {folder}/truth.jsonl"
-    )
+    _say(f"wrote {len(truth.rows):,} rows into {folder}/rows; {aside} are duplicate or malformed: {folder}/truth.jsonl")
 
 
 @verb
