@@ -156,6 +156,7 @@ def run(
     debug: Debug = False,
 ) -> None:
     """Build what is missing. The same command goes on where a run was broken off."""
+    begun = time.monotonic()
     from s2l_ray.forecast import forecast, refuse_impossible
     from s2l_ray.pipeline import run_steps
     from s2l_ray.terminal.follow import follow, found_and_missing, show_found
@@ -163,7 +164,6 @@ def run(
 
     config, planned = _planned(job, set_, to)
     refuse_impossible(config, planned, forecast(config, planned))
-    begun = time.monotonic()
     with noise_into_log(config.root, config.run) as log:
         found, missing = found_and_missing(planned, rebuild)
         show_found(found, log)

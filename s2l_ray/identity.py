@@ -7,6 +7,7 @@ there, a hub id by the id and its revision as written, and what only says how fa
 from pathlib import Path
 from typing import Any
 
+from s2l_ray.artifacts import storage
 from s2l_ray.artifacts.errors import ConfigError
 from s2l_ray.artifacts.references import file_reference, source_reference
 from s2l_ray.artifacts.sources import SourceSpec
@@ -51,7 +52,7 @@ def local_folder(config: Config, name: str, key: str) -> Path | None:
 
     Raises `ConfigError` for a name that can only be a folder, and is not there.
     """
-    folder = Path(config.data.root).expanduser() / Path(name).expanduser()
+    folder = Path(storage.absolute(config.data.root)) / Path(name).expanduser()
     if folder.is_dir():
         return folder
     if name.startswith((".", "/", "~")) or name.count("/") > 1:

@@ -102,7 +102,7 @@ def plan(config: Config, to: str = "subset") -> Plan:
         inputs = {kind: planned[kind].fingerprint for kind in _inputs(step, config)}
         identity = identity_of(step.kind, config)
         name = fingerprint(step.kind, step.version, identity, inputs)
-        uri = storage.join(config.root, step.kind, name)
+        uri = storage.join(storage.absolute(config.root), step.kind, name)
         state, found = _state(uri)
         reasons = found if state != MISSING else _reasons(config.root, step.kind, identity, inputs, before)
         planned[step.kind] = PlannedStep(step.kind, name, uri, identity, inputs, state, reasons)

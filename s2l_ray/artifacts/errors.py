@@ -20,3 +20,7 @@ class DamagedError(S2LError):
 
 class LockedError(S2LError):
     """Another living driver is building the artefact."""
+
+
+class StorageError(S2LError):
+    """A store refused, or did not answer for as long as one waits."""

@@ -23,7 +23,7 @@ def sample_rows(rows: int, size: int, rng: np.random.Generator) -> Int64:
 
 
 def plus_plus(x_ST: Float32, k: int, rng: np.random.Generator, device: torch.device) -> Float32:
-    """k of the rows, each drawn with probability proportional to its squared distance from the nearest one drawn before.
+    """k of the rows, each drawn with probability proportional to its squared distance from the nearest one so far.
 
     Of 2 + log(k) candidates a draw, the one that leaves the smallest sum of squared distances is taken. Candidates come
     from `ROWS_PER_SEED` * k rows of x_ST. Where fewer than k rows differ, the rest are copies.

@@ -123,7 +123,7 @@ def _variable_length(
     """torch's variable-length flash attention; its keywords differ between torch 2.11 and 2.13. Returns out_XHD."""
     from torch.nn.attention import varlen
 
-    attention: Callable[..., torch.Tensor] = varlen.varlen_attn
+    attention: Callable[..., Any] = varlen.varlen_attn
     known = inspect.signature(attention).parameters
     keywords: dict[str, Any] = {}
     if "window_size" in known:
@@ -142,7 +142,8 @@ def _variable_length(
     elif groups > 1:
         key_HXD, value_HXD = key_HXD.repeat_interleave(groups, 0), value_HXD.repeat_interleave(groups, 0)
     qkv_XHD = [each_HXD.transpose(0, 1) for each_HXD in (query_HXD, key_HXD, value_HXD)]
-    return attention(*qkv_XHD, starts_B1, starts_B1, longest, longest, **keywords)
+    out_XHD: torch.Tensor = attention(*qkv_XHD, starts_B1, starts_B1, longest, longest, **keywords)
+    return out_XHD
 
 
 def _padded(

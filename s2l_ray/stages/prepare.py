@@ -46,7 +46,8 @@ def execution(config: Config, cluster: Cluster) -> dict[str, Any]:
 def prepare(build: Build) -> Stage:
     """Parse, settle, encode, cut."""
     data = build.config.data
-    ranges = list_ranges([source_spec(source) for source in data.sources], data.root, build.execution["range_bytes"])
+    specs, root = [source_spec(source) for source in data.sources], storage.absolute(data.root)
+    ranges = list_ranges(specs, root, build.execution["range_bytes"])
     yield Progress(KIND, 0, len(ranges), unit="ranges", note=f"{len(data.sources)} sources in {len(ranges)} ranges")
     parsed = yield from _pass(build, "parse", _parse_units(build, ranges), ParseWorker, {"data": data.model_dump()})
     _refuse_empty(build, parsed)

@@ -61,7 +61,7 @@ def score(build: Build) -> Stage:
     yield Progress(KIND, len(done), len(units), note=f"{len(done)} of {len(units)} units are there")
     scored = yield from _score_missing(build, missing, len(units))
     records = [*done.values(), *scored.files]
-    joined = yield from _join(build, records)
+    joined = yield from join(build, records)
     return Product(
         files=[*records, *joined.files],
         counts=joined.counts | {"units": len(units), "units_scored": len(missing)},
@@ -155,7 +155,8 @@ def _score_missing(build: Build, missing: list[Unit], total: int) -> Generator[P
     return Product(files, facts=facts)
 
 
-def _join(build: Build, records: list[FileRecord]) -> Generator[Progress, None, Product]:
+def join(build: Build, records: list[FileRecord]) -> Generator[Progress, None, Product]:
+    """Put the units of each shard side by side as trajectories."""
     by_path = {record.path: record for record in records}
     steps, shards = steps_of(build), build.inputs["dataset"].shards()
     units: list[Unit] = [
