@@ -10,10 +10,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch.nn.functional import cross_entropy, log_softmax
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel
 
-from bench.pool import MAX_LENGTH, RawRow
-from s2l_ray.core.examples import ALPACA, ALPACA_WITH_INPUT
 from s2l_ray.core.token_rows import TokenRows, collate
 
 BATCH = 16
@@ -32,12 +30,11 @@ def official(model: PreTrainedModel, rows: TokenRows) -> Losses:
 
 
 @torch.no_grad()
-def padded(model: PreTrainedModel, rows: TokenRows, order: NDArray[np.int64] | None = None) -> Losses:
-    """Padded batches of 16, in the pool's order unless another is given."""
+def padded(model: PreTrainedModel, rows: TokenRows) -> Losses:
+    """Padded batches of 16, in the pool's order."""
     losses = np.empty(len(rows))
-    order = np.arange(len(rows)) if order is None else order
     for first in range(0, len(rows), BATCH):
-        index_B = order[first : first + BATCH]
+        index_B = np.arange(first, min(first + BATCH, len(rows)))
         batch = collate(rows, index_B, 0)
         logits = model(
             input_ids=batch.input_ids_BL.to(model.device), attention_mask=batch.attention_mask_BL.to(model.device)
@@ -49,12 +46,12 @@ def padded(model: PreTrainedModel, rows: TokenRows, order: NDArray[np.int64] | N
 
 
 @torch.no_grad()
-def harness(model: PreTrainedModel, rows: TokenRows) -> Losses:
-    """Padded batches of 16, longest rows first, whole log_softmax."""
+def harness(model: PreTrainedModel, rows: TokenRows, batch_size: int = BATCH) -> Losses:
+    """Padded batches, longest rows first, whole log_softmax."""
     losses = np.empty(len(rows))
     order = np.argsort(-rows.lengths_N, kind="stable")
-    for first in range(0, len(rows), BATCH):
-        index_B = order[first : first + BATCH]
+    for first in range(0, len(rows), batch_size):
+        index_B = order[first : first + batch_size]
         input_ids = collate(rows, index_B, 0).input_ids_BL.to(model.device)
         logprobs = log_softmax(model(input_ids).logits, dim=-1, dtype=torch.float32)
         for position, index in enumerate(index_B):
@@ -64,15 +61,3 @@ def harness(model: PreTrainedModel, rows: TokenRows) -> Losses:
             own = logprobs[position, first_target - 1 : length - 1].gather(1, continuation[:, None])
             losses[index] = -own.sum().item() / len(continuation)
     return losses
-
-
-def tokenize_official(tokenizer: PreTrainedTokenizerBase, raw_rows: list[RawRow]) -> None:
-    """As the official code does for every checkpoint: each text by a call of its own, the prompt a second time."""
-    prompts, whole = [], []
-    for row in raw_rows:
-        template = ALPACA_WITH_INPUT if row.get("input", "").strip() else ALPACA
-        prompts.append(template.format(instruction=row["instruction"], input=row.get("input", "")))
-        whole.append(prompts[-1] + row["response"] + str(tokenizer.eos_token))
-    for texts in (whole, prompts):
-        for text in texts:
-            tokenizer(text, return_tensors="pt", padding="longest", max_length=MAX_LENGTH, truncation=True)

@@ -20,12 +20,14 @@ import typer
 from s2l_ray.artifacts.errors import ConfigError
 from s2l_ray.terminal import figures
 from s2l_ray.terminal.arguments import (
+    Address,
     Debug,
     Force,
     Job,
     JobFile,
     Json,
     Model,
+    NoWait,
     Place,
     PlaceOrRoot,
     Rebuild,
@@ -159,7 +161,8 @@ def run(
     begun = time.monotonic()
     from s2l_ray.forecast import forecast, refuse_impossible
     from s2l_ray.pipeline import run_steps
-    from s2l_ray.terminal.follow import follow, found_and_missing, show_found
+    from s2l_ray.runtime.session import connect
+    from s2l_ray.terminal.follow import Building, follow, found_and_missing, show_found
     from s2l_ray.terminal.summary import run_view
 
     config, planned = _planned(job, set_, to)
@@ -168,7 +171,9 @@ def run(
         found, missing = found_and_missing(planned, rebuild)
         show_found(found, log)
         steps = run_steps(config, to, rebuild=rebuild, take_over=take_over)
-        carried_out, built = follow(steps, missing, log, _command("run", job, set_, to))
+        refused = rebuild is None and any(step.state == "damaged" for step in planned.steps)
+        connection = connect() if missing and not refused else contextlib.nullcontext()
+        carried_out, built = follow(Building(steps, missing, connection, _command("run", job, set_, to)), log)
     answers().print(run_view(carried_out, to, built, time.monotonic() - begun, program()))
 
 
@@ -237,6 +242,32 @@ def export(subset: Subset, to: RowsFile, set_: Set = None, force: Force = False,
     _say(f"wrote {written.path}: {written.rows:,} rows, {figures.size(written.bytes)}")
 
 
+@verb
+def submit(
+    job: Job,
+    address: Address = "http://127.0.0.1:8265",
+    to: To = "subset",
+    set_: Set = None,
+    no_wait: NoWait = False,
+    debug: Debug = False,
+) -> None:
+    """Run a job on a Ray cluster. Ctrl-C leaves it running, and the same command follows it again."""
+    from s2l_ray.config import load_config
+    from s2l_ray.runtime.submission import submit as submit_job
+    from s2l_ray.terminal.follow_job import follow_job, ways
+
+    submitted = submit_job(job, load_config(job, set_ or ()), _options(set_, to), address)
+    again = f"{_command('submit', job, set_, to)} --address {address}"
+    _say(f"{'running already' if submitted.again else 'submitted'}: {submitted.submission_id}")
+    if no_wait:
+        _say(ways(submitted, again))
+        return
+    ending = follow_job(submitted, again)
+    if ending.exit_status:
+        _say(f"{submitted.submission_id} {ending.status.lower()}; what is finished stays. Go on with:\n  {again}")
+        raise typer.Exit(ending.exit_status)
+
+
 def _planned(job: str, overrides: list[str] | None, to: str) -> "tuple[Config, Plan]":
     from s2l_ray.config import load_config
     from s2l_ray.pipeline import plan as plan_job
@@ -263,9 +294,13 @@ def _absolute(name: str | None) -> str | None:
 
 def _command(verb_name: str, job: str, overrides: list[str] | None, to: str = "subset") -> str:
     """A command line to be typed."""
-    words = [verb_name, job, *(["--to", to] if to != "subset" else [])]
-    words += [word for override in overrides or () for word in ("--set", override)]
-    return f"{program()} {shlex.join(words)}"
+    return f"{program()} {shlex.join([verb_name, job, *_options(overrides, to)])}"
+
+
+def _options(overrides: list[str] | None, to: str) -> list[str]:
+    """The words that follow the job, as they were given."""
+    words = ["--to", to] if to != "subset" else []
+    return words + [word for override in overrides or () for word in ("--set", override)]
 
 
 def _say(text: str) -> None:

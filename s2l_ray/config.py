@@ -193,6 +193,7 @@ class ScoreResources(Section):
     threads: PositiveInt = 1
     tokens_per_batch: PositiveInt = 16384
     path: Literal["auto", "plain"] = "auto"
+    cache_gb: Annotated[float, Field(ge=0)] = 50.0  # of checkpoints and shards that a node keeps of an object store
 
 
 class ClusterResources(Section):

@@ -148,7 +148,7 @@ def _build(
         inputs = {kind: open_artifact(planned[kind].uri) for kind in one.inputs}
         execution = begin_execution(one.uri, wanted)
         stage = step.stage(Build(one.kind, one.uri, config, inputs, execution, here))
-        product = yield from _guarded(stage, lock)
+        product = yield from _guarded(stage, lock, inputs)
         timings = {"seconds": round(time.time() - begun, 3)}
         manifest = Manifest(
             one.kind, step.version, one.fingerprint, one.inputs, one.identity, config.model_dump(mode="json"),
@@ -163,8 +163,8 @@ def _build(
     yield Progress(one.kind, 1, 1, unit="artefacts", values=timings, note=f"{one.uri} stands")
 
 
-def _guarded(stage: Stage, lock: Lock) -> Stage:
-    """The stage, stopped once another driver has taken its artefact over."""
+def _guarded(stage: Stage, lock: Lock, inputs: dict[str, Artifact]) -> Stage:
+    """The stage, stopped once another driver has taken its artefact over; a damaged input is named with its remedy."""
     try:
         while True:
             progress = next(stage)
@@ -172,6 +172,11 @@ def _guarded(stage: Stage, lock: Lock) -> Stage:
             yield progress
     except StopIteration as end:
         return end.value  # type: ignore[no-any-return]
+    except DamagedError as error:
+        for kind, artifact in inputs.items():
+            if artifact.uri in str(error):
+                raise DamagedError(f"{error}; build it again with --rebuild {kind}") from error
+        raise
     finally:
         stage.close()
 

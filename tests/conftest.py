@@ -6,8 +6,14 @@ from pathlib import Path
 
 import pytest
 
+from tests.gcs import gcs, gcs_endpoint
+from tests.s3 import running_s3, s3
+
+__all__ = ["gcs", "gcs_endpoint", "running_s3", "s3"]  # fixtures
+
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's 15 starves its workers on a machine that does anything else
 
 ROWS = Path(os.environ.get("S2L_DATA", Path(__file__).parents[2] / "shared" / "data"))
 

@@ -111,6 +111,22 @@ def test_a_damaged_artifact_is_refused_and_rebuilt(finished: Path) -> None:
     assert open_artifact(plan(config)["subset"].uri).read_table() == before
 
 
+def test_a_flipped_bit_in_an_input_is_refused_by_name(finished: Path) -> None:
+    """Of the same size, so that only reading it tells."""
+    config = load_config(finished, ["cluster.k=3"])
+    shard = Path(plan(config)["trajectories"].uri) / "shard-00001.parquet"
+    whole = shard.read_bytes()
+    flipped = bytearray(whole)
+    flipped[len(whole) // 2] ^= 16
+    shard.write_bytes(bytes(flipped))
+    try:
+        assert [fault.path for fault in verify(plan(config)["trajectories"].uri)] == [shard.name]
+        with pytest.raises(DamagedError, match=r"shard-00001\.parquet.*--rebuild trajectories"):
+            run(config)
+    finally:
+        shard.write_bytes(whole)
+
+
 def test_a_budget_over_the_pool_is_refused(finished: Path) -> None:
     with pytest.raises(ConfigError, match=r"select\.budget"):
         run(load_config(finished, ["select.budget=100000"]))

@@ -7,6 +7,7 @@ Without a manifest an artefact does not exist, whatever lies in its folder.
 
 import dataclasses
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -17,7 +18,8 @@ import pyarrow as pa
 from s2l_ray.artifacts import storage
 from s2l_ray.artifacts.errors import DamagedError, S2LError
 from s2l_ray.artifacts.fingerprint import seal, unseal
-from s2l_ray.artifacts.tables import FileRecord, read_table, read_verified, record_of
+from s2l_ray.artifacts.node_cache import LIMIT_BYTES, hold
+from s2l_ray.artifacts.tables import FileRecord, decode_table, read_table, read_verified, record_of
 
 MANIFEST = "manifest.json"
 EXECUTION = "execution.json"
@@ -88,6 +90,20 @@ class Artifact:
     def read_table(self, columns: Sequence[str] | None = None) -> pa.Table:
         """All shards as one table, in order. Holds all of it in memory."""
         return pa.concat_tables(self.read_tables(columns))
+
+    def hold(self, under: str, limit_bytes: int = LIMIT_BYTES) -> AbstractContextManager[Path]:
+        """A local folder with the files whose path begins with `under`, while a block runs, each checked.
+
+        Of an artefact in an object store they are copies, which this node keeps within `limit_bytes` for the next time.
+        """
+        return hold(self.uri, self.files(under), limit_bytes)
+
+    def read_held(self, path: str, columns: Sequence[str] | None = None, limit_bytes: int = LIMIT_BYTES) -> pa.Table:
+        """`read_file` for a table that this node reads again and again."""
+        if storage.is_local(self.uri):
+            return self.read_file(path, columns)
+        with self.hold(path, limit_bytes) as folder:
+            return decode_table((folder / path).read_bytes(), columns)
 
     def fetch(self, folder: str, cache: Path | None = None) -> Path:
         """A local folder with the files below `folder`, every one checked against its sha256."""

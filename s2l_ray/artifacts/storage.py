@@ -26,11 +26,9 @@ DISK = DiskStore()
 
 def join(root: str, *parts: str) -> str:
     """Append path parts to a URI or a path."""
-    return (
-        "/".join([root.rstrip("/") or "/", *parts]).replace("//", "/")
-        if is_local(root)
-        else "/".join([root.rstrip("/"), *parts])
-    )
+    if is_local(root):
+        return "/".join([root.rstrip("/") or "/", *parts]).replace("//", "/")
+    return "/".join([root.rstrip("/"), *parts])
 
 
 def is_local(uri: str) -> bool:
@@ -56,27 +54,21 @@ def _located(uri: str) -> tuple[Store, str]:
     bucket, _, key = rest.partition("/")
     if "@" in bucket:
         raise ConfigError(f"{scheme}://...@...: credentials stand in the environment, never in a place; take them out")
-    return _bucket_store(scheme, bucket, uri), key.rstrip("/")
-
-
-def _bucket_store(scheme: str, bucket: str, uri: str) -> Store:
     if scheme == "s3" and bucket:
         from s2l_ray.artifacts.s3_store import S3Store
 
-        return S3Store(bucket)
+        return S3Store(bucket), key.rstrip("/")
     if scheme == "gs" and bucket:
         from s2l_ray.artifacts.google_store import GoogleStore
 
-        return GoogleStore(bucket)
+        return GoogleStore(bucket), key.rstrip("/")
     raise ConfigError(f"{uri}: no such storage; write a local path, s3://bucket/path or gs://bucket/path")
 
 
 def exists(uri: str) -> bool:
     """Whether a file or folder stands there."""
     store, key = _located(uri)
-    if isinstance(store, DiskStore):
-        return os.path.exists(key)
-    return store.find(key) is not None or bool(store.list_files(key))
+    return store.exists(key)
 
 
 def find(uri: str) -> Entry | None:

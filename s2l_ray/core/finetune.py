@@ -16,7 +16,6 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import torch
@@ -26,32 +25,12 @@ from transformers import PreTrainedModel
 from s2l_ray.core import schedule
 from s2l_ray.core.history import CheckpointRecord, History, StepRecord
 from s2l_ray.core.parallel import Replica, evaluating, make_replica, whole, whole_weights
-from s2l_ray.core.schedule import CheckpointGrid
 from s2l_ray.core.token_rows import TokenRows
 from s2l_ray.core.training_loss import micro_batches, nll_sum
+from s2l_ray.core.training_settings import SIGNALS, FinetuneSettings, Signal, grid_steps
 from s2l_ray.core.training_state import TrainingState, capture_state, restore_state
 
 Weights = dict[str, torch.Tensor]
-Signal = Literal["go on", "save", "save and stop"]
-SIGNALS: tuple[Signal, ...] = ("go on", "save", "save and stop")
-
-
-@dataclass(frozen=True)
-class FinetuneSettings:
-    """How the proxy is trained. micro_batch, gradient_checkpointing and shard (FSDP2) change the rounding at most."""
-
-    epochs: int
-    batch_size: int
-    learning_rate: float
-    warmup_ratio: float
-    weight_decay: float
-    max_grad_norm: float
-    precision: Literal["float32", "bfloat16"]
-    grid: CheckpointGrid
-    seed: int
-    micro_batch: int
-    gradient_checkpointing: bool = False
-    shard: bool = False
 
 
 @dataclass(frozen=True)
@@ -79,16 +58,8 @@ class _Training:
     held_out_rows: TokenRows
     settings: FinetuneSettings
     per_epoch: int
+    total_steps: int
     history: History
-
-    @property
-    def total_steps(self) -> int:
-        return self.per_epoch * self.settings.epochs
-
-
-def total_steps(train_rows: int, settings: FinetuneSettings) -> int:
-    """Steps of the whole training."""
-    return settings.epochs * schedule.steps_per_epoch(train_rows, settings.batch_size)
 
 
 def finetune(
@@ -105,7 +76,7 @@ def finetune(
     settings do not fit the rows or the ranks.
     """
     training = _begin(model, train_rows, held_out_rows, settings)
-    grid = schedule.checkpoint_steps(settings.grid, training.total_steps, training.per_epoch, settings.batch_size)
+    grid = grid_steps(len(train_rows), settings)
     if state is None:
         _checkpoint(training, hooks)
     else:
@@ -132,16 +103,13 @@ def _begin(
         model.gradient_checkpointing_enable({"use_reentrant": False})
     replica = make_replica(model, settings.shard)
     _check_ranks(replica, settings)
-    return _Training(
-        replica, _make_optimizer(model, settings), train_rows, held_out_rows, settings, per_epoch, History()
-    )
+    optimizer, total = _make_optimizer(model, settings), per_epoch * settings.epochs
+    return _Training(replica, optimizer, train_rows, held_out_rows, settings, per_epoch, total, History())
 
 
 def _check_ranks(replica: Replica, settings: FinetuneSettings) -> None:
     if settings.batch_size < replica.ranks:
-        raise ValueError(
-            f"{replica.ranks} training workers for a batch_size of {settings.batch_size}; start fewer workers"
-        )
+        raise ValueError(f"{replica.ranks} workers for a batch_size of {settings.batch_size}; start fewer workers")
     if replica.sharded and settings.batch_size % replica.ranks:
         raise ValueError(
             f"FSDP needs as many rows on every worker, but batch_size {settings.batch_size} is no multiple of "

@@ -11,6 +11,7 @@ X tokens of the packed row, B sequences, L length, H heads, D head dimension, Q 
 import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from itertools import pairwise
 from typing import Any
 
@@ -61,14 +62,14 @@ def attend(
     starts_B1, longest = arguments["cu_seq_lens_q"], int(arguments["max_length_q"])
     qkv_HXD = query_1HXD[0], key_1HXD[0], value_1HXD[0]
     if query_1HXD.device.type == "cpu":
-        return _one_by_one(*qkv_HXD, starts_B1.tolist(), scale, window)[None], None
+        return attend_one_by_one(*qkv_HXD, starts_B1.tolist(), scale, window)[None], None
     if window is not None and window >= longest:
         window = None
     if query_1HXD.dtype != torch.float32 and query_1HXD.shape[-1] % 8 == 0 and query_1HXD.shape[-1] <= 256:
-        return _variable_length(*qkv_HXD, starts_B1, longest, scale, window)[None], None
+        return attend_variable_length(*qkv_HXD, starts_B1, longest, scale, window)[None], None
     if window is not None:
         raise PackedUnsupported("a sliding window over padded attention")
-    return _padded(*qkv_HXD, starts_B1, longest, scale)[None], None
+    return attend_padded(*qkv_HXD, starts_B1, longest, scale)[None], None
 
 
 def _refuse_unknown(module: torch.nn.Module, mask: torch.Tensor | None, arguments: dict[str, Any]) -> None:
@@ -81,7 +82,7 @@ def _refuse_unknown(module: torch.nn.Module, mask: torch.Tensor | None, argument
         raise PackedUnsupported("attention is not causal, or has dropout")
 
 
-def _one_by_one(
+def attend_one_by_one(
     query_HXD: torch.Tensor,
     key_HXD: torch.Tensor,
     value_HXD: torch.Tensor,
@@ -111,7 +112,7 @@ def _one_by_one(
     return out_XHD
 
 
-def _variable_length(
+def attend_variable_length(
     query_HXD: torch.Tensor,
     key_HXD: torch.Tensor,
     value_HXD: torch.Tensor,
@@ -121,10 +122,7 @@ def _variable_length(
     window: int | None,
 ) -> torch.Tensor:
     """torch's variable-length flash attention; its keywords differ between torch 2.11 and 2.13. Returns out_XHD."""
-    from torch.nn.attention import varlen
-
-    attention: Callable[..., Any] = varlen.varlen_attn
-    known = inspect.signature(attention).parameters
+    attention, known = _kernel()
     keywords: dict[str, Any] = {}
     if "window_size" in known:
         keywords["window_size"] = (-1 if window is None else window - 1, 0)
@@ -146,7 +144,15 @@ def _variable_length(
     return out_XHD
 
 
-def _padded(
+@cache
+def _kernel() -> tuple[Callable[..., Any], frozenset[str]]:
+    """The kernel and the names of its arguments; CUDA builds of torch have it."""
+    from torch.nn.attention import varlen
+
+    return varlen.varlen_attn, frozenset(inspect.signature(varlen.varlen_attn).parameters)
+
+
+def attend_padded(
     query_HXD: torch.Tensor,
     key_HXD: torch.Tensor,
     value_HXD: torch.Tensor,

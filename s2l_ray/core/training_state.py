@@ -37,9 +37,12 @@ def capture_state(replica: Replica, optimizer: torch.optim.AdamW, history: Histo
     tensors = _named("weights", whole_weights(replica))
     for name, parameter in replica.model.named_parameters():
         for moment, value in optimizer.state[parameter].items():
-            tensors[f"adamw/{moment}/{name}"] = whole(value).to("cpu", copy=True)
-    tensors |= _named("rng", _rng_states()) | _named("history", history.tables())
-    return TrainingState(len(history.steps), tensors if replica.rank == 0 else {})
+            full = whole(value)
+            if replica.rank == 0:
+                tensors[f"adamw/{moment}/{name}"] = full.to("cpu", copy=True)
+    if replica.rank == 0:
+        tensors |= _named("rng", _rng_states()) | _named("history", history.tables())
+    return TrainingState(len(history.steps), tensors)
 
 
 def restore_state(state: TrainingState, replica: Replica, optimizer: torch.optim.AdamW) -> History:

@@ -6,27 +6,29 @@ which one a training goes on from is read from the states themselves, since Ray'
 (`checkpoint_manager_snapshot.json`) is written in place and a kill in that moment would leave it broken.
 """
 
+import itertools
 import threading
 from collections.abc import Generator
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import ray
-from ray.exceptions import RayActorError, RayError
+from ray.exceptions import RayError
 from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 from ray.train.v2.api.config import LoggingConfig
-from ray.train.v2.api.exceptions import TrainingFailedError, WorkerGroupError
+from ray.train.v2.api.exceptions import WorkerGroupError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from s2l_ray.artifacts import storage
 from s2l_ray.artifacts.errors import DamagedError, S2LError
 from s2l_ray.artifacts.schemas import step_name
 from s2l_ray.artifacts.tables import FileRecord, decode_intact, record_of
-from s2l_ray.core.schedule import checkpoint_steps, steps_per_epoch
-from s2l_ray.runtime.checkpoint_store import CHECKPOINT, HELD_OUT, RESUME, TRAINING, prune_states, read_checkpoint
+from s2l_ray.core.training_settings import grid_steps
 from s2l_ray.runtime.failures import from_record
-from s2l_ray.runtime.training_worker import LOWER, Mailbox, TrainJob, TrainProgress, train_worker
+from s2l_ray.runtime.training_job import LOWER, TrainJob, TrainProgress
+from s2l_ray.runtime.training_reports import Mailbox
+from s2l_ray.runtime.training_store import CHECKPOINT, HELD_OUT, RESUME, TRAINING, prune_states, read_checkpoint
 
 POLL_SECONDS = 0.5
 STOP_SECONDS = 60.0
@@ -61,20 +63,23 @@ def train_proxy(job: TrainJob, workers: TrainWorkers) -> Training:
     Closing the generator, or an exception in it such as Ctrl-C, has the workers save a state and end. Raises `S2LError`
     for a failure of the training itself, at once, and for lost workers once `retries` are used up.
     """
-    lost = 0
-    while (result := finished_training(job)) is None:
+    if (result := finished_training(job)) is not None:
+        return result
+    for lost in itertools.count(1):
         prune_states(job.output, STATES_KEPT)
         storage.delete_file(storage.join(job.output, RESUME, SNAPSHOT))
         try:
             yield from _attempt(job, workers)
+            break
         except _WorkersLost as error:
-            lost += 1
             if lost > workers.retries:
                 raise S2LError(
                     f"train: workers were lost {lost} times, last: {error}; lower {LOWER} if memory ran out, "
                     "then run again: it goes on from the last saved state"
                 ) from error
             yield TrainProgress(0, 0, 0, 0, 0, 0, 0, note=f"workers were lost ({error}); going on from the last state")
+    if (result := finished_training(job)) is None:
+        raise DamagedError(f"{job.output}: not what the training put there; run again")
     return result
 
 
@@ -90,15 +95,13 @@ def finished_training(job: TrainJob) -> TrainResult | None:
     files = [record for record in tables if record is not None]
     for checkpoint in checkpoints:
         files += _checkpoint_files(job.output, checkpoint)
-    return TrainResult(checkpoints, files)
+    sizes = {entry.path: entry.bytes for entry in storage.list_files(job.output)}
+    return TrainResult(checkpoints, files) if all(sizes.get(file.path) == file.bytes for file in files) else None
 
 
 def planned_steps(job: TrainJob) -> list[int]:
     """The steps whose checkpoints the training leaves."""
-    rows = job.train_examples or job.rows_ok - job.held_out
-    per_epoch = steps_per_epoch(rows, job.settings.batch_size)
-    settings = job.settings
-    return checkpoint_steps(settings.grid, per_epoch * settings.epochs, per_epoch, settings.batch_size)
+    return grid_steps(job.train_examples or job.rows_ok - job.held_out, job.settings)
 
 
 def discard_states(output: str) -> None:
@@ -116,13 +119,13 @@ def _attempt(job: TrainJob, workers: TrainWorkers) -> Generator[TrainProgress, N
     fit = _Fit(_make_trainer(job, workers, mailbox))
     try:
         while fit.running(POLL_SECONDS):
-            progress, _ = ray.get(mailbox.take.remote())
-            if progress is not None:
+            if (progress := ray.get(mailbox.take.remote())) is not None:
                 yield progress
-        progress, failures = ray.get(mailbox.take.remote())
-        if progress is not None:
+        if (progress := ray.get(mailbox.take.remote())) is not None:
             yield progress
-        fit.raise_failure(failures)
+        fit.raise_failure(ray.get(mailbox.failures.remote()))
+    except RayError as error:
+        raise S2LError(f"train: no word from the workers: {_reason(error)}; run again") from error
     finally:
         if fit.running(0):
             mailbox.stop.remote()
@@ -134,7 +137,7 @@ def _make_trainer(job: TrainJob, workers: TrainWorkers, mailbox: Any) -> TorchTr
     filesystem, path = storage.filesystem(job.output)
     resources = {"CPU": workers.cpus} | ({"GPU": workers.gpus} if workers.gpus else {})
     return TorchTrainer(
-        lambda: train_worker(job, mailbox),
+        lambda: _work(job, mailbox),
         scaling_config=ScalingConfig(
             num_workers=workers.workers, use_gpu=workers.gpus > 0, resources_per_worker=resources
         ),
@@ -148,6 +151,12 @@ def _make_trainer(job: TrainJob, workers: TrainWorkers, mailbox: Any) -> TorchTr
             logging_config=LoggingConfig(log_level="ERROR"),  # type: ignore[call-arg]
         ),
     )
+
+
+def _work(job: TrainJob, mailbox: Any) -> None:
+    from s2l_ray.runtime.training_worker import train_worker  # transformers is for the workers alone
+
+    train_worker(job, mailbox)
 
 
 class _Fit:
@@ -179,20 +188,17 @@ class _Fit:
         own = [failure for failure in failures if not failure["peer"]]
         if own:
             raise from_record(own[0]) from self._error
-        if failures or _lost_workers(self._error):
-            raise _WorkersLost(_first_line(self._error)) from self._error
-        raise S2LError(f"train: Ray Train failed: {_first_line(self._error)}") from self._error
+        # a worker that fails by itself says so in the mailbox, one that is killed does not
+        if isinstance(self._error, WorkerGroupError):
+            raise _WorkersLost(_reason(self._error)) from self._error
+        raise S2LError(f"train: Ray Train failed: {_reason(self._error)}") from self._error
 
 
-def _lost_workers(error: Exception) -> bool:
-    if isinstance(error, WorkerGroupError):
-        return any(isinstance(failure, RayActorError) for failure in error.worker_failures.values())
-    return isinstance(error, RayError) and not isinstance(error, TrainingFailedError)
-
-
-def _first_line(error: Exception) -> str:
+def _reason(error: Exception) -> str:
+    """One line: of the first worker's failure where workers failed, of Ray's own error where it found a dead one."""
     cause = next(iter(error.worker_failures.values()), error) if isinstance(error, WorkerGroupError) else error
-    return next((line for line in str(cause).splitlines() if line.strip()), type(cause).__name__)
+    cause = getattr(cause, "health_check_failure", cause)
+    return next((line.strip() for line in str(cause).splitlines() if line.strip()), type(cause).__name__)
 
 
 def _table_record(output: str, path: str) -> FileRecord | None:

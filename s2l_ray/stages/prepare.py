@@ -54,7 +54,8 @@ def prepare(build: Build) -> Stage:
     settled = _settle(build, parsed)
     tokenizer = _tokenizer(build, parsed, settled)
     units = _encode_units(build, ranges, parsed, settled, tokenizer)
-    encoded = yield from _pass(build, "encode", units, EncodeWorker, {"data": data.model_dump()})
+    arguments = {"data": data.model_dump(), "tokenizer": tokenizer["files"]}
+    encoded = yield from _pass(build, "encode", units, EncodeWorker, arguments)
     shards = yield from _pass(build, "cut", _cut_units(build, encoded), CutWorker, {})
     if not shards:
         raise S2LError(

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from s2l_ray.artifacts.node_cache import hold
 from s2l_ray.artifacts.raw_rows import RawRow
 from s2l_ray.artifacts.receipts import write_receipt
 from s2l_ray.artifacts.schemas import DATASET, NO_TARGET_TOKENS, OK, REJECTED
@@ -172,13 +173,13 @@ def _kept(folder: str, formed: dict[str, Any], verdict: dict[str, Any]) -> pa.Ta
 class EncodeWorker:
     """A range's kept rows -> tokens; and all its rows that were set aside, with lines counted in the file."""
 
-    def __init__(self, folder: str, data: dict[str, Any]) -> None:
-        from s2l_ray.artifacts.storage import fetch_folder, join
+    def __init__(self, folder: str, data: dict[str, Any], tokenizer: list[dict[str, Any]]) -> None:
         from s2l_ray.core.tokenization import load_tokenizer
 
         self._folder = folder
         self._data = data
-        self._tokenizer = load_tokenizer(str(fetch_folder(join(folder, "tokenizer"))))
+        with hold(folder, [FileRecord(**record) for record in tokenizer]) as held:
+            self._tokenizer = load_tokenizer(str(held / "tokenizer"))
 
     def __call__(self, unit: dict[str, Any]) -> dict[str, Any]:
         formed, bad = unit["parsed"]

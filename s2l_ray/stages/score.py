@@ -20,6 +20,7 @@ import pyarrow as pa
 
 from s2l_ray.artifacts.errors import S2LError
 from s2l_ray.artifacts.manifest import Artifact, open_artifact
+from s2l_ray.artifacts.node_cache import LIMIT_BYTES
 from s2l_ray.artifacts.schemas import (
     NO_TARGET_TOKENS,
     NON_FINITE,
@@ -138,6 +139,7 @@ def _score_missing(build: Build, missing: list[Unit], total: int) -> Generator[P
             "checkpoints": build.inputs["checkpoints"].uri,
             "score": config.score.model_dump(),
             "execution": build.execution,
+            "cache_bytes": round(config.resources.score.cache_gb * 1e9),
         },
     )
     files: list[FileRecord] = []
@@ -191,7 +193,13 @@ class ScoreWorker:
     """One model in memory, whose weights are swapped from checkpoint to checkpoint."""
 
     def __init__(
-        self, folder: str, dataset: str, checkpoints: str, score: dict[str, Any], execution: dict[str, Any]
+        self,
+        folder: str,
+        dataset: str,
+        checkpoints: str,
+        score: dict[str, Any],
+        execution: dict[str, Any],
+        cache_bytes: int = LIMIT_BYTES,
     ) -> None:
         import torch
 
@@ -201,6 +209,7 @@ class ScoreWorker:
         self._folder = folder
         self._dataset = open_artifact(dataset)
         self._checkpoints = open_artifact(checkpoints)
+        self._cache_bytes = cache_bytes
         self._non_finite = score["non_finite"]
         self._device = "cuda" if execution["gpus"] and torch.cuda.is_available() else "cpu"
         self._options = ScoreOptions(execution["tokens_per_batch"], score["dtype"], tuple(score["statistics"]))
@@ -248,17 +257,19 @@ class ScoreWorker:
 
         if step == self._step:
             return
-        folder = self._checkpoints.fetch(step_name(step))
-        if self._model is None:
-            self._model = load_model(folder, dtype=getattr(torch, self._options.dtype), device=self._device)
-        else:
-            swap_weights(self._model, folder)
+        with self._checkpoints.hold(f"{step_name(step)}/", self._cache_bytes) as held:
+            folder = held / step_name(step)
+            if self._model is None:
+                self._model = load_model(folder, dtype=getattr(torch, self._options.dtype), device=self._device)
+            else:
+                swap_weights(self._model, folder)
         self._step = step
 
     def _read(self, shard: int) -> tuple[pa.ChunkedArray, Any]:
         from s2l_ray.core.token_rows import TokenRows
 
-        table = self._dataset.read_file(shard_path(shard), ["example_id", "input_ids", "target_spans"])
+        columns = ["example_id", "input_ids", "target_spans"]
+        table = self._dataset.read_held(shard_path(shard), columns, self._cache_bytes)
         return table["example_id"].combine_chunks(), TokenRows(*token_arrays(table))
 
     def _check_finite(self, unit: Unit, ids: pa.Array, scored: dict[str, Any]) -> None:

@@ -70,9 +70,9 @@ def _progress(training: Any) -> Generator[Progress, None, Any]:
 
 def make_job(build: Build) -> Any:
     """The training in plain values."""
-    from s2l_ray.core.finetune import FinetuneSettings
     from s2l_ray.core.schedule import CheckpointGrid
-    from s2l_ray.runtime.training_worker import TrainJob
+    from s2l_ray.core.training_settings import FinetuneSettings
+    from s2l_ray.runtime.training_job import TrainJob
 
     proxy, begun, dataset = build.config.proxy, build.execution, build.inputs["dataset"]
     settings = FinetuneSettings(

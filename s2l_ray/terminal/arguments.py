@@ -40,6 +40,13 @@ Rebuild = Annotated[
     str | None, typer.Option("--rebuild", metavar="KIND", help="Move this kind aside; build it and what stands on it.")
 ]
 TakeOver = Annotated[bool, typer.Option("--take-over", help="Take the lock of another driver that is gone.")]
+Address = Annotated[
+    str,
+    typer.Option(
+        "--address", metavar="URL", envvar="RAY_API_SERVER_ADDRESS", help="The dashboard of the cluster, as forwarded."
+    ),
+]
+NoWait = Annotated[bool, typer.Option("--no-wait", help="Leave the job once it is submitted.")]
 Model = Annotated[
     str | None, typer.Option("--model", metavar="NAME", help="The proxy: hub id or folder. Else small and random.")
 ]

@@ -82,13 +82,17 @@ class Display(Protocol):
     def show(self, progress: Progress) -> None:
         """Take in one record."""
 
+    def next_stage(self) -> None:
+        """Say that the next stage begins."""
+
     def where(self) -> str:
         """How far the run got, in words."""
 
 
 class _Base:
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, kinds: Sequence[str]) -> None:
         self._console = console
+        self._kinds = list(kinds)
         self._meter = Meter()
 
     def show(self, progress: Progress) -> None:
@@ -102,14 +106,19 @@ class _Base:
         if progress.total > 0:
             self._moved(progress, self._meter.read(progress))
 
+    def next_stage(self) -> None:
+        if self._kinds:
+            self._keep("·", self._kinds[0], "starting", "dim")
+
     def where(self) -> str:
         now = self._meter.now
-        if now is None:
-            return "before the first stage"
+        if now is None or now.kind not in self._kinds:
+            return f"before {self._kinds[0]} was begun" if self._kinds else "at the end"
         return f"in {now.kind}, at {figures.count(now.done)} of {figures.count(now.total)} {now.unit}"
 
     def _finished(self, progress: Progress) -> None:
         seconds = progress.values.get("seconds", 0.0)
+        self._kinds = [kind for kind in self._kinds if kind != progress.kind]
         self._keep("✓", progress.kind, f"built in {figures.duration(seconds)}", "green")
 
     def _moved(self, progress: Progress, new: bool) -> None:
@@ -122,12 +131,13 @@ class _Base:
 class LineDisplay(_Base):
     """For logs and pipes: whole lines, each with its time."""
 
-    def __init__(self, console: Console) -> None:
-        super().__init__(console)
+    def __init__(self, console: Console, kinds: Sequence[str]) -> None:
+        super().__init__(console, kinds)
         self._spoken = 0.0
 
     def __enter__(self) -> Self:
-        self._keep("·", "starting", "Ray", "dim")
+        if self._kinds:
+            self._keep("·", "starting", "Ray", "dim")
         return self
 
     def __exit__(
@@ -150,8 +160,7 @@ class BarDisplay(_Base):
     """For people at a terminal: one bar, which goes when its stage is finished."""
 
     def __init__(self, console: Console, kinds: Sequence[str]) -> None:
-        super().__init__(console)
-        self._kinds = list(kinds)
+        super().__init__(console, kinds)
         self._bar_width = 12 if console.width < 100 else 24
         kind = TextColumn(f"{{task.description:{KIND_WIDTH}}}", style="bold", table_column=Column(no_wrap=True))
         text = TextColumn("{task.fields[text]}", table_column=Column(no_wrap=True))
@@ -161,13 +170,17 @@ class BarDisplay(_Base):
 
     def __enter__(self) -> Self:
         self._bars.start()
-        self._begin("starting", "Ray")
+        if self._kinds:
+            self._begin("starting", "Ray")
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._bars.stop()
+
+    def next_stage(self) -> None:
+        self._begin(self._kinds[0] if self._kinds else "", "starting" if self._kinds else "")
 
     def _moved(self, progress: Progress, new: bool) -> None:
         if self._task is None or self._bars.tasks[0].description != progress.kind:
@@ -179,8 +192,7 @@ class BarDisplay(_Base):
 
     def _finished(self, progress: Progress) -> None:
         super()._finished(progress)
-        self._kinds = [kind for kind in self._kinds if kind != progress.kind]
-        self._begin(self._kinds[0] if self._kinds else "", "starting" if self._kinds else "")
+        self.next_stage()
 
     def _begin(self, kind: str, text: str) -> None:
         """A bar without an end, in place of the one before it."""
@@ -202,4 +214,4 @@ def kept_line(sign: str, kind: str, text: str, style: str) -> Text:
 def make_display(console: Console, kinds: Sequence[str]) -> Display:
     """Bars on a terminal, lines elsewhere; `kinds` are those to be built, in order."""
     bars = console.is_terminal and not console.is_dumb_terminal
-    return BarDisplay(console, kinds) if bars else LineDisplay(console)
+    return BarDisplay(console, kinds) if bars else LineDisplay(console, kinds)

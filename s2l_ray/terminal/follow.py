@@ -8,6 +8,8 @@ generator is closed: locks are given back, and a Ray that was started here is sh
 import contextlib
 import traceback
 from collections.abc import Generator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,14 +27,28 @@ EXPLAINED = (ConfigError, DamagedError, LockedError)
 """Failures to which a log has nothing to add."""
 
 
-def follow(
-    steps: Generator[Progress, None, "Plan"], kinds: Sequence[str], log: Log, go_on: str
-) -> tuple["Plan", set[str]]:
-    """Show the progress of a run. kinds: what it builds. go_on: the command that takes it up after an interruption."""
+@dataclass(frozen=True)
+class Building:
+    """A run that is to be followed.
+
+    steps: its progress. kinds: what it builds, in order. connection: to Ray, entered before the first step. go_on: the
+    command that takes it up after an interruption.
+    """
+
+    steps: Generator[Progress, None, "Plan"]
+    kinds: Sequence[str]
+    connection: AbstractContextManager[object]
+    go_on: str
+
+
+def follow(run: Building, log: Log) -> tuple["Plan", set[str]]:
+    """Show the progress of a run to its end."""
     built: set[str] = set()
-    display = make_display(log.console, kinds)
+    display, steps = make_display(log.console, run.kinds), run.steps
     try:
-        with Interrupts(log.console) as interrupts, display, contextlib.closing(steps):
+        with Interrupts(log.console) as interrupts, display, run.connection, contextlib.closing(steps):
+            interrupts.install()  # ray.init has put handlers of its own there, one of them in C++
+            display.next_stage()
             while True:
                 progress = next(steps)
                 interrupts.install()
@@ -40,8 +56,9 @@ def follow(
                 display.show(progress)
     except StopIteration as end:
         return end.value, built
-    except (KeyboardInterrupt, SystemExit):  # ray.init answers SIGTERM by SystemExit, until we are back in charge
-        raise Interrupted(f"interrupted {display.where()}; what is finished stays. Go on with:\n  {go_on}") from None
+    except (KeyboardInterrupt, SystemExit):  # ray.init answers SIGTERM by SystemExit
+        place = display.where()
+        raise Interrupted(f"interrupted {place}; what is finished stays. Go on with:\n  {run.go_on}") from None
     except Exception as error:
         if not isinstance(error, EXPLAINED):
             _into_log(error, log.path)

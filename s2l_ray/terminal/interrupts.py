@@ -43,10 +43,9 @@ class Interrupts:
             signal.signal(number, handler)
 
     def install(self) -> None:
-        """Set the handlers, again where `ray.init` has put its own in their place."""
+        """Set the handlers, anew where a library has put its own in their place."""
         for number in self._before:
-            if signal.getsignal(number) != self._handle:
-                signal.signal(number, self._handle)
+            signal.signal(number, self._handle)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         now = time.monotonic()

@@ -16,10 +16,11 @@ from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel, get_cosine_schedule_with_warmup
 
 from s2l_ray.core.causal_lm import init_model
-from s2l_ray.core.finetune import FinetuneSettings, Hooks, finetune
+from s2l_ray.core.finetune import Hooks, finetune
 from s2l_ray.core.history import CheckpointRecord, History
 from s2l_ray.core.schedule import CheckpointGrid, batch_indices
 from s2l_ray.core.token_rows import TokenRows
+from s2l_ray.core.training_settings import FinetuneSettings
 from s2l_ray.core.training_state import TrainingState, load_state, save_state
 
 VOCAB = 50

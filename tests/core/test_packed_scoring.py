@@ -9,7 +9,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from s2l_ray.core.losses import STATISTICS, ScoreOptions, choose_path, per_example_loss, score_rows
-from s2l_ray.core.packed_attention import attend
+from s2l_ray.core.packed_attention import attend, attend_padded
 from s2l_ray.core.token_rows import TokenRows
 
 VOCABULARY = 300
@@ -70,6 +70,13 @@ def model_of(architecture: str, fields: dict[str, Any]) -> PreTrainedModel:
     return model
 
 
+def in_bfloat16(model: PreTrainedModel) -> PreTrainedModel:
+    """Its weights and not its buffers: rotary frequencies stay float32, as in a model that is loaded so."""
+    for parameter in model.parameters():
+        parameter.data = parameter.data.bfloat16()
+    return model
+
+
 def rows_of(lengths: list[int], vocabulary: int = VOCABULARY) -> TokenRows:
     random = np.random.default_rng(0)
     ids = [random.integers(3, vocabulary, length).tolist() for length in lengths]
@@ -124,12 +131,13 @@ def test_capped_logits_are_seen_in_an_untrained_model(architecture: str, dtype: 
     """Where logits are tiny a cap changes losses by less than any tolerance, and later by much."""
     torch.manual_seed(0)
     config = AutoConfig.for_model(architecture, **PLAIN[architecture][0])
-    model = AutoModelForCausalLM.from_config(config).eval().to(getattr(torch, dtype))
+    model = AutoModelForCausalLM.from_config(config).eval()
+    model = in_bfloat16(model) if dtype == "bfloat16" else model
     assert choose_path(model, ROWS, ScoreOptions(dtype=dtype)).path == "plain"
 
 
 def test_the_trial_leaves_the_model_as_it_was() -> None:
-    model = model_of("llama", GROUPED).bfloat16()
+    model = in_bfloat16(model_of("llama", GROUPED))
     before = {name: parameter.data_ptr() for name, parameter in model.named_parameters()}
     attention = model.config._attn_implementation
     choice = choose_path(model, ROWS, ScoreOptions(dtype="bfloat16"))
@@ -141,7 +149,7 @@ def test_the_trial_leaves_the_model_as_it_was() -> None:
 def test_bfloat16_stays_near_float32() -> None:
     model, statistics = model_of("gpt_neox", {**SMALL, "hidden_size": 128}), tuple(STATISTICS)
     exact = score_rows(model, ROWS, options=ScoreOptions(statistics=statistics))
-    rounded = score_rows(model.bfloat16(), ROWS, options=ScoreOptions(dtype="bfloat16", statistics=statistics))
+    rounded = score_rows(in_bfloat16(model), ROWS, options=ScoreOptions(dtype="bfloat16", statistics=statistics))
     for name in ("mean_probability", "mean_entropy", "el2n", "token_accuracy"):
         np.testing.assert_allclose(rounded[name], exact[name], atol=0.03, err_msg=name)
     np.testing.assert_allclose(
@@ -210,3 +218,6 @@ def test_attention_by_its_definition(window: int | None) -> None:
     score = (query @ key.repeat_interleave(groups, 1).transpose(2, 3) * scale).masked_fill(~seen, -torch.inf)
     expected = score.softmax(-1) @ value.repeat_interleave(groups, 1)
     torch.testing.assert_close(out, expected.transpose(1, 2), atol=1e-5, rtol=1e-5)
+    if window is None:  # what a CUDA device does in float32
+        padded = attend_padded(query[0], key[0], value[0], starts, 300, scale)
+        torch.testing.assert_close(padded, out[0], atol=1e-5, rtol=1e-5)

@@ -14,15 +14,15 @@ from pathlib import Path
 import psutil
 import pyarrow.parquet as pq
 import pytest
+import tiny_training
 import torch
-import training_job
 from safetensors.torch import load_file
-from training_job import long_job, make_job
+from tiny_training import long_job, make_job
 
 from s2l_ray.artifacts.errors import S2LError
-from s2l_ray.runtime.checkpoint_store import newest_state
 from s2l_ray.runtime.trainer import TrainResult, TrainWorkers, discard_states, planned_steps, train_proxy
-from s2l_ray.runtime.training_worker import TrainJob, TrainProgress
+from s2l_ray.runtime.training_job import TrainJob, TrainProgress
+from s2l_ray.runtime.training_store import newest_state
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 
@@ -84,7 +84,7 @@ def wait_for_state(job: TrainJob, driver: subprocess.Popen[bytes]) -> None:
 
 
 def start_driver(folder: Path) -> subprocess.Popen[bytes]:
-    command = [sys.executable, training_job.__file__, str(folder)]
+    command = [sys.executable, tiny_training.__file__, str(folder)]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     environment.pop("RAY_ADDRESS", None)
     return subprocess.Popen(command, env=environment, start_new_session=True, stdout=subprocess.DEVNULL)

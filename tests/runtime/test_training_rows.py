@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from training_job import make_job
+from tiny_training import make_job
 
 from s2l_ray.artifacts.errors import DamagedError
 from s2l_ray.artifacts.manifest import open_artifact

@@ -1,4 +1,4 @@
-"""A tiny training for the tests, and a driver of it to be killed: `python training_job.py FOLDER`."""
+"""A tiny training for the tests, and a driver of it to be killed: `python tiny_training.py FOLDER`."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import pyarrow as pa
 from s2l_ray.artifacts.manifest import Manifest, put_bytes, write_manifest
 from s2l_ray.artifacts.schemas import DATASET, shard_path
 from s2l_ray.artifacts.tables import write_table
-from s2l_ray.core.finetune import FinetuneSettings
 from s2l_ray.core.schedule import CheckpointGrid
-from s2l_ray.runtime.training_worker import TrainJob
+from s2l_ray.core.training_settings import FinetuneSettings
+from s2l_ray.runtime.training_job import TrainJob
 
 VOCAB = 60
 NEOX = {

@@ -8,20 +8,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from training_job import NEOX, VOCAB
+from tiny_training import NEOX, VOCAB
 
 from s2l_ray.core.causal_lm import init_model, load_model
 from s2l_ray.core.history import CheckpointRecord, History
 from s2l_ray.core.training_state import TrainingState
-from s2l_ray.runtime.checkpoint_store import (
-    CheckpointWriter,
-    newest_state,
-    prune_states,
-    put_tables,
-    read_checkpoint,
-    read_state,
-    write_state,
-)
+from s2l_ray.runtime.checkpoint_writer import CheckpointWriter, put_tables, write_state
+from s2l_ray.runtime.training_store import newest_state, prune_states, read_checkpoint, read_state
 
 RECORD = CheckpointRecord(30, 0.5, 240, 1e-3, 2.5, 2.75)
 
@@ -99,6 +92,20 @@ def test_the_newest_whole_state_is_found(tmp_path: Path) -> None:
 
     prune_states(output, keep=2)
     assert sorted(path.name for path in (tmp_path / "resume").iterdir()) == ["step-000020", "step-1000000"]
+
+
+def test_a_state_after_a_damaged_checkpoint_is_of_no_use(tmp_path: Path, tokenizer: Path) -> None:
+    output = str(tmp_path / "out")
+    put(tmp_path / "out", tokenizer, seed=0)
+    for step in (29, 30, 31):
+        folder = tmp_path / f"out/resume/step-{step:06d}"
+        folder.mkdir(parents=True)
+        write_state(TrainingState(step, {"weights/a": torch.zeros(1)}), folder)
+    assert newest_state(output, [30, 60]) == 31
+    assert newest_state(output, [29, 30]) is None
+    config = tmp_path / "out/step-000030/config.json"
+    config.write_text(config.read_text().replace("0", "1", 1))
+    assert newest_state(output, [30, 60]) == 29
 
 
 def test_a_loss_that_was_not_measured_is_null_in_the_table(tmp_path: Path) -> None:

@@ -1,0 +1,46 @@
+"""Forming and tokenising examples once, against what the official code does for every checkpoint."""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from transformers import PreTrainedTokenizerBase
+
+from bench import pool
+from s2l_ray.core.examples import ALPACA, ALPACA_WITH_INPUT, Example, read_alpaca
+from s2l_ray.core.token_rows import TokenRows
+from s2l_ray.core.tokenization import encode_examples
+
+
+def contestants(data: Path, count: int) -> dict[str, Callable[[], object]]:
+    """Both ways, over the same raw rows."""
+    tokenizer, raw_rows = pool.load_tokenizer(data), pool.load_raw_rows(data, count)
+    return {
+        "ours": lambda: encode_examples(tokenizer, examples_of(raw_rows), pool.MAX_LENGTH),
+        "official": partial(tokenize_official, tokenizer, raw_rows),
+    }
+
+
+def real_rows(data: Path, count: int) -> TokenRows:
+    """Rows of the mixture with the Pythia tokenizer; what the cut leaves without a target is left out."""
+    encoded = encode_examples(pool.load_tokenizer(data), examples_of(pool.load_raw_rows(data, count)), pool.MAX_LENGTH)
+    rows = TokenRows.from_rows([each.input_ids for each in encoded], [each.target_spans for each in encoded])
+    return rows.take(np.flatnonzero(rows.target_tokens_N))
+
+
+def examples_of(raw_rows: list[pool.RawRow]) -> list[Example]:
+    """The raw rows in the Alpaca template."""
+    return [read_alpaca(row, {}) for row in raw_rows]
+
+
+def tokenize_official(tokenizer: PreTrainedTokenizerBase, raw_rows: list[pool.RawRow]) -> None:
+    """Each text by a call of its own, and the prompt a second time to find where the answer begins."""
+    prompts, whole = [], []
+    for row in raw_rows:
+        template = ALPACA_WITH_INPUT if row.get("input", "").strip() else ALPACA
+        prompts.append(template.format(instruction=row["instruction"], input=row.get("input", "")))
+        whole.append(prompts[-1] + row["response"] + str(tokenizer.eos_token))
+    for texts in (whole, prompts):
+        for text in texts:
+            tokenizer(text, return_tensors="pt", padding="longest", max_length=pool.MAX_LENGTH, truncation=True)

@@ -1,0 +1,116 @@
+"""A real S3 server for tests: SeaweedFS over HTTP on 127.0.0.1, started once, with the environment that leads to it."""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sysconfig
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+BUCKET = "s2l"
+KEY, SECRET = "test-access-key", "test-secret-key-0123456789"
+SERVICES = ("master.port", "volume.port", "filer.port", "admin.port")
+FLAGS = (
+    *("-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-master.telemetry=false", "-admin.ui=false", "-webdav=false"),
+    *("-s3.port.iceberg=0", "-s3.port.lance=0", "-s3.autoCreateBucket=false", f"-bucket={BUCKET}"),
+)
+START_SECONDS = 60
+
+
+@dataclass(frozen=True)
+class S3Server:
+    """A running server; `environment` is what a process needs to use it."""
+
+    endpoint: str
+    process: subprocess.Popen[bytes]
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return environment_of(self.endpoint)
+
+
+def environment_of(endpoint: str) -> dict[str, str]:
+    """Variables that lead every S3 client to an endpoint with the tests' credentials."""
+    return {
+        "AWS_ENDPOINT_URL": endpoint,
+        "AWS_ACCESS_KEY_ID": KEY,
+        "AWS_SECRET_ACCESS_KEY": SECRET,
+        "AWS_REGION": "us-east-1",
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }
+
+
+@contextlib.contextmanager
+def s3_server(folder: Path) -> Iterator[S3Server]:
+    """Start a server that keeps its data in `folder`, with an empty bucket; it is killed at the end."""
+    folder.mkdir(parents=True, exist_ok=True)
+    port, grpc, *others = free_ports(2 + 2 * len(SERVICES))
+    ports = [f"-s3.port={port}", f"-s3.port.grpc={grpc}"]
+    for name, http, rpc in zip(SERVICES, others[::2], others[1::2], strict=True):
+        ports += [f"-{name}={http}", f"-{name}.grpc={rpc}"]
+    command = [os.path.join(sysconfig.get_path("scripts"), "weed"), "mini", f"-dir={folder}", *FLAGS, *ports]
+    endpoint = f"http://127.0.0.1:{port}"
+    with (folder / "log").open("wb") as log:
+        environment = os.environ | environment_of(endpoint)
+        process = subprocess.Popen(command, stdout=log, stderr=log, env=environment, start_new_session=True)
+    try:
+        _wait_for_bucket(process, endpoint, folder / "log")
+        yield S3Server(endpoint, process)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+
+
+def free_ports(number: int) -> list[int]:
+    """Ports of 127.0.0.1 that nobody listens on now, outside the range from which Ray takes its workers' ports."""
+    sockets: list[socket.socket] = []
+    with contextlib.ExitStack() as stack:
+        while len(sockets) < number:
+            one = stack.enter_context(socket.socket())
+            one.bind(("127.0.0.1", 0))
+            if not 10002 <= one.getsockname()[1] <= 19999:
+                sockets.append(one)
+        return [one.getsockname()[1] for one in sockets]
+
+
+def _wait_for_bucket(process: subprocess.Popen[bytes], endpoint: str, log: Path) -> None:
+    """The bucket appears shortly after the port; a bucket that is there refuses who does not sign, with 403."""
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            urllib.request.urlopen(f"{endpoint}/{BUCKET}", timeout=5)
+        except urllib.error.HTTPError as error:
+            if error.code == 403:
+                return
+        except OSError:
+            pass
+        time.sleep(0.05)
+    raise RuntimeError(f"the S3 server did not start: {log.read_text(errors='replace')[-2000:]}")
+
+
+@pytest.fixture(scope="session")
+def running_s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """The server of this test session."""
+    with s3_server(tmp_path_factory.mktemp("s3")) as server:
+        yield server
+
+
+@pytest.fixture
+def s3(running_s3: S3Server, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> str:
+    """A place of the test's own in the bucket, for as long as the environment leads there."""
+    lead_to(running_s3.endpoint, monkeypatch)
+    return f"s3://{BUCKET}/{request.node.name.replace('/', '-')}-{time.monotonic_ns()}"
+
+
+def lead_to(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have this process, and those it starts, use that endpoint."""
+    for name, value in environment_of(endpoint).items():
+        monkeypatch.setenv(name, value)
