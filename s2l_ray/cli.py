@@ -264,6 +264,8 @@ def submit(
         return
     ending = follow_job(submitted, again)
     if ending.exit_status:
+        if ending.message:
+            _say(ending.message)
         _say(f"{submitted.submission_id} {ending.status.lower()}; what is finished stays. Go on with:\n  {again}")
         raise typer.Exit(ending.exit_status)
 

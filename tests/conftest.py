@@ -39,3 +39,9 @@ def ray_session() -> Iterator[None]:
 
     with connect():
         yield
+
+
+@pytest.fixture(params=["disk", "s3", "gcs"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """An empty folder in every kind of store."""
+    return str(tmp_path / "store") if request.param == "disk" else str(request.getfixturevalue(request.param))

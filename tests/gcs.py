@@ -5,6 +5,7 @@ documents them. What it answers is no proof of what the real store does.
 """
 
 from collections.abc import Iterator
+from http import HTTPStatus
 from typing import Any
 
 import pytest
@@ -52,7 +53,7 @@ def _complete(patched: pytest.MonkeyPatch) -> None:
         if wanted in (None, generation(storage, request.params["bucket_name"], request.data["meta"]["name"])):
             upload(request, response, storage)
         else:
-            response.status = 412
+            response.status = HTTPStatus.PRECONDITION_FAILED
 
     def download_with_generation(request: Any, response: Any, storage: Any, *rest: Any, **options: Any) -> None:
         response["X-Goog-Generation"] = generation(storage, request.params["bucket_name"], request.params["object_id"])

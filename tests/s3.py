@@ -7,13 +7,13 @@ import socket
 import subprocess
 import sysconfig
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import boto3
 import pytest
+from botocore.exceptions import BotoCoreError, ClientError
 
 BUCKET = "s2l"
 KEY, SECRET = "test-access-key", "test-secret-key-0123456789"
@@ -82,16 +82,13 @@ def free_ports(number: int) -> list[int]:
 
 
 def _wait_for_bucket(process: subprocess.Popen[bytes], endpoint: str, log: Path) -> None:
-    """The bucket appears shortly after the port; a bucket that is there refuses who does not sign, with 403."""
+    """The bucket appears shortly after the port."""
+    client = boto3.session.Session(KEY, SECRET, region_name="us-east-1").client("s3", endpoint_url=endpoint)
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline and process.poll() is None:
-        try:
-            urllib.request.urlopen(f"{endpoint}/{BUCKET}", timeout=5)
-        except urllib.error.HTTPError as error:
-            if error.code == 403:
-                return
-        except OSError:
-            pass
+        with contextlib.suppress(BotoCoreError, ClientError):
+            client.head_bucket(Bucket=BUCKET)
+            return
         time.sleep(0.05)
     raise RuntimeError(f"the S3 server did not start: {log.read_text(errors='replace')[-2000:]}")
 

@@ -22,7 +22,7 @@ ALLOWED = {
     "runtime": {*LOW, "runtime"},
     "stages": {*LOW, "runtime", "stages.build"},
     "pipeline": {*LOW, "runtime", "stages"},
-    "export": LOW,
+    "export": {*LOW, "inventory"},
     "forecast": {*LOW, "pipeline"},
     "init_job": LOW,
     "inventory": LOW,

@@ -103,7 +103,7 @@ def test_a_run_that_is_told_to_stop_ends_cleanly_and_goes_on(job: Path, tmp_path
             break
     driver.send_signal(number)
     last_words = driver.stderr.read()
-    assert driver.wait(timeout=120) == 130
+    assert driver.wait(timeout=120) == 130, last_words
     assert "interrupted in checkpoints" in last_words and "Traceback" not in last_words
     assert last_words.strip().splitlines()[-1].strip().startswith(f"python -m s2l_ray run {job} --to checkpoints")
     assert not list(tmp_path.glob("*/*/building")), "the lock was given back"

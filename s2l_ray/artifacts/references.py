@@ -19,14 +19,14 @@ SETTLED_NS = 2_000_000_000
 
 
 def source_reference(spec: SourceSpec, root: str) -> list[list[Any]]:
-    """[path in the source, sha256] of each local file in listed order; [path, size, time of change] of each object;
+    """[path in the source, sha256] of each local file in listed order; [path, size, version] of each object;
     [hub id, revision, split] as written.
     """
     if spec.hub is not None:
         return [[spec.hub, spec.revision, spec.split]]
     files = [(uri, entry) for uri, _, entry in find_files(spec, root).files]
     if not all(storage.is_local(uri) for uri, _ in files):
-        return [[entry.path, entry.bytes, entry.mtime_ns] for _, entry in files]
+        return [[entry.path, entry.bytes, entry.version] for _, entry in files]
     return [[entry.path, sha] for (_, entry), sha in zip(files, _hashes(files), strict=True)]
 
 

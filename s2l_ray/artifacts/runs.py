@@ -17,12 +17,15 @@ def runs_uri(root: str, name: str) -> str:
 
 def entries(root: str, name: str) -> list[dict[str, Any]]:
     """All entries of a run, oldest first: {time, fingerprints, config}."""
-    uri = runs_uri(root, name)
+    return _read(runs_uri(root, name))[0]
+
+
+def _read(uri: str) -> tuple[list[dict[str, Any]], str | None]:
     try:
-        found: list[dict[str, Any]] = unseal(storage.read_bytes(uri), uri)["entries"]
-        return found
+        data, version = storage.read_version(uri)
     except FileNotFoundError:
-        return []
+        return [], None
+    return list(unseal(data, uri)["entries"]), version
 
 
 def last_entry(root: str, name: str) -> dict[str, str]:
@@ -32,11 +35,12 @@ def last_entry(root: str, name: str) -> dict[str, str]:
 
 
 def record_run(root: str, name: str, fingerprints: dict[str, str], config: dict[str, Any]) -> None:
-    """Append an entry, unless the newest one says the same."""
-    found = entries(root, name)
-    if found and found[-1]["fingerprints"] == fingerprints:
-        return
-    found.append(
-        {"time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "fingerprints": fingerprints, "config": config}
-    )
-    storage.write_bytes(runs_uri(root, name), seal({"run": name, "entries": found}))
+    """Append an entry, unless the newest one says the same; one that another driver appends meanwhile stays."""
+    now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    while True:
+        found, version = _read(runs_uri(root, name))
+        if found and found[-1]["fingerprints"] == fingerprints:
+            return
+        found.append({"time": now, "fingerprints": fingerprints, "config": config})
+        if storage.write_if(runs_uri(root, name), seal({"run": name, "entries": found}), version) is not None:
+            return

@@ -14,7 +14,6 @@ from itertools import pairwise
 from typing import Any
 
 import pyarrow as pa
-from pyarrow import fs
 
 from s2l_ray.artifacts import storage
 from s2l_ray.artifacts.errors import ConfigError
@@ -105,15 +104,13 @@ def find_files(spec: SourceSpec, root: str) -> SourceFiles:
     assert spec.path is not None
     path = os.path.expanduser(spec.path)
     uri = path if path.startswith("/") or "://" in path else storage.join(os.path.expanduser(root), path)
-    system, inner = storage.filesystem(uri)
-    info = system.get_file_info(inner)
-    if info.type == fs.FileType.NotFound:
-        raise ConfigError(f"source {spec.path}: nothing at {uri}; correct its path, or data.root")
-    if info.type == fs.FileType.File:
+    file = storage.find(uri)
+    if file is not None:
         if ending_of(spec.path) is None:
             raise ConfigError(f"source {spec.path}: unknown ending; known are {' '.join(ENDINGS)}")
-        entry = storage.Entry(posixpath.basename(inner), int(info.size), int(info.mtime_ns or 0))
-        return SourceFiles(((uri, spec.path, entry),))
+        return SourceFiles(((uri, spec.path, file),))
+    if not storage.exists(uri):
+        raise ConfigError(f"source {spec.path}: nothing at {uri}; correct its path, or data.root")
     entries = {entry.path: entry for entry in storage.list_files(uri)}
     saved = _saved_by_datasets(spec, uri, set(entries))
     names = saved or [name for name in entries if ending_of(name)]

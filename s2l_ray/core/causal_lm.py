@@ -38,7 +38,7 @@ def load_model(
     config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     _remove_dropout(config)
     with _quiet():
-        model, info = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
             folder,
             config=config,
             dtype=dtype,
@@ -48,11 +48,12 @@ def load_model(
             trust_remote_code=False,
             use_safetensors=True,
         )
-    _refuse_partial_load(folder, info)
+    model: PreTrainedModel = loaded[0]
+    _refuse_partial_load(folder, loaded[1])
     # Loaded tensors are maps of the file: not aligned for the fast kernels, and changed by who changes the file.
     for tensor in (*model.parameters(), *model.buffers()):
         tensor.data = tensor.data.clone()
-    model.to(device)
+    torch.nn.Module.to(model, device)
     model.eval()
     return model
 
@@ -98,7 +99,9 @@ def init_model(config: Mapping[str, Any], vocab_size: int, seed: int) -> PreTrai
     resolved = _resolve_config(config.get("architecture"), fields, vocab_size)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = AutoModelForCausalLM.from_config(resolved, dtype=torch.float32, trust_remote_code=False)
+        model: PreTrainedModel = AutoModelForCausalLM.from_config(
+            resolved, dtype=torch.float32, trust_remote_code=False
+        )
     model.eval()
     return model
 
@@ -109,7 +112,10 @@ def without_memory(model: PreTrainedModel) -> PreTrainedModel:
     It stays as it is while the model itself is trained, wrapped or sharded.
     """
     with torch.device("meta"):
-        return AutoModelForCausalLM.from_config(copy.deepcopy(model.config), dtype=model.dtype, trust_remote_code=False)
+        empty: PreTrainedModel = AutoModelForCausalLM.from_config(
+            copy.deepcopy(model.config), dtype=model.dtype, trust_remote_code=False
+        )
+    return empty
 
 
 def parameter_count(model: torch.nn.Module) -> int:

@@ -203,7 +203,7 @@ def _held_out_loss(training: _Training) -> float | None:
 
 def _clip_gradients(model: PreTrainedModel, max_norm: float) -> float:
     parameters = [parameter for parameter in model.parameters() if parameter.grad is not None]
-    norm = torch.nn.utils.get_total_norm([parameter.grad for parameter in parameters])
+    norm = torch.nn.utils.get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])
     torch.nn.utils.clip_grads_with_norm_(parameters, max_norm, norm)
     return float(whole(norm).item())
 

@@ -28,11 +28,11 @@ class FullWidthProducts(TorchFunctionMode):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         """Called by torch in place of each of its functions."""
-        if func is linear and self.available and not kwargs and _float32_on_cpu(args[0]):
+        if func is linear and self.available and not kwargs and _is_ours(args[0]):
             bias = args[2] if len(args) > 2 else None
             return torch.ops.mkldnn._linear_pointwise(args[0], args[1], bias, "none", [], "")
         return func(*args, **(kwargs or {}))
 
 
-def _float32_on_cpu(x: torch.Tensor) -> bool:
-    return x.device.type == "cpu" and x.dtype == torch.float32 and x.numel() > 0
+def _is_ours(x: torch.Tensor) -> bool:
+    return x.device.type == "cpu" and x.dtype == torch.float32 and x.dim() > 1 and x.numel() > 0

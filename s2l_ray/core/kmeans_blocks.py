@@ -66,11 +66,11 @@ def partial_sums(x_BT: Float32, centroids_KT: Float32) -> PartialSums:
     """
     label_B = np.empty(len(x_BT), np.int64)
     sums_KT = torch.zeros(centroids_KT.shape, dtype=torch.float64)
-    x64_RT = torch.empty((_tile_rows(len(centroids_KT)), x_BT.shape[1]), dtype=torch.float64)
+    x64_RT = np.empty((_tile_rows(len(centroids_KT)), x_BT.shape[1]))
     for tile in _nearest_by_tile(x_BT, centroids_KT, label_B):
-        x64 = x64_RT[: tile.stop - tile.start]
-        x64.copy_(torch.from_numpy(x_BT[tile]))
-        sums_KT.index_add_(0, torch.from_numpy(label_B[tile]), x64)
+        size = tile.stop - tile.start
+        x64_RT[:size] = x_BT[tile]
+        sums_KT.index_add_(0, torch.from_numpy(label_B[tile]), torch.from_numpy(x64_RT[:size]))
     return PartialSums(sums_KT.numpy(), np.bincount(label_B, minlength=len(centroids_KT)))
 
 

@@ -63,6 +63,6 @@ class DeviceBlocks:
 
 def device_blocks(x_NT: Float32, device: torch.device) -> DeviceBlocks:
     """The rows of x_NT, moved to the device if there is room."""
-    rows = torch.from_numpy(x_NT)
+    rows = torch.from_numpy(np.require(x_NT, requirements="W"))  # torch warns of arrays that are read-only
     room = torch.cuda.mem_get_info(device)[0] // 2 if device.type == "cuda" else 0
     return DeviceBlocks(rows.to(device) if x_NT.nbytes < room else rows, device)

@@ -63,7 +63,8 @@ def make_replica(model: PreTrainedModel, shard: bool) -> Replica:
             raise ValueError("FSDP needs a torch process group; use DDP, or start the training by Ray Train")
         for block in _blocks(model):
             fully_shard(block)
-        return Replica(model, fully_shard(model), rank, ranks)
+        fully_shard(model)
+        return Replica(model, model, rank, ranks)
     return Replica(model, DistributedDataParallel(model, broadcast_buffers=False) if ranks > 1 else model, rank, ranks)
 
 

@@ -55,6 +55,7 @@ def _tile(
     is_own = v[None, :] == tl.load(target + t, mask=t < targets, other=-1)[:, None]
     own_here = tl.sum(tl.where(is_own, logit, 0.0), 1)
     tl.store(own + t, own_here, mask=(t < targets) & (tl.max(is_own.to(tl.int32), 1) > 0))
+    logit = tl.where(is_own, -float("inf"), logit)
 
     top = tl.max(logit, 1)
     gap = logit - tl.where(top == -float("inf"), 0.0, top)[:, None]

@@ -2,9 +2,10 @@
 
 In: last hidden states at T target tokens and the model's output embeddings, or whole logits. Out: float32 per token.
 The sweep makes logits one block of the vocabulary at a time, small enough to stay in cache, adds the block to running
-sums and forgets it. The sums are of w = exp(l - c), where c is the logit of the token's own target: their total is
-1 / p, so at least 1, and its logarithm is the loss. Where it overflows, at a loss of some 88 nats, the token is done
-again from whole logits. A statistic that is not asked for costs nothing.
+sums and forgets it. Weights in the sums are relative to the target's own logit, which needs no pass of its own to find
+a maximum; where they overflow, at a loss of some 88 nats, the token is done again from whole logits. The target itself
+stays out of the sums: a loss near 0 would drown in the rounding of its weight.
+A statistic that is not asked for costs nothing.
 
 T target tokens, V vocabulary, W width of a block, H hidden size, I tiles of the vocabulary
 """
@@ -27,25 +28,32 @@ BLOCK_NUMBERS = {"cpu": 2**20, "cuda": 2**26}
 
 @dataclass
 class Sums:
-    """Sums over the vocabulary of w = exp(g), w^2 and w g, for g = l - c with any c of the token's own."""
+    """Sums over all tokens but the target, float64 [T]: of w = exp(g), w^2 and w g, and the largest g.
 
+    g = l - c is the gap of a logit to a reference c, any number of each target's own; own_gap is that of the target.
+    """
+
+    own_gap_T: torch.Tensor
     weight_T: torch.Tensor
     square_T: torch.Tensor
     weighted_gap_T: torch.Tensor
+    largest_gap_T: torch.Tensor
 
-    def values(self, nll_T: torch.Tensor, is_largest_T: torch.Tensor, statistics: frozenset[str]) -> TokenValues:
+    def values(self, statistics: frozenset[str]) -> TokenValues:
         """The asked statistics; only the sums that they need are read."""
-        values = {"nll": nll_T}
+        own_weight_T = self.own_gap_T.exp()
+        total_T = own_weight_T + self.weight_T
+        values = {"nll": (total_T.log() - self.own_gap_T).clamp(min=0)}
         if "mean_probability" in statistics:
-            values["mean_probability"] = (-nll_T).exp()
+            values["mean_probability"] = own_weight_T / total_T
         if "token_accuracy" in statistics:
-            values["token_accuracy"] = is_largest_T
+            values["token_accuracy"] = self.largest_gap_T <= self.own_gap_T
         if "mean_entropy" in statistics:
-            values["mean_entropy"] = self.weight_T.log() - self.weighted_gap_T / self.weight_T
+            mean_gap_T = (self.weighted_gap_T + own_weight_T * self.own_gap_T) / total_T
+            values["mean_entropy"] = total_T.log() - mean_gap_T
         if "el2n" in statistics:
-            # ||p - onehot||^2 = sum of p^2 - 2 p_target + 1
-            square_T = self.square_T / self.weight_T / self.weight_T
-            values["el2n"] = (square_T - 2 * (-nll_T).exp() + 1).clamp(min=0).sqrt()
+            # ||p - onehot||^2 = (1 - p_target)^2 + sum of the other p^2
+            values["el2n"] = (self.weight_T.square() + self.square_T).sqrt() / total_T
         return {name: value_T.float() for name, value_T in values.items()}
 
 
@@ -58,14 +66,14 @@ def sweep_values(
         own_T = own_T + head.bias[target_T].float()
     # Taken off inside the product, before its result is rounded: the logits that weigh most keep the most digits.
     shift_T = (-own_T).to(hidden_TH.dtype)
-    sweep = _Sweep(target_T, statistics)
+    sweep = _Sweep(target_T, (own_T + shift_T).double(), statistics)
     width = max(256, BLOCK_NUMBERS[hidden_TH.device.type] // max(1, len(target_T)))
     for start in range(0, len(head.weight), width):
         gap_WT = linear(head.weight[start : start + width], hidden_TH, shift_T).float()
         if head.bias is not None:
             gap_WT += head.bias[start : start + width, None]
         sweep.add(start, gap_WT)
-    values = sweep.values((own_T + shift_T).double())
+    values = sweep.sums.values(statistics)
     overflown_T = ~torch.stack(list(values.values())).isfinite().all(dim=0)
     if overflown_T.any():
         for at_T in overflown_T.nonzero()[:, 0].split(256):
@@ -75,62 +83,58 @@ def sweep_values(
 
 
 class _Sweep:
-    """The running sums of a sweep, float64."""
+    """The running sums of a sweep."""
 
-    def __init__(self, target_T: torch.Tensor, statistics: frozenset[str]) -> None:
+    def __init__(self, target_T: torch.Tensor, own_gap_T: torch.Tensor, statistics: frozenset[str]) -> None:
         self.target_T = target_T
         self.statistics = statistics
-        zero_T = torch.zeros(target_T.shape, dtype=torch.float64, device=target_T.device)
-        self.sums = Sums(zero_T, zero_T.clone(), zero_T.clone())
-        self.largest_T, self.own_T = zero_T - torch.inf, zero_T.clone()
+        zero_T = torch.zeros_like(own_gap_T)
+        self.sums = Sums(own_gap_T, zero_T, zero_T.clone(), zero_T.clone(), zero_T - torch.inf)
 
     def add(self, start: int, gap_WT: torch.Tensor) -> None:
         """Take in the gaps of the vocabulary from `start` on. Overwrites the block."""
+        self._leave_targets_out(start, gap_WT)
+        sums = self.sums
         if "token_accuracy" in self.statistics:
-            self._compare(start, gap_WT)
+            sums.largest_gap_T = torch.maximum(sums.largest_gap_T, gap_WT.amax(dim=0).double())
         # exp2 is vectorised in every build of torch; exp is three times slower on some processors.
         gap_WT.mul_(LOG2_E)
         if "mean_entropy" in self.statistics:
             gap_WT.clamp_(min=NEGLIGIBLE)
             weight_WT = gap_WT.exp2()
-            self.sums.weighted_gap_T += gap_WT.mul_(weight_WT).sum(dim=0) / LOG2_E
+            sums.weighted_gap_T += gap_WT.mul_(weight_WT).sum(dim=0) / LOG2_E
         else:
             weight_WT = gap_WT.exp2_()
-        self.sums.weight_T += weight_WT.sum(dim=0)
+        sums.weight_T += weight_WT.sum(dim=0)
         if "el2n" in self.statistics:
-            self.sums.square_T += weight_WT.square_().sum(dim=0)
+            sums.square_T += weight_WT.square_().sum(dim=0)
 
-    def _compare(self, start: int, gap_WT: torch.Tensor) -> None:
-        """The target's own gap as this product rounds it, and the largest, so that the two can be compared."""
+    def _leave_targets_out(self, start: int, gap_WT: torch.Tensor) -> None:
         column_T = self.target_T - start
         inside_T = (column_T >= 0) & (column_T < len(gap_WT))
-        own_T = gap_WT.gather(0, column_T.clamp(0, len(gap_WT) - 1)[None])[0].double()
-        self.own_T = torch.where(inside_T, own_T, self.own_T)
-        self.largest_T = torch.maximum(self.largest_T, gap_WT.amax(dim=0).double())
-
-    def values(self, offset_T: torch.Tensor) -> TokenValues:
-        """The statistics, where the gaps were taken against c - offset."""
-        nll_T = (self.sums.weight_T.log() - offset_T).clamp(min=0)
-        return self.sums.values(nll_T, self.own_T >= self.largest_T, self.statistics)
+        column_1T = column_T.clamp(0, len(gap_WT) - 1)[None]
+        gap_WT.scatter_(0, column_1T, gap_WT.gather(0, column_1T).masked_fill(inside_T, -torch.inf))
 
 
 def join_tiles(tiles: dict[str, torch.Tensor], own_T: torch.Tensor, statistics: frozenset[str]) -> TokenValues:
-    """Statistics from the sums of each tile of the vocabulary against the tile's own maximum, float32 [I, T].
+    """Statistics from sums over each tile of the vocabulary, without the target, against the tile's own maximum.
 
-    `tiles` holds maximum and weight, and square and weighted_gap where el2n and mean_entropy are asked for.
+    `own_T` are the targets' logits. `tiles` holds, float32 [I, T], maximum and weight, and square and weighted_gap
+    where el2n and mean_entropy are asked for.
     """
-    top_IT = tiles["maximum"].double()
-    top_T = top_IT.amax(dim=0)
-    drop_IT = (top_IT - top_T).clamp(min=NEGLIGIBLE)
+    top_IT, own_T = tiles["maximum"].double(), own_T.double()
+    largest_T = top_IT.amax(dim=0)
+    reference_T = torch.maximum(largest_T, own_T)
+    drop_IT = (top_IT - reference_T).clamp(min=NEGLIGIBLE)
     scale_IT = drop_IT.exp()
     weight_IT = tiles["weight"] * scale_IT
-    sums = Sums(weight_IT.sum(dim=0), top_T, top_T)
+    unread_T = torch.zeros_like(own_T)
+    sums = Sums(own_T - reference_T, weight_IT.sum(dim=0), unread_T, unread_T, largest_T - reference_T)
     if "el2n" in statistics:
         sums.square_T = (tiles["square"] * scale_IT.square()).sum(dim=0)
     if "mean_entropy" in statistics:
         sums.weighted_gap_T = (tiles["weighted_gap"] * scale_IT + weight_IT * drop_IT).sum(dim=0)
-    nll_T = (sums.weight_T.log() + top_T - own_T).clamp(min=0)
-    return sums.values(nll_T, own_T >= top_T, statistics)
+    return sums.values(statistics)
 
 
 def logit_values(logits_TV: torch.Tensor, target_T: torch.Tensor, statistics: frozenset[str]) -> TokenValues:

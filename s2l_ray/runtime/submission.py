@@ -54,7 +54,7 @@ class Submitted:
 
 @dataclass(frozen=True)
 class Ending:
-    """How a job ended. `exit_status` is that of `s2l run`, or 1 where Ray ended the job."""
+    """How a job ended. `exit_status` is that of `s2l run`, or 1 where Ray ended the job, and `message` says why."""
 
     status: str
     exit_status: int
@@ -67,10 +67,12 @@ def submit(job: str, config: Config, arguments: Sequence[str] = (), address: str
     `config` is the job's, with its overrides. The folder one stands in travels. Raises `ConfigError` for what would not
     arrive and where the cluster refuses the token, `S2LError` where no cluster answers.
     """
-    environment = working_folder(Path.cwd(), Path(job), config)
-    entrypoint = shlex.join(["python", "-m", "s2l_ray", "run", job, *arguments])
-    marks = {"s2l_run": config.run, "s2l_root": config.root}
     _quiet_client()
+    here = Path.cwd()
+    there = os.path.relpath(Path(job).resolve(), here.resolve())
+    environment = working_folder(here, Path(there), config)
+    entrypoint = shlex.join(["python", "-m", "s2l_ray", "run", there, *arguments])
+    marks = {"s2l_run": config.run, "s2l_root": config.root}
     with _explained(address):
         client = _client(address)
         for known in client.list_jobs():
@@ -113,10 +115,8 @@ def _lines(submitted: Submitted, skip: int) -> Generator[str, None, None]:
     with asyncio.Runner() as runner:  # on its way out it cancels what is pending and closes the connection
         while (text := runner.run(_next(stream))) is not None:
             skip, text = max(0, skip - len(text)), text[skip:]
-            for line in (rest + text).splitlines(keepends=True):
-                rest = "" if line.endswith("\n") else line
-                if not rest:
-                    yield line
+            *lines, rest = (rest + text).split("\n")
+            yield from (f"{line}\n" for line in lines)
     if rest:
         yield rest
 
@@ -143,10 +143,10 @@ def _give_up_or_go_on(submitted: Submitted, error: Exception, silent_seconds: fl
 
 
 def _ending(details: JobDetails) -> Ending:
-    failed = details.status != JobStatus.SUCCEEDED
-    return Ending(
-        str(details.status), (details.driver_exit_code or 1) if failed else 0, (details.message or "").strip()
-    )
+    if details.status == JobStatus.SUCCEEDED:
+        return Ending(str(details.status), 0, "")
+    said = "" if details.driver_exit_code is not None else (details.message or "").strip()
+    return Ending(str(details.status), details.driver_exit_code or 1, said)
 
 
 def _quiet_client() -> None:

@@ -61,7 +61,7 @@ def _train(job: TrainJob, mailbox: Any) -> None:
         _check_fit(model, [train_rows, held_out_rows])
         writer = CheckpointWriter(job.output, model, dataset.fetch("tokenizer", Path(temporary)))
         state = _read_state(job, grid_steps(len(train_rows), job.settings))
-        model.to(get_device())
+        torch.nn.Module.to(model, get_device())
         reporter = Reporter(mailbox, total, job.settings.batch_size, job.save_minutes * 60)
         history = finetune(model, train_rows, held_out_rows, job.settings, _hooks(writer, reporter), state)
         writer.flush()
@@ -99,7 +99,8 @@ def _make_model(job: TrainJob, temporary: Path) -> PreTrainedModel:
 
 def _check_fit(model: PreTrainedModel, parts: list[TokenRows]) -> None:
     """Refuse rows that the model has no embedding or no position for."""
-    vocab_size = model.get_input_embeddings().num_embeddings
+    embedding: Any = model.get_input_embeddings()
+    vocab_size = int(embedding.num_embeddings)
     largest = max(int(rows.ids_X.max(initial=0)) for rows in parts)
     if largest >= vocab_size:
         raise S2LError(

@@ -14,6 +14,8 @@ from typing import Any, Self
 from rich.console import Console
 
 INTERRUPTED = 130
+STOPPING = "stopping: work in flight is finished or dropped (once more to stop at once)\n"
+CLEAR_LINE, SHOW_CURSOR = "\r\x1b[2K", "\x1b[?25h"
 ONE_KEYSTROKE = 1.0
 """Signals within so many seconds are one: a terminal, a shell and make may each send their own."""
 
@@ -51,8 +53,14 @@ class Interrupts:
         now = time.monotonic()
         if self._first is None:
             self._first = now
-            self._console.print("stopping: work in flight is finished or dropped (once more to stop at once)")
+            self._write(CLEAR_LINE, STOPPING)
             raise KeyboardInterrupt
         if now - self._first > ONE_KEYSTROKE:
-            self._console.show_cursor(True)
+            self._write(SHOW_CURSOR, "")
             os._exit(INTERRUPTED)
+
+    def _write(self, control: str, text: str) -> None:
+        """Past the console, which may be in the middle of a line when a signal comes."""
+        if self._console.is_terminal:
+            text = control + text
+        os.write(self._console.file.fileno(), text.encode())

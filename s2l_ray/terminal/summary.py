@@ -34,7 +34,7 @@ def run_view(planned: "Plan", to: str, built: set[str], seconds: float, program:
     result = artifacts[to]
     parts: list[RenderableType] = [_head(result)]
     if to == "subset":
-        parts.append(_by_source(artifacts["dataset"], result))
+        parts.append(_by_source(_pool(artifacts), result))
     elif to == "dataset":
         parts.append(_sources(result))
     if to != "subset":
@@ -55,8 +55,16 @@ def _head(result: Artifact) -> RenderableType:
     return Group(Text.assemble((kind, "bold green"), f"  {words}"), Text(result.uri, overflow="fold"))
 
 
-def _by_source(dataset: Artifact, subset: Artifact) -> Table:
-    pool: dict[str, int] = dataset.manifest.facts["by_source"]
+def _pool(artifacts: dict[str, Artifact]) -> dict[str, int]:
+    """Rows by source that the selector chose from: the scored ones, where the method needs scores."""
+    dataset: dict[str, int] = artifacts["dataset"].manifest.facts["by_source"]
+    scored: dict[str, int] | None = None
+    if "trajectories" in artifacts:
+        scored = artifacts["trajectories"].manifest.facts.get("ok_by_source")
+    return dataset if scored is None else {name: scored.get(name, 0) for name in dataset}
+
+
+def _by_source(pool: dict[str, int], subset: Artifact) -> Table:
     taken: dict[str, int] = subset.manifest.facts["by_source"]
     made = table("source", "pool", "subset", "of pool", right=("pool", "subset", "of pool"))
     for name in sorted(pool, key=lambda name: (-pool[name], name)):

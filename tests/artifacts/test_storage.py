@@ -27,12 +27,6 @@ from tests.s3 import BUCKET, SECRET, S3Server, lead_to
 NOBODY = "http://127.0.0.1:9"
 
 
-@pytest.fixture(params=["disk", "s3", "gcs"])
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """An empty folder in either kind of store."""
-    return str(tmp_path / "store") if request.param == "disk" else str(request.getfixturevalue(request.param))
-
-
 def some_bytes(number: int, seed: int = 0) -> bytes:
     return np.random.default_rng(seed).bytes(number)
 

@@ -142,7 +142,7 @@ def test_control_c_saves_and_ends_cleanly(disturbed: TrainJob) -> None:
 @pytest.mark.slow
 def test_a_damaged_state_is_passed_over(disturbed: TrainJob) -> None:
     training = train_proxy(disturbed, TrainWorkers())
-    while (newest_state(disturbed.output) or 0) < 200:
+    while (newest_state(disturbed.output) or 0) < 100:
         next(training)
     training.close()
     newest = newest_state(disturbed.output)

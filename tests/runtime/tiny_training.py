@@ -51,8 +51,8 @@ def make_job(folder: Path, name: str = "checkpoints", **changes: object) -> Trai
 
 
 def long_job(folder: Path) -> TrainJob:
-    """A job of 1950 steps that saves its state three times a second."""
-    job = make_job(folder, epochs=150, grid=CheckpointGrid(fraction=0.04))
+    """A job of 650 steps that saves its state three times a second."""
+    job = make_job(folder, epochs=50, grid=CheckpointGrid(fraction=0.04))
     return dataclasses.replace(job, save_minutes=0.005)
 
 

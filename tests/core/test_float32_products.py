@@ -1,0 +1,30 @@
+"""float32 products by oneDNN: the numbers of torch's own, whatever the layout of the operands."""
+
+import pytest
+import torch
+from torch.nn.functional import linear
+
+from s2l_ray.core.float32_products import FullWidthProducts
+
+
+@pytest.mark.parametrize("shape", [(64,), (1, 64), (7, 64), (2, 3, 64), (0, 64)])
+@pytest.mark.parametrize("bias", [None, torch.randn(40)])
+@pytest.mark.parametrize("transposed", [False, True])
+def test_products(shape: tuple[int, ...], bias: torch.Tensor | None, transposed: bool) -> None:
+    torch.manual_seed(0)
+    x = torch.randn(shape)
+    weight = torch.randn(64, 40).T if transposed else torch.randn(40, 64)
+    expected = linear(x.double(), weight.double(), None if bias is None else bias.double())
+    with torch.inference_mode(), FullWidthProducts():
+        torch.testing.assert_close(linear(x, weight, bias).double(), expected, atol=1e-4, rtol=1e-5)
+        torch.testing.assert_close(linear(x, weight, bias=bias).double(), expected, atol=1e-4, rtol=1e-5)
+        rounded = linear(x.bfloat16(), weight.bfloat16())
+    assert rounded.dtype == torch.bfloat16
+
+
+def test_a_module_and_a_slice_of_its_input() -> None:
+    module, x = torch.nn.Linear(32, 16), torch.randn(50, 64)[:, 16:48]
+    with torch.inference_mode():
+        expected = module(x)
+        with FullWidthProducts():
+            torch.testing.assert_close(module(x), expected, atol=1e-5, rtol=1e-5)
