@@ -153,7 +153,8 @@ def parameter_estimate(config: Config, dataset: Artifact | None = None) -> int |
     if isinstance(model, dict):
         layers, width = _first(model, LAYERS), _first(model, WIDTHS)
         tokens = vocabulary(config, dataset) or TYPICAL_VOCABULARY
-        return None if layers is None or width is None else 12 * layers * width**2 + 2 * tokens * width
+        tables = 1 if model.get("tie_word_embeddings") else 2
+        return None if layers is None or width is None else 12 * layers * width**2 + tables * tokens * width
     folder = _model_folder(config)
     if folder is not None:
         return sum(map(_weights_in, folder.glob("*.safetensors"))) or None

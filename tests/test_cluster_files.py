@@ -16,6 +16,8 @@ import typer.main
 import yaml
 from packaging.requirements import Requirement
 
+from s2l_ray.config import Resources
+
 CHECKOUT = Path(__file__).parents[1]
 CLUSTER = yaml.safe_load((CHECKOUT / "cluster.yaml").read_text())
 RAYJOB = yaml.safe_load((CHECKOUT / "jobs" / "rayjob.yaml").read_text())
@@ -347,6 +349,16 @@ def test_every_command_of_the_page_is_one() -> None:
             check_s2l(words[1:])
         checked.add(words[0] if words[0] != "ray" else f"ray {words[1]}")
     assert {"s2l", "ray up", "ray down", "ray dashboard", "ray job", "kubectl", "docker", "aws"} <= checked
+
+
+def test_resources_of_the_page_fit_the_groups() -> None:
+    [block] = re.findall(
+        r"^```yaml\n(.*?)^```", (CHECKOUT / "docs" / "cluster.md").read_text(), re.MULTILINE | re.DOTALL
+    )
+    resources = Resources.model_validate(yaml.safe_load(block)["resources"])
+    most = {name: one["max_workers"] for name, one in CLUSTER["available_node_types"].items()}
+    assert resources.train.workers <= most["train"]
+    assert isinstance(resources.score.workers, list) and resources.score.workers[1] <= most["score"]
 
 
 def test_policies_of_the_page_are_json() -> None:

@@ -10,6 +10,7 @@ Only rows with status ok take part; the others have neither cluster nor distance
 
 import time
 from collections.abc import Generator
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -34,8 +35,11 @@ COLUMNS = ("example_id", "source", "status", "losses")
 def execution(config: Config, cluster: Cluster) -> dict[str, Any]:
     """The backend decides the last bits of the centroids; they are stored and everything later reads them."""
     wanted = config.resources.cluster
-    uses_gpu = wanted.backend in ("auto", "cuml") and cluster.gpus > 0
-    return {"backend": wanted.backend, "workers": wanted.workers, "gpus": 1.0 if uses_gpu else 0.0}
+    backend = wanted.backend
+    if backend == "auto":
+        backend = "cuml" if cluster.gpus and find_spec("cuml") else "torch"
+    uses_gpu = backend in ("cuml", "torch") and cluster.gpus > 0
+    return {"backend": backend, "workers": wanted.workers, "gpus": 1.0 if uses_gpu else 0.0}
 
 
 def cluster(build: Build) -> Stage:

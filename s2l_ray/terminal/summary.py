@@ -57,11 +57,11 @@ def _head(result: Artifact) -> RenderableType:
 
 def _pool(artifacts: dict[str, Artifact]) -> dict[str, int]:
     """Rows by source that the selector chose from: the scored ones, where the method needs scores."""
-    dataset: dict[str, int] = artifacts["dataset"].manifest.facts["by_source"]
-    scored: dict[str, int] | None = None
-    if "trajectories" in artifacts:
-        scored = artifacts["trajectories"].manifest.facts.get("ok_by_source")
-    return dataset if scored is None else {name: scored.get(name, 0) for name in dataset}
+    pool: dict[str, int] = artifacts["dataset"].manifest.facts["by_source"]
+    if "trajectories" not in artifacts:
+        return pool
+    scored = artifacts["trajectories"].manifest.facts.get("ok_by_source", pool)
+    return {name: scored.get(name, 0) for name in pool}
 
 
 def _by_source(pool: dict[str, int], subset: Artifact) -> Table:
