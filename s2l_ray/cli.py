@@ -40,6 +40,7 @@ from s2l_ray.terminal.arguments import (
     To,
     Tokenizer,
     Version,
+    Yes,
 )
 from s2l_ray.terminal.console import answers, messages, noise_into_log, program
 from s2l_ray.terminal.failures import FAILED, complain
@@ -188,6 +189,27 @@ def ls(root: Root, json_: Json = False, debug: Debug = False) -> None:
         _print_json(dataclasses.asdict(found))
     else:
         answers().print(inventory_view(found))
+
+
+@verb
+def gc(root: Root, yes: Yes = False, json_: Json = False, debug: Debug = False) -> None:
+    """List what no run refers to; remove it where --yes says so."""
+    from s2l_ray.gc import find_garbage, remove_garbage
+    from s2l_ray.terminal.garbage_view import garbage_values, garbage_view, total
+
+    found = find_garbage(root)
+    if found and not json_:
+        answers().print(garbage_view(root, found))
+    removed = list(remove_garbage(root, found)) if yes else []
+    if json_:
+        _print_json(garbage_values(found, removed))
+    elif yes:
+        kept = f"; {len(found) - len(removed)} came into use meanwhile" if len(removed) < len(found) else ""
+        _say(f"removed {total(removed)}{kept}")
+    elif found:
+        _say(f"nothing was removed; remove it: {program()} gc {shlex.quote(root)} --yes")
+    else:
+        _say("nothing to remove: runs refer to all that lies there")
 
 
 @verb

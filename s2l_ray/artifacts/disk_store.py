@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from s2l_ray.artifacts.stores import Entry
+from s2l_ray.artifacts.stores import Entry, is_temporary
 
 
 class DiskStore:
@@ -43,6 +43,8 @@ class DiskStore:
 
     def write_if(self, key: str, data: bytes, version: str | None) -> str | None:
         target = Path(key)
+        if version is not None and not target.exists():
+            return None  # and no folder for it is made anew
         with _temporary(target) as temporary, take_turns(target.parent / f".{target.name}.turn"):
             temporary.write_bytes(data)
             written = _version(temporary.stat())
@@ -81,6 +83,12 @@ class DiskStore:
     def move_folder(self, source: str, target: str) -> None:
         Path(target).parent.mkdir(parents=True, exist_ok=True)
         os.rename(source, target)
+
+    def list_broken_off(self, key: str) -> list[Entry]:
+        return [entry for entry in self.list_files(key) if is_temporary(entry.path)]
+
+    def delete_broken_off(self, key: str, entry: Entry) -> None:
+        self.delete_file(f"{key}/{entry.path}")
 
 
 @contextlib.contextmanager

@@ -129,6 +129,12 @@ class GoogleStore:
             list(threads.map(self._copy, names, [f"{target}/{name.removeprefix(f'{source}/')}" for name in names]))
         self.delete_folder(source)
 
+    def list_broken_off(self, key: str) -> list[Entry]:
+        return []  # an upload that broke off is forgotten there after a week, and takes no room that is paid for
+
+    def delete_broken_off(self, key: str, entry: Entry) -> None:
+        raise NotImplementedError
+
     def _copy(self, source: str, target: str) -> None:
         with _telling(self._uri(source)):
             copy, token = self._blob(target), ""

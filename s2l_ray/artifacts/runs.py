@@ -20,6 +20,15 @@ def entries(root: str, name: str) -> list[dict[str, Any]]:
     return _read(runs_uri(root, name))[0]
 
 
+def named_by_any(root: str) -> set[str]:
+    """The fingerprints that any entry of any run names. Raises `DamagedError` where a record cannot be read."""
+    named: set[str] = set()
+    for entry in storage.list_files(storage.join(root, "runs")):
+        name = entry.path.removesuffix(".json")
+        named.update(*(found["fingerprints"].values() for found in entries(root, name)))
+    return named
+
+
 def _read(uri: str) -> tuple[list[dict[str, Any]], str | None]:
     try:
         data, version = storage.read_version(uri)

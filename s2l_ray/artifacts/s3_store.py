@@ -5,6 +5,7 @@ In: the bucket's name; endpoint, region and credentials from the environment's u
 that show only once the last of them has arrived.
 """
 
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -126,6 +127,20 @@ class S3Store:
             for copy in copies:
                 copy.result()
         self.delete_folder(source)
+
+    def list_broken_off(self, key: str) -> list[Entry]:
+        prefix = f"{key}/" if key else ""
+        with telling(self._uri(key)):
+            pages = client().get_paginator("list_multipart_uploads").paginate(Bucket=self._bucket, Prefix=prefix)
+            begun = [upload for page in pages for upload in page.get("Uploads", ())]
+        return [
+            Entry(one["Key"].removeprefix(prefix), 0, _nanoseconds(one["Initiated"]), one["UploadId"]) for one in begun
+        ]
+
+    def delete_broken_off(self, key: str, entry: Entry) -> None:
+        name = f"{key}/{entry.path}" if key else entry.path
+        with telling(self._uri(name)), contextlib.suppress(FileNotFoundError):
+            client().abort_multipart_upload(Bucket=self._bucket, Key=name, UploadId=entry.version)
 
     def _read(self, key: str, **options: str) -> tuple[bytes, str]:
         def get() -> tuple[bytes, str]:

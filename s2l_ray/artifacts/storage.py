@@ -18,7 +18,7 @@ from pyarrow import fs
 from s2l_ray.artifacts.disk_store import DiskStore
 from s2l_ray.artifacts.errors import ConfigError
 from s2l_ray.artifacts.stores import Entry as Entry
-from s2l_ray.artifacts.stores import Store
+from s2l_ray.artifacts.stores import Store, is_temporary
 
 COPY_BYTES = 8 << 20
 DISK = DiskStore()
@@ -154,11 +154,6 @@ def list_files(uri: str) -> list[Entry]:
     return sorted(visible, key=lambda entry: entry.path)
 
 
-def is_temporary(path: str) -> bool:
-    """Whether a file on its way, or one in a folder of such."""
-    return any(part.startswith(".") for part in path.split("/"))
-
-
 def list_folders(uri: str) -> list[str]:
     """Names of the folders directly below a folder, sorted."""
     store, key = _located(uri)
@@ -181,6 +176,18 @@ def move_folder(source: str, target: str) -> None:
     """Move a folder inside one store (copied file by file where the store cannot rename)."""
     store, source_key = _located(source)
     store.move_folder(source_key, _located(target)[1])
+
+
+def list_broken_off(uri: str) -> list[Entry]:
+    """Files below a folder that are on their way; an old one's writer is gone, and nobody will ever see the file."""
+    store, key = _located(uri)
+    return store.list_broken_off(key)
+
+
+def delete_broken_off(uri: str, entry: Entry) -> None:
+    """Remove what `list_broken_off` listed of that folder."""
+    store, key = _located(uri)
+    store.delete_broken_off(key, entry)
 
 
 def sha256_file(uri: str) -> str:

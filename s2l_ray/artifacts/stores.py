@@ -33,6 +33,11 @@ class Entry:
     version: str = ""
 
 
+def is_temporary(path: str) -> bool:
+    """Whether a file on its way, or one in a folder of such."""
+    return any(part.startswith(".") for part in path.split("/"))
+
+
 class Store(Protocol):
     """A disk, or a bucket of an object store."""
 
@@ -77,6 +82,12 @@ class Store(Protocol):
 
     def move_folder(self, source: str, target: str) -> None:
         """Give a folder another place in this store."""
+
+    def list_broken_off(self, key: str) -> list[Entry]:
+        """Files below a folder that are on their way, and stay so where whoever put them is gone."""
+
+    def delete_broken_off(self, key: str, entry: Entry) -> None:
+        """Remove what `list_broken_off` listed."""
 
 
 Page = tuple[list[Entry], list[str]]

@@ -54,6 +54,7 @@ Tokenizer = Annotated[
     str | None, typer.Option("--tokenizer", metavar="NAME", help="Hub id or folder. Else the model's, or trained.")
 ]
 Force = Annotated[bool, typer.Option("--force", help="Replace a file that is there.")]
+Yes = Annotated[bool, typer.Option("--yes", help="Remove what is listed; without it nothing is removed.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for a script.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show a traceback where something fails.")]
 Version = Annotated[bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")]

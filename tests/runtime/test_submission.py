@@ -1,5 +1,6 @@
 """Jobs on a real cluster of this machine with token authentication, reached over HTTP as one far away would be."""
 
+import contextlib
 import itertools
 import os
 import secrets
@@ -9,8 +10,9 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,6 +93,40 @@ def wait_for(head: Head, process: subprocess.Popen[bytes]) -> None:
     raise AssertionError("ray start: no dashboard after two minutes")
 
 
+class Tunnel:
+    """A port that leads to another, as ssh forwards one, and that can be cut."""
+
+    def __init__(self, target: str) -> None:
+        self._target = ("127.0.0.1", int(target.rpartition(":")[2]))
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._open: list[socket.socket] = []
+        self.address = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def cut(self) -> None:
+        while self._open:
+            with contextlib.suppress(OSError):
+                self._open.pop().shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        self._listener.close()
+        self.cut()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                near, far = self._listener.accept()[0], socket.create_connection(self._target)
+                self._open += [near, far]
+                for ends in ((near, far), (far, near)):
+                    threading.Thread(target=self._carry, args=ends, daemon=True).start()
+
+    def _carry(self, source: socket.socket, target: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(1 << 16):
+                target.sendall(data)
+            target.shutdown(socket.SHUT_RDWR)
+
+
 @pytest.fixture
 def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A small job in the current folder, whose artefacts lie on a disk that this one node sees."""
@@ -106,8 +142,8 @@ def submit_random(head: Head) -> Submitted:
     return submit("job.yaml", load_config("job.yaml", RANDOM), words, head.address)
 
 
-def to_the_end(submitted: Submitted) -> tuple[list[str], Ending]:
-    lines, following = [], follow(submitted)
+def to_the_end(following: Generator[str, None, Ending]) -> tuple[list[str], Ending]:
+    lines = []
     while True:
         try:
             lines.append(next(following))
@@ -124,7 +160,7 @@ def test_a_job_outlives_its_follower_and_is_found_again(head: Head, job: Path, m
         list(itertools.islice(following, 2))
     again = submit_random(head)
     assert (again.submission_id, again.again) == (first.submission_id, True)
-    lines, ending = to_the_end(again)
+    lines, ending = to_the_end(follow(again))
     assert ending == Ending("SUCCEEDED", 0, "")
     assert len(list((job.parent / "artifacts" / "subset").glob("*/manifest.json"))) == 1
     assert lines == first.client.get_job_logs(first.submission_id).splitlines()
@@ -132,7 +168,7 @@ def test_a_job_outlives_its_follower_and_is_found_again(head: Head, job: Path, m
 
     after = submit_random(head)  # a new job, which finds everything
     assert not after.again and after.submission_id != first.submission_id
-    lines, ending = to_the_end(after)
+    lines, ending = to_the_end(follow(after))
     assert ending.exit_status == 0
     assert any("found" in line for line in lines) and not any("built in" in line for line in lines)
 
@@ -170,9 +206,19 @@ def test_plain_ray_job_submit_builds_a_subset(head: Head, job: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_exit_status_of_a_job_that_fails_comes_back(head: Head, job: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_broken_connection_loses_no_line_and_no_exit_status(
+    head: Head, job: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("RAY_AUTH_TOKEN", head.token)
-    _, ending = to_the_end(submit("job.yaml", load_config("job.yaml"), ["--to", "nothing"], head.address))
+    tunnel = Tunnel(head.address)
+    with closing(tunnel):
+        submitted = submit("job.yaml", load_config("job.yaml"), ["--to", "nothing"], tunnel.address)
+        following = follow(submitted)
+        first = next(following)
+        tunnel.cut()
+        lines, ending = to_the_end(following)
+        assert [first, *lines] == submitted.client.get_job_logs(submitted.submission_id).splitlines()
+    assert any("no kind nothing" in line for line in lines)
     assert (ending.status, ending.exit_status) == ("FAILED", 2)
 
 
@@ -180,7 +226,7 @@ def test_the_exit_status_of_a_job_that_fails_comes_back(head: Head, job: Path, m
 def test_the_token_is_found_where_ray_looks_for_it(head: Head, job: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def known() -> bool:
         try:
-            to_the_end(submit("job.yaml", load_config("job.yaml"), ["--to", "nothing"], head.address))
+            to_the_end(follow(submit("job.yaml", load_config("job.yaml"), ["--to", "nothing"], head.address)))
         except ConfigError as error:
             assert "token" in str(error) and head.token not in str(error)
             return False
