@@ -5,6 +5,7 @@ was, memory and disk as one message with the key to lower, anything else with th
 """
 
 import errno
+import re
 import traceback
 
 from s2l_ray.artifacts import errors
@@ -45,3 +46,11 @@ def from_record(record: Record) -> errors.S2LError:
     if isinstance(known, type) and issubclass(known, errors.S2LError):
         return known(record["message"])
     return WorkerError(record["message"], record["details"])
+
+
+def summary_of(error: BaseException) -> str:
+    """One line of an error of Ray's: the exception that ends its traceback, or what it begins with."""
+    lines = [line.strip() for line in re.sub(r"\x1b\[[0-9;]*m", "", str(error)).splitlines() if line.strip()]
+    if not lines:
+        return type(error).__name__
+    return lines[-1] if re.match(r"[\w.]*(Error|Exception|Interrupt)\b", lines[-1]) else lines[0]

@@ -10,7 +10,7 @@ import ray
 from ray.exceptions import RayError
 
 from s2l_ray.artifacts.errors import S2LError
-from s2l_ray.runtime.failures import from_record, to_record
+from s2l_ray.runtime.failures import from_record, summary_of, to_record
 
 T = TypeVar("T")
 
@@ -37,7 +37,7 @@ def run_remote(
     try:
         answer = ray.get(place.call.remote(function, arguments, what, lower))
     except RayError as error:
-        raise S2LError(f"{what}: {str(error).splitlines()[0]}; lower {lower}, then run again") from error
+        raise S2LError(f"{what}: {summary_of(error)}; lower {lower}, then run again") from error
     finally:
         ray.kill(place)
     if "failure" in answer:

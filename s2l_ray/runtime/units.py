@@ -15,7 +15,7 @@ import ray.data
 from ray.exceptions import RayError
 
 from s2l_ray.artifacts.errors import S2LError
-from s2l_ray.runtime.failures import from_record, to_record
+from s2l_ray.runtime.failures import from_record, summary_of, to_record
 
 Unit = dict[str, Any]
 Result = dict[str, Any]
@@ -89,4 +89,4 @@ def _results(finished: ray.data.Dataset, pool: Pool) -> Iterator[Result]:
                     raise from_record(result["failure"])
                 yield result
     except RayError as error:
-        raise S2LError(f"{pool.name}: {str(error).splitlines()[0]}; lower {pool.lower}, then run again") from error
+        raise S2LError(f"{pool.name}: {summary_of(error)}; lower {pool.lower}, then run again") from error
