@@ -5,12 +5,14 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
 import pytest
 
-from s2l_ray.artifacts.manifest import Artifact
+from s2l_ray.artifacts.errors import S2LError
+from s2l_ray.artifacts.manifest import Artifact, put_bytes
+from s2l_ray.artifacts.tables import decode_table
 from s2l_ray.config import make_config
 from s2l_ray.pipeline import run
+from s2l_ray.stages.prepare_workers import EncodeWorker, ParseWorker, make_tokenizer, settle_rows
 from tests.bad_files import write_bad_files
 
 
@@ -88,23 +90,35 @@ def test_targets_are_the_response_and_its_end(ray_session: None, tmp_path: Path)
     assert whole > 0
 
 
-def test_a_killed_prepare_leaves_receipts_that_are_used(ray_session: None, tmp_path: Path) -> None:
-    """The passes leave receipts; a damaged file behind one is made again."""
-    from s2l_ray.stages.prepare_workers import ParseWorker
+def encode_in_this_process(folder: Path, rows: Path, **data: Any) -> dict[str, Any]:
+    """One range through parse, settle, tokenizer and encode, without Ray; the result of the last."""
+    out = str(folder)
+    source = {"path": rows.name, "hub": None, "format": None, "fields": {}, "source": None, "only": {}}
+    size = rows.stat().st_size
+    piece = {"source": 0, "path": str(rows), "file": rows.name, "kind": "lines", "start": 0, "stop": size, "size": size}
+    receipt = {"number": 0, "facts": {}}
+    parsed = ParseWorker(out, {"sources": [source]})({"range": piece, "receipt": "work/parse.json", **receipt})
+    assert parsed["read"] == parsed["formed"] + sum(parsed["reasons"].values())
+    rule = {"drop_duplicates": True, "rows_by_entry": [None], "limit": None, "seed": 0}
+    (verdict,) = settle_rows(out, parsed["files"][:1], rule)
+    contents, _ = make_tokenizer("", None, 400, out, [(parsed["files"][0], verdict)])
+    tokenizer = [vars(put_bytes(out, f"tokenizer/{name}", content)) for name, content in contents.items()]
+    unit = {"parsed": parsed["files"], "verdict": verdict, "lines_before": 0, "receipt": "work/encode.json", **receipt}
+    return EncodeWorker(out, {"max_length": 512, "too_long": "truncate", **data}, tokenizer)(unit)
 
-    write_lines(tmp_path / "rows.jsonl", 50)
-    source = {"path": "rows.jsonl", "hub": None, "format": None, "fields": {}, "source": None, "only": {}}
-    size = (tmp_path / "rows.jsonl").stat().st_size
-    piece = {"source": 0, "path": str(tmp_path / "rows.jsonl"), "file": "rows.jsonl", "kind": "lines"}
-    unit = {
-        "range": {**piece, "start": 0, "stop": size, "size": size},
-        "number": 0,
-        "receipt": "work/parse-00000.json",
-        "facts": {},
-    }
-    result = ParseWorker(str(tmp_path / "out"), {"sources": [source]})(unit)
-    assert result["read"] == 50 == result["formed"] + sum(result["reasons"].values())
-    assert pq.read_table(tmp_path / "out" / "work" / "formed-00000.parquet").num_rows == result["formed"]
+
+def test_long_rows_are_cut_or_dropped_as_the_job_says(tmp_path: Path) -> None:
+    long = json.dumps({"prompt": "Say it often.", "response": "again and again " * 200})
+    never = json.dumps({"prompt": "Much to read. " * 300, "response": "yes"})
+    short = [json.dumps({"prompt": f"Is {number} a number?", "response": "yes"}) for number in range(20)]
+    (tmp_path / "rows.jsonl").write_text("\n".join([long, never, *short]) + "\n")
+    cut = encode_in_this_process(tmp_path / "cut", tmp_path / "rows.jsonl", max_length=64)
+    assert cut["kept"] == 22 and cut["truncated"] == 2 and cut["reasons"] == {}
+    assert cut["statuses"] == {"ok": 21, "no_target_tokens": 1}
+    dropped = encode_in_this_process(tmp_path / "drop", tmp_path / "rows.jsonl", max_length=64, too_long="drop")
+    assert dropped["kept"] == 20 and dropped["reasons"] == {"too_long": 2}
+    table = decode_table((tmp_path / "drop" / "rejected" / "range-00000.parquet").read_bytes())
+    assert table["line"].to_pylist() == [1, 2]
 
 
 @pytest.mark.parametrize("fields", [{"response": "answer"}, {}])
@@ -117,7 +131,5 @@ def test_field_names_are_mapped_or_the_job_says_what_is_wrong(
     if fields:
         assert dataset_of(tmp_path / "root", data).manifest.counts["kept"] == 3
         return
-    from s2l_ray.artifacts.errors import S2LError
-
     with pytest.raises(S2LError, match=r"none of 3 rows .*missing_field.*fields"):
         dataset_of(tmp_path / "root", data)
