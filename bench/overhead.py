@@ -25,7 +25,8 @@ from s2l_ray.pipeline import plan, run
 from s2l_ray.runtime.session import connect
 from s2l_ray.runtime.units import Pool, run_units
 from s2l_ray.stages.build import Build
-from s2l_ray.stages.score import ScoreWorker, execution, plan_units
+from s2l_ray.stages.score import execution, plan_units
+from s2l_ray.stages.score_workers import ScoreWorker
 
 MUST, AFTER = 1.10, 1.03
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from s2l_ray.stages.cluster import fit_rows
+from s2l_ray.stages.cluster_workers import fit_rows
 
 
 def test_all_rows_where_they_fit() -> None:
