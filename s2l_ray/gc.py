@@ -16,7 +16,7 @@ from s2l_ray.artifacts.lock import Lock, is_alive, read_holder
 from s2l_ray.artifacts.manifest import open_artifact
 from s2l_ray.artifacts.runs import named_by_any
 from s2l_ray.artifacts.verify import OWN_FILES
-from s2l_ray.inventory import ASIDE, Found, take_inventory
+from s2l_ray.inventory import ASIDE, ORDER, Found, take_inventory
 
 UNNAMED, MOVED_ASIDE, LEFT_BEHIND, BROKEN_OFF = "named by no run", "moved aside", "left behind", "broken off"
 BROKEN_OFF_SECONDS = 86_400.0
@@ -41,7 +41,7 @@ def find_garbage(root: str) -> list[Garbage]:
     Raises `S2LError` where the root holds no artefacts, or where the record of a run is damaged: it may name any.
     """
     named = named_by_any(root)
-    artifacts = take_inventory(root).artifacts
+    artifacts = [one for one in take_inventory(root).artifacts if one.kind in ORDER]  # of others we know nothing
     unnamed = [one for one in artifacts if one.fingerprint not in named and one.state != "building"]
     finished = [one for one in artifacts if one.fingerprint in named and one.state == "complete"]
     left_behind = [garbage for one in finished for garbage in _left_behind(one)]

@@ -8,6 +8,7 @@ import calendar
 import posixpath
 import re
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from s2l_ray.artifacts import storage
@@ -19,6 +20,7 @@ from s2l_ray.artifacts.runs import entries
 
 ORDER = ("dataset", "checkpoints", "trajectories", "clusters", "subset")
 ASIDE = "aside"
+MANIFESTS_AT_ONCE = 16
 FINGERPRINT = re.compile(r"[0-9a-f]{12}")
 
 
@@ -80,7 +82,8 @@ def take_inventory(root: str) -> Inventory:
     if not folders and not run_names:
         raise S2LError(f"{root}: no artefacts there; give the root of a job, the key `root` of its file")
     named = _names(root, run_names)
-    found = [_found(root, kind, name, listed, named) for (kind, name), listed in folders.items()]
+    with ThreadPoolExecutor(MANIFESTS_AT_ONCE) as threads:
+        found = list(threads.map(lambda place: _found(root, place[0], place[1], folders[place], named), folders))
     runs = tuple(_run(root, name) for name in sorted(run_names))
     return Inventory(root, tuple(sorted(found, key=_place)), runs, aside_bytes)
 

@@ -60,11 +60,9 @@ def test_progress_is_whole_lines_and_no_noise(ended: subprocess.CompletedProcess
     assert "\x1b" not in ended.stderr + ended.stdout
 
 
-def test_a_second_run_finds_everything(job: Path, ended: subprocess.CompletedProcess[str]) -> None:
-    begun = time.monotonic()
+def test_a_second_run_finds_everything_and_starts_no_ray(job: Path, ended: subprocess.CompletedProcess[str]) -> None:
     again = s2l("run", job, *RANDOM)
     assert again.returncode == 0
-    assert time.monotonic() - begun < 15
     assert again.stdout.count("found ready") == 2
     assert "starting" not in again.stderr
 

@@ -1,5 +1,6 @@
 """What goes and what stays: in every kind of store, with the command line, and while drivers come."""
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from s2l_ray.artifacts import storage
-from s2l_ray.artifacts.errors import DamagedError
+from s2l_ray.artifacts.errors import DamagedError, LockedError
 from s2l_ray.artifacts.lock import Lock
 from s2l_ray.artifacts.manifest import Manifest, begin_execution, put_bytes, write_manifest
 from s2l_ray.artifacts.runs import record_run, runs_uri
@@ -87,7 +88,7 @@ def test_nothing_goes_while_a_record_of_runs_is_damaged(place: str) -> None:
         find_garbage(place)
 
 
-def test_what_broke_off_goes_once_it_is_old(place: str, s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_broke_off_goes_once_it_is_old(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
     if place.startswith("gs://"):
         pytest.skip("the store itself forgets what broke off")
     finish(place, "clusters", 1)
@@ -129,6 +130,15 @@ def test_the_command_removes_only_where_it_is_told_to(tmp_path: Path) -> None:
     assert not (tmp_path / "clusters" / name(1)).exists()
 
 
+def acquired(folder: str) -> Lock:
+    """A driver's lock, as soon as it gets it."""
+    while True:
+        lock = Lock(folder, "driver")
+        with contextlib.suppress(LockedError):
+            lock.acquire()
+            return lock
+
+
 def test_drivers_that_begin_while_it_runs_lose_nothing(tmp_path: Path) -> None:
     """Whatever the moment: a driver that records its run and has the lock keeps its artefact."""
     root = str(tmp_path)
@@ -146,13 +156,7 @@ def test_drivers_that_begin_while_it_runs_lose_nothing(tmp_path: Path) -> None:
         for number in range(1, 15):
             begin_execution(f"{root}/clusters/{name(number)}", {})  # of a driver before, that nobody remembers
             record_run(root, f"run{number}", {"clusters": name(number)}, {})
-            lock = Lock(f"{root}/clusters/{name(number)}", "driver")
-            while True:
-                try:
-                    lock.acquire()
-                    break
-                except Exception:
-                    lock = Lock(f"{root}/clusters/{name(number)}", "driver")
+            lock = acquired(f"{root}/clusters/{name(number)}")
             storage.write_bytes(f"{root}/clusters/{name(number)}/unit.parquet", b"paid for")
             lock.check()
             lock.release()

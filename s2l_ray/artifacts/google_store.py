@@ -79,14 +79,14 @@ class GoogleStore:
     def write_if(self, key: str, data: bytes, version: str | None) -> str | None:
         from google.api_core.exceptions import PreconditionFailed
 
-        blob = self._blob(key)
         with _telling(self._uri(key)):
+            blob = self._blob(key)
+            options = {"content_type": "application/octet-stream", **_patience()}
             try:
-                options = {"content_type": "application/octet-stream", **_patience()}
                 blob.upload_from_string(data, if_generation_match=int(version or 0), **options)
             except PreconditionFailed:
                 return None
-        return str(blob.generation)
+            return str(blob.generation)
 
     def upload(self, source: Path, key: str) -> None:
         with _telling(self._uri(key)):
@@ -176,7 +176,7 @@ def _client_of(process: int, settings: tuple[tuple[str, str], ...]) -> Any:
         from google.cloud.storage import Client
     except ImportError as error:
         raise ConfigError("gs:// needs the package google-cloud-storage; pip install 's2l_ray[gs]'") from error
-    return Client()
+    return Client(project="any")  # which only buckets belong to
 
 
 def _patience() -> dict[str, Any]:

@@ -17,7 +17,7 @@ from s2l_ray.artifacts import storage
 from s2l_ray.artifacts.disk_store import take_turns
 from s2l_ray.artifacts.errors import DamagedError, StorageError
 from s2l_ray.artifacts.fingerprint import canonical_json
-from s2l_ray.artifacts.tables import FileRecord
+from s2l_ray.artifacts.tables import FileRecord, check_file
 
 LIMIT_BYTES = 50 << 30
 PART = ".part"
@@ -30,7 +30,8 @@ def hold(uri: str, records: Sequence[FileRecord], limit_bytes: int = LIMIT_BYTES
     Raises `DamagedError` where one is missing or not what its record says.
     """
     if storage.is_local(uri):
-        _check(uri, storage.local_path(uri), records)
+        for record in records:
+            check_file(uri, record)
         yield storage.local_path(uri)
         return
     if sum(record.bytes for record in records) > limit_bytes:
@@ -72,14 +73,23 @@ def _put(uri: str, records: Sequence[FileRecord], place: Path, limit_bytes: int)
 def _fetch(uri: str, records: Sequence[FileRecord], folder: Path) -> None:
     folder.mkdir(exist_ok=True)
     for record in records:
-        with contextlib.suppress(FileNotFoundError):  # then the check says so
-            storage.get_file(storage.join(uri, record.path), folder / record.path)
-    _check(uri, folder, records)
+        place = storage.join(uri, record.path)
+        try:
+            storage.get_file(place, folder / record.path)
+        except FileNotFoundError as error:
+            raise DamagedError(f"{place}: missing, though its manifest lists it") from error
+        if not _is_whole(folder, [record]):
+            raise DamagedError(f"{place}: damaged, its sha256 is not the one in the manifest")
 
 
 def _make_room(folder: Path, allowed_bytes: int) -> None:
     """Remove the copies used longest ago until all take no more than `allowed_bytes`."""
-    copies = sorted((path for path in folder.iterdir() if path.is_dir()), key=lambda path: path.stat().st_mtime)
+    used: dict[Path, float] = {}
+    for path in folder.iterdir():
+        with contextlib.suppress(FileNotFoundError):  # another process removes copies too
+            if path.is_dir():
+                used[path] = path.stat().st_mtime
+    copies = sorted(used, key=used.__getitem__)
     sizes = {path: sum(entry.bytes for entry in storage.list_files(str(path))) for path in copies}
     taken = sum(sizes.values())
     for path in copies:
@@ -92,14 +102,6 @@ def _make_room(folder: Path, allowed_bytes: int) -> None:
 
 def _turn(place: Path) -> Path:
     return place.with_name(f".{place.name.removesuffix(PART)}.turn")
-
-
-def _check(uri: str, folder: Path, records: Sequence[FileRecord]) -> None:
-    for record in records:
-        if not _is_whole(folder, [record]):
-            raise DamagedError(
-                f"{storage.join(uri, record.path)}: missing, or not what its record in the manifest says"
-            )
 
 
 def _is_whole(folder: Path, records: Sequence[FileRecord]) -> bool:

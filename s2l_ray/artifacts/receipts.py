@@ -11,7 +11,7 @@ from typing import Any
 from s2l_ray.artifacts import storage
 from s2l_ray.artifacts.errors import DamagedError
 from s2l_ray.artifacts.fingerprint import seal, unseal
-from s2l_ray.artifacts.tables import FileRecord, read_verified
+from s2l_ray.artifacts.tables import FileRecord, check_file
 
 
 def write_receipt(
@@ -30,7 +30,7 @@ def read_receipt(folder: str, path: str, facts: Mapping[str, str]) -> dict[str, 
         if receipt["facts"] != dict(facts):
             return None
         for record in receipt["result"]["files"]:
-            read_verified(folder, FileRecord(**record))
+            check_file(folder, FileRecord(**record))
     except (FileNotFoundError, DamagedError):
         return None
     result: dict[str, Any] = receipt["result"]

@@ -6,6 +6,7 @@ to the same bytes). `sizes_agree` is the quick form that `plan` uses: manifest a
 """
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from s2l_ray.artifacts import storage
@@ -13,10 +14,11 @@ from s2l_ray.artifacts.errors import DamagedError, S2LError
 from s2l_ray.artifacts.fingerprint import unseal
 from s2l_ray.artifacts.lock import NAME as LOCK
 from s2l_ray.artifacts.manifest import EXECUTION, FILES_TABLE, MANIFEST, Artifact, open_artifact
-from s2l_ray.artifacts.tables import FileRecord, decode_intact, read_verified
+from s2l_ray.artifacts.tables import FileRecord, check_file, decode_intact
 
 OWN_FILES = {MANIFEST, EXECUTION, FILES_TABLE}
 RESUME = "resume/"
+FILES_AT_ONCE = 8
 CHECKPOINT = "checkpoint.json"
 
 
@@ -55,16 +57,23 @@ def sizes_agree(artifact: Artifact) -> list[Fault]:
 
 
 def _verify_finished(artifact: Artifact, paths: list[str]) -> Iterator[Fault]:
-    for record in artifact.files():
-        try:
-            read_verified(artifact.uri, record)
-        except DamagedError as error:
-            yield Fault(record.path, str(error))
+    with ThreadPoolExecutor(FILES_AT_ONCE) as threads:
+        faults = threads.map(lambda record: _fault(artifact.uri, record), artifact.files())
+        yield from (fault for fault in faults if fault is not None)
     listed = {record.path for record in artifact.files()} | OWN_FILES
     yield from _sealed_faults(artifact.uri, EXECUTION, paths)
     for path in paths:
         if path not in listed and path != LOCK and not path.startswith(RESUME):
             yield Fault(path, "not in the manifest: left behind, safe to remove")
+
+
+def _fault(folder: str, record: FileRecord) -> Fault | None:
+    """What is wrong with a listed file, if anything; it is read in pieces, large ones fit as well."""
+    try:
+        check_file(folder, record)
+    except DamagedError as error:
+        return Fault(record.path, str(error))
+    return None
 
 
 def _verify_unfinished(uri: str, paths: list[str]) -> Iterator[Fault]:
@@ -95,8 +104,6 @@ def _checkpoint_faults(uri: str, folder: str) -> Iterator[Fault]:
         yield Fault(path, str(error))
         return
     for entry in sealed["files"]:
-        record = FileRecord(**entry)
-        try:
-            read_verified(storage.join(uri, folder), record)
-        except DamagedError as error:
-            yield Fault(f"{folder}/{record.path}", str(error))
+        fault = _fault(storage.join(uri, folder), FileRecord(**entry))
+        if fault is not None:
+            yield Fault(f"{folder}/{fault.path}", fault.problem)

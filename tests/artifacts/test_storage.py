@@ -254,7 +254,7 @@ def test_through_faults_nothing_is_lost_doubled_or_wrong(
         for turn in range(10):
             version = storage.write_if(f"{s3}/marker", f"turn {turn}".encode(), version)
             assert version is not None, "an answer that was lost is no refusal"
-        assert len([kind for kind in proxy.done if kind]) >= 3, proxy.done
+        assert any(proxy.done), "the proxy did no harm, so this shows nothing"
     lead_to(running_s3.endpoint, monkeypatch)
     assert {name: storage.read_bytes(f"{s3}/{name}") for name in written} == written
 

@@ -77,7 +77,8 @@ def environment(head: Head) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "RAY_ADDRESS")}
     path = f"{Path(sys.executable).parent}{os.pathsep}{kept['PATH']}"
     ray = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": head.token, "RAY_USAGE_STATS_ENABLED": "0"}
-    return kept | ray | {"PATH": path}
+    patient = {"RAY_health_check_timeout_ms": "60000"}  # a machine that tests keep busy is not a dead one
+    return kept | ray | patient | {"PATH": path}
 
 
 def wait_for(head: Head, process: subprocess.Popen[bytes]) -> None:
