@@ -12,7 +12,7 @@ EXTRAS := $(if $(GPU),dev$(comma)gpu,dev)
 comma := ,
 DEMO ?= demo
 
-.PHONY: run test test-all check format clean
+.PHONY: run test test-slow test-all check format clean
 
 run: $(VENV)/.ready
 	$(BIN)/s2l demo $(DEMO)
@@ -21,8 +21,10 @@ run: $(VENV)/.ready
 test: $(VENV)/.ready
 	$(BIN)/python -m pytest -q -m "not slow"
 
-test-all: $(VENV)/.ready
-	$(BIN)/python -m pytest -q
+test-slow: $(VENV)/.ready
+	$(BIN)/python -m pytest -q -m slow
+
+test-all: test test-slow
 
 check: $(VENV)/.ready
 	$(BIN)/ruff check .
