@@ -6,10 +6,10 @@
 VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
+comma := ,
 GPU := $(shell command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L >/dev/null 2>&1 && echo yes)
 CONSTRAINTS := $(if $(GPU),,-c constraints-cpu.txt)
 EXTRAS := $(if $(GPU),dev$(comma)gpu,dev)
-comma := ,
 DEMO ?= demo
 
 .PHONY: run test test-slow test-all check format clean
