@@ -19,7 +19,6 @@ from pathlib import Path
 
 import psutil
 import pytest
-import requests
 
 from s2l_ray.artifacts.errors import ConfigError, S2LError
 from s2l_ray.config import Config, load_config
@@ -57,11 +56,13 @@ def head() -> Iterator[Head]:
         f"--dashboard-port={dashboard} --dashboard-agent-listen-port={agent} --ray-client-server-port={client} "
         f"--min-worker-port=0 --max-worker-port=0 --num-cpus=4 --object-store-memory=100000000 --temp-dir={folder}"
     )
-    process = subprocess.Popen(
-        [RAY, *words.split()], env=environment(one), cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
+    log = Path(folder, "start.log")
+    with log.open("wb") as stream:
+        process = subprocess.Popen(
+            [RAY, *words.split()], env=environment(one), cwd=folder, stdout=stream, stderr=subprocess.STDOUT
+        )
     try:
-        wait_for(one, process)
+        wait_for("Ray runtime started", log, process)
         yield one
     finally:
         family = psutil.Process(process.pid).children(recursive=True)
@@ -77,21 +78,18 @@ def environment(head: Head) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "RAY_ADDRESS")}
     path = f"{Path(sys.executable).parent}{os.pathsep}{kept['PATH']}"
     ray = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": head.token, "RAY_USAGE_STATS_ENABLED": "0"}
-    patient = {"RAY_health_check_timeout_ms": "60000"}  # a machine that tests keep busy is not a dead one
+    # a machine that tests keep busy is not a dead one
+    patient = {"RAY_raylet_start_wait_time_s": "240", "RAY_health_check_timeout_ms": "60000"}
     return kept | ray | patient | {"PATH": path}
 
 
-def wait_for(head: Head, process: subprocess.Popen[bytes]) -> None:
-    headers = {"Authorization": f"Bearer {head.token}"}
-    for _ in range(240):
-        assert process.poll() is None, "ray start ended early"
-        try:
-            if requests.get(f"{head.address}/api/version", headers=headers, timeout=5).ok:
-                return
-        except requests.RequestException:
-            pass
+def wait_for(sign: str, log: Path, process: subprocess.Popen[bytes]) -> None:
+    for _ in range(600):
+        if sign in log.read_text():
+            return
+        assert process.poll() is None, log.read_text()[-2000:]
         time.sleep(0.5)
-    raise AssertionError("ray start: no dashboard after two minutes")
+    raise AssertionError(f"no {sign!r} after five minutes: {log.read_text()[-2000:]}")
 
 
 class Tunnel:
