@@ -15,7 +15,7 @@ from typing import Any
 from s2l_ray.artifacts import storage
 from s2l_ray.artifacts.errors import ConfigError, DamagedError, S2LError
 from s2l_ray.artifacts.fingerprint import describe_drift, fingerprint
-from s2l_ray.artifacts.lock import Lock
+from s2l_ray.artifacts.lock import Lock, refuse_held
 from s2l_ray.artifacts.manifest import (
     Artifact,
     Manifest,
@@ -129,6 +129,8 @@ def run_steps(
         record_run(
             config.root, config.run, {step.kind: step.fingerprint for step in planned.steps}, config.model_dump()
         )
+        if not take_over:
+            refuse_held(planned.missing[0].uri)  # before Ray is started for nothing
         with connect() as here:
             for one in planned.missing:
                 yield from _build(config, planned, one, here, take_over)
@@ -144,6 +146,8 @@ def _build(
     lock.acquire(take_over)
     begun = time.time()
     try:
+        if _state(one.uri)[0] == COMPLETE:  # another driver finished it since the plan was made
+            return
         wanted = {**step.execution(config, here), "libraries": libraries()}
         inputs = {kind: open_artifact(planned[kind].uri) for kind in one.inputs}
         execution = begin_execution(one.uri, wanted)

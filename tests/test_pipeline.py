@@ -205,6 +205,7 @@ def test_a_second_driver_is_refused_while_the_first_lives(tmp_path: Path) -> Non
     while not list(root.glob("dataset/*/building")):
         assert time.monotonic() < deadline and first.poll() is None
         time.sleep(0.02)
+    first.send_signal(signal.SIGSTOP)  # it lives, and does not finish before the second has looked
     command = [sys.executable, "-m", "s2l_ray", "run", str(job)]
     second = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert second.returncode == 1

@@ -118,6 +118,13 @@ def read_holder(uri: str) -> Holder | None:
     return _look(uri)[0]
 
 
+def refuse_held(folder: str) -> None:
+    """Raise `LockedError` where a living driver builds the artefact: a look ahead of work that `acquire` would end."""
+    holder, _ = _look(storage.join(folder, NAME))
+    if holder is not None and is_alive(holder):
+        raise LockedError(_refusal(storage.join(folder, NAME), holder))
+
+
 def is_alive(holder: Holder) -> bool:
     """Whether the holder still builds: its heartbeat is fresh, and its process lives where this machine can tell."""
     if _is_here(holder) and not _has_process(holder):
