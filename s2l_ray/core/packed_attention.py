@@ -80,7 +80,8 @@ def _refuse_unknown(module: torch.nn.Module, mask: torch.Tensor | None, argument
         raise PackedUnsupported(f"attention asks for {', '.join(sorted(asked)) or 'a mask'}")
     if arguments.get("cu_seq_lens_q") is None:
         raise PackedUnsupported("the sequence boundaries do not reach the attention")
-    if not arguments.get("is_causal", getattr(module, "is_causal", True)) or arguments.get("dropout"):
+    is_causal = arguments.get("is_causal")
+    if not (getattr(module, "is_causal", True) if is_causal is None else is_causal) or arguments.get("dropout"):
         raise PackedUnsupported("attention is not causal, or has dropout")
 
 
