@@ -6,8 +6,8 @@
 
 FROM python:3.12.12-slim-bookworm AS build
 ARG TORCH_INDEX
-ENV PATH=/opt/s2l/bin:$PATH PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
-RUN python -m venv /opt/s2l && pip install ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} torch==2.13.0
+ENV PATH=/srv/s2l/bin:$PATH PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
+RUN python -m venv /srv/s2l && pip install ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} torch==2.13.0
 COPY pyproject.toml README.md constraints-cpu.txt /build/
 COPY s2l_ray /build/s2l_ray
 RUN pip install --constraint /build/constraints-cpu.txt '/build[hub,s3,gs]'
@@ -16,11 +16,11 @@ FROM python:3.12.12-slim-bookworm
 # Ray's cluster launcher reaches into a container by rsync, and from the head to other nodes by ssh; it and KubeRay run
 # commands in login shells, whose PATH is that of /etc/profile
 RUN apt-get update && apt-get install --yes --no-install-recommends openssh-client rsync \
-    && rm -rf /var/lib/apt/lists/* && echo 'PATH=/opt/s2l/bin:$PATH' > /etc/profile.d/s2l.sh \
+    && rm -rf /var/lib/apt/lists/* && echo 'PATH=/srv/s2l/bin:$PATH' > /etc/profile.d/s2l.sh \
     && useradd --create-home --uid 1000 --shell /bin/bash ray && install --directory --owner ray /home/ray/.ray
-COPY --from=build /opt/s2l /opt/s2l
+COPY --from=build /srv/s2l /srv/s2l
 COPY jobs /home/ray/jobs
-ENV PATH=/opt/s2l/bin:$PATH HOME=/home/ray RAY_AUTH_MODE=token RAY_USAGE_STATS_ENABLED=0
+ENV PATH=/srv/s2l/bin:$PATH HOME=/home/ray RAY_AUTH_MODE=token RAY_USAGE_STATS_ENABLED=0
 USER ray
 WORKDIR /home/ray
 CMD ["s2l", "--help"]

@@ -7,8 +7,8 @@
 # the base has none; the machine brings the driver, 580 or newer, and NVIDIA's container toolkit.
 
 FROM python:3.12.12-slim-bookworm AS build
-ENV PATH=/opt/s2l/bin:$PATH PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
-RUN python -m venv /opt/s2l
+ENV PATH=/srv/s2l/bin:$PATH PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
+RUN python -m venv /srv/s2l
 COPY pyproject.toml README.md constraints-gpu.txt constraints-vllm.txt /build/
 
 # In both, what is big and changes seldom has a layer of its own, before the code.
@@ -26,10 +26,10 @@ FROM python:3.12.12-slim-bookworm AS runtime
 # Ray's cluster launcher reaches into a container by rsync, and from the head to other nodes by ssh; it and KubeRay run
 # commands in login shells, whose PATH is that of /etc/profile; Triton compiles a few lines of C for each of its kernels
 RUN apt-get update && apt-get install --yes --no-install-recommends gcc libc6-dev openssh-client rsync \
-    && rm -rf /var/lib/apt/lists/* && echo 'PATH=/opt/s2l/bin:$PATH' > /etc/profile.d/s2l.sh \
+    && rm -rf /var/lib/apt/lists/* && echo 'PATH=/srv/s2l/bin:$PATH' > /etc/profile.d/s2l.sh \
     && useradd --create-home --uid 1000 --shell /bin/bash ray && install --directory --owner ray /home/ray/.ray
 COPY jobs /home/ray/jobs
-ENV PATH=/opt/s2l/bin:$PATH HOME=/home/ray RAY_AUTH_MODE=token RAY_USAGE_STATS_ENABLED=0 \
+ENV PATH=/srv/s2l/bin:$PATH HOME=/home/ray RAY_AUTH_MODE=token RAY_USAGE_STATS_ENABLED=0 \
     NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility
 USER ray
 WORKDIR /home/ray
@@ -37,7 +37,7 @@ CMD ["s2l", "--help"]
 
 FROM runtime AS generate
 ENV VLLM_NO_USAGE_STATS=1
-COPY --from=build-generate /opt/s2l /opt/s2l
+COPY --from=build-generate /srv/s2l /srv/s2l
 
 FROM runtime AS train
-COPY --from=build-train /opt/s2l /opt/s2l
+COPY --from=build-train /srv/s2l /srv/s2l
