@@ -17,7 +17,6 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
 import pytest
 
 from s2l_ray.artifacts.errors import ConfigError, S2LError
@@ -26,6 +25,7 @@ from s2l_ray.runtime.submission import Ending, Submitted, follow, submit
 from s2l_ray.runtime.working_folder import files_that_travel, working_folder
 from tests.jobs import small_job
 
+pytestmark = pytest.mark.timeout(1200)  # a job here waits for others where many tests run at once
 CHECKOUT = Path(__file__).parents[2]
 RAY = str(Path(sys.executable).with_name("ray"))
 RANDOM = ("run=picked", "select.method=random")  # needs no proxy: the shortest way to a subset
@@ -47,30 +47,45 @@ def free_ports(count: int) -> list[int]:
 
 @pytest.fixture(scope="module")
 def head() -> Iterator[Head]:
-    """`ray start --head` with ports, a folder and a token of its own, ended by its process and no other."""
+    """`ray start --head` with ports, a folder and a token of its own, ended by its process group and no other."""
     port, dashboard, agent, client = free_ports(4)
     one = Head(f"http://127.0.0.1:{dashboard}", secrets.token_hex(32))
-    folder = tempfile.mkdtemp(prefix="s2l")  # short: Ray puts sockets into it, whose names have a limit
+    folder = Path(tempfile.mkdtemp(prefix="s2l"))  # short: Ray puts sockets into it, whose names have a limit
     words = (
         f"start --head --block --node-ip-address=127.0.0.1 --port={port} --dashboard-host=127.0.0.1 "
         f"--dashboard-port={dashboard} --dashboard-agent-listen-port={agent} --ray-client-server-port={client} "
         f"--min-worker-port=0 --max-worker-port=0 --num-cpus=4 --object-store-memory=100000000 --temp-dir={folder}"
     )
-    log = Path(folder, "start.log")
-    with log.open("wb") as stream:
-        process = subprocess.Popen(
-            [RAY, *words.split()], env=environment(one), cwd=folder, stdout=stream, stderr=subprocess.STDOUT
-        )
     try:
-        wait_for("Ray runtime started", log, process)
+        for _ in range(3):  # Ray gives a node 30 seconds to register, which may be short where many tests run at once
+            process = start([RAY, *words.split()], environment(one), folder)
+            if process.poll() is None:
+                break
+        assert process.poll() is None, (folder / "start.log").read_text()[-2000:]
         yield one
     finally:
-        family = psutil.Process(process.pid).children(recursive=True)
-        for member in [*family, process]:
-            member.kill()
-        psutil.wait_procs(family, timeout=30)
-        process.wait()
+        end(process)
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def start(command: list[str], variables: dict[str, str], folder: Path) -> subprocess.Popen[bytes]:
+    """The process of a head that is up, or one that has ended."""
+    log = folder / "start.log"
+    with log.open("wb") as stream:
+        process = subprocess.Popen(
+            command, env=variables, cwd=folder, stdout=stream, stderr=subprocess.STDOUT, start_new_session=True
+        )
+    while process.poll() is None and "Ray runtime started" not in log.read_text():
+        time.sleep(0.2)
+    if process.poll() is not None:
+        end(process)
+    return process
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
 
 
 def environment(head: Head) -> dict[str, str]:
@@ -78,18 +93,8 @@ def environment(head: Head) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "RAY_ADDRESS")}
     path = f"{Path(sys.executable).parent}{os.pathsep}{kept['PATH']}"
     ray = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": head.token, "RAY_USAGE_STATS_ENABLED": "0"}
-    # a machine that tests keep busy is not a dead one
-    patient = {"RAY_raylet_start_wait_time_s": "240", "RAY_health_check_timeout_ms": "60000"}
+    patient = {"RAY_health_check_timeout_ms": "60000"}  # a machine that tests keep busy is not a dead one
     return kept | ray | patient | {"PATH": path}
-
-
-def wait_for(sign: str, log: Path, process: subprocess.Popen[bytes]) -> None:
-    for _ in range(600):
-        if sign in log.read_text():
-            return
-        assert process.poll() is None, log.read_text()[-2000:]
-        time.sleep(0.5)
-    raise AssertionError(f"no {sign!r} after five minutes: {log.read_text()[-2000:]}")
 
 
 class Tunnel:
