@@ -21,6 +21,8 @@ import torch
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
+from s2l_ray.core.float32_products import full_width_linear
+
 Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
 Int32 = NDArray[np.int32]
@@ -62,7 +64,7 @@ def scoring_weights(centroids_KT: Float32) -> tuple[Float32, Float32]:
 def partial_sums(x_BT: Float32, centroids_KT: Float32) -> PartialSums:
     """Sums and counts of the rows nearest to each centroid; of equally near ones the first counts.
 
-    Deterministic for one number of BLAS threads; `CpuBlocks` sets it to one.
+    Deterministic for one number of threads; `cpu_blocks` sets it to one.
     """
     label_B = np.empty(len(x_BT), np.int64)
     sums_KT = torch.zeros(centroids_KT.shape, dtype=torch.float64)
@@ -91,17 +93,15 @@ def _tile_rows(clusters: int) -> int:
 
 def _nearest_by_tile(x_BT: Float32, centroids_KT: Float32, label_B: Int64) -> Iterator[slice]:
     """Fill label_B tile by tile, and yield each tile while its rows are still in cache."""
-    weights_KT, bias_K = scoring_weights(centroids_KT)
-    weights_UK = np.vstack([weights_KT.T, bias_K])  # U = T + 1: a column of ones brings the bias into the product
-    rows, columns = _tile_rows(len(centroids_KT)), x_BT.shape[1]
-    x_RU = np.ones((rows, columns + 1), np.float32)
-    score_RK = np.empty((rows, len(centroids_KT)), np.float32)
+    weights_KT, bias_K = (torch.from_numpy(each) for each in scoring_weights(centroids_KT))
+    rows = _tile_rows(len(centroids_KT))
+    x_RT = np.empty((rows, x_BT.shape[1]), np.float32)
     for start in range(0, len(x_BT), rows):
         tile = slice(start, min(start + rows, len(x_BT)))
         size = tile.stop - tile.start
-        x_RU[:size, :columns] = x_BT[tile]
-        np.matmul(x_RU[:size], weights_UK, out=score_RK[:size])
-        score_RK[:size].argmax(axis=1, out=label_B[tile])
+        x_RT[:size] = x_BT[tile]  # contiguous and writable, as torch wants it
+        score_RK = full_width_linear(torch.from_numpy(x_RT[:size]), weights_KT, bias_K).numpy()
+        score_RK.argmax(axis=1, out=label_B[tile])
         yield tile
 
 
@@ -133,7 +133,8 @@ def cpu_blocks(x_NT: Float32, workers: int) -> Iterator[CpuBlocks]:
         if workers == 1:
             yield CpuBlocks(x_NT, map)
         else:
-            with ThreadPoolExecutor(workers) as pool:
+            # a new thread would give oneDNN all cores
+            with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
                 yield CpuBlocks(x_NT, pool.map)
 
 
