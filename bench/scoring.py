@@ -55,7 +55,7 @@ def products(dtype: torch.dtype, full_width: bool) -> Callable[[], None]:
         with torch.inference_mode():
             for _ in range(PRODUCTS):
                 if full_width:
-                    with FullWidthProducts():
+                    with FullWidthProducts(weights_stay=False):
                         linear(left, right)
                 else:
                     torch.mm(left, right)

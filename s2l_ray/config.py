@@ -181,6 +181,7 @@ class TrainResources(Section):
     micro_batch: PositiveInt = 16
     save_minutes: Annotated[float, Field(gt=0)] = 5.0
     strategy: Literal["ddp", "fsdp"] = "ddp"
+    path: Literal["auto", "plain"] = "auto"
     gradient_checkpointing: bool = False
     retries: NonNegativeInt = 3
 

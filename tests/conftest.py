@@ -1,6 +1,7 @@
 """What tests share: one local Ray for the whole session, the folder of real rows where there is one, tiny models."""
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,9 @@ __all__ = ["gcs", "gcs_endpoint", "running_s3", "s3"]  # fixtures
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's 15 starves its workers on a machine that does anything else
+
+# a shell that starts the tests in the background has them ignore Ctrl-C, and so would every program that they start
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROWS = Path(os.environ.get("S2L_DATA", Path(__file__).parents[2] / "shared" / "data"))
 

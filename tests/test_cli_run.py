@@ -96,12 +96,14 @@ def test_a_run_that_is_told_to_stop_ends_cleanly_and_goes_on(job: Path, tmp_path
     mark = {"S2L_TEST_MARK": str(tmp_path)}
     driver = subprocess.Popen(words, stderr=subprocess.PIPE, text=True, cwd=REPOSITORY, env=os.environ | mark)
     assert driver.stderr is not None
+    spoken = ""
     for line in driver.stderr:
+        spoken += line
         if "steps" in line:
+            driver.send_signal(number)
             break
-    driver.send_signal(number)
     last_words = driver.stderr.read()
-    assert driver.wait(timeout=120) == 130, last_words
+    assert driver.wait(timeout=120) == 130, spoken + last_words
     assert "interrupted in checkpoints" in last_words and "Traceback" not in last_words
     assert last_words.strip().splitlines()[-1].strip().startswith(f"python -m s2l_ray run {job} --to checkpoints")
     assert not list(tmp_path.glob("*/*/building")), "the lock was given back"

@@ -1,4 +1,4 @@
-"""The whole way with its artefacts in an object store: the same subset as on a disk, and no secret told."""
+"""The whole way with its artefacts in an object store, a failing one too: the subset of a disk, and no secret told."""
 
 import os
 import subprocess
@@ -9,23 +9,15 @@ from pathlib import Path
 
 import pytest
 
+from bench.fault_proxy import Faults, fault_proxy
 from s2l_ray.artifacts import storage
 from s2l_ray.artifacts.manifest import open_artifact
 from s2l_ray.artifacts.verify import verify
 from s2l_ray.config import load_config
-from s2l_ray.inventory import take_inventory
-from s2l_ray.pipeline import COMPLETE, plan
+from s2l_ray.gc import find_garbage
+from s2l_ray.pipeline import COMPLETE, plan, run, run_steps
 from tests.jobs import small_job
-from tests.s3 import SECRET, S3Server
-
-
-def s2l(*arguments: str, temporary: Path) -> str:
-    """What a command says, on standard output and standard error."""
-    environment = {**os.environ, "RAY_ADDRESS": "", "TMPDIR": str(temporary)}
-    command = [sys.executable, "-m", "s2l_ray", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=500, env=environment)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout + done.stderr
+from tests.s3 import SECRET, S3Server, lead_to
 
 
 @pytest.fixture
@@ -35,27 +27,45 @@ def temporary() -> Iterator[Path]:
         yield Path(folder)
 
 
+def run_there(job: Path, root: str, temporary: Path) -> str:
+    """What `s2l run` says, in a process whose Ray workers inherit the environment."""
+    environment = {**os.environ, "RAY_ADDRESS": "", "TMPDIR": str(temporary)}
+    command = [sys.executable, "-m", "s2l_ray", "run", str(job), "--set", f"root={root}"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=900, env=environment)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def shards_of_subset(job: Path, root: str) -> list[str]:
+    """sha256 of the files of a job's subset below a root."""
+    return [record.sha256 for record in open_artifact(plan(load_config(job, [f"root={root}"]))["subset"].uri).shards()]
+
+
 @pytest.mark.slow
-def test_the_whole_way_in_an_object_store(s3: str, running_s3: S3Server, tmp_path: Path, temporary: Path) -> None:
+@pytest.mark.timeout(1800)
+def test_the_whole_way_in_an_object_store(
+    s3: str, running_s3: S3Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, temporary: Path, ray_session: None
+) -> None:
     job = small_job(tmp_path / "job", rows=200)
-    said = s2l("run", str(job), "--set", f"root={s3}", temporary=temporary)
+    run(load_config(job))
+    said = run_there(job, s3, temporary)
     config = load_config(job, [f"root={s3}"])
-    planned = plan(config)
-    assert {step.state for step in planned.steps} == {COMPLETE}
-    for step in planned.steps:
-        assert list(verify(step.uri)) == []
+    assert {step.state for step in plan(config).steps} == {COMPLETE}
+    assert [fault for step in plan(config).steps for fault in verify(step.uri)] == []
+    assert find_garbage(s3) == []
     files = storage.list_files(s3)
-    again = s2l("run", str(job), "--set", f"root={s3}", temporary=temporary)
-    assert storage.list_files(s3) == files, "a second run writes nothing"
-    assert {found.state for found in take_inventory(s3).artifacts} == {"complete"}
+    assert list(run_steps(config)) == [] and storage.list_files(s3) == files, "a second run writes nothing"
+    assert shards_of_subset(job, s3) == shards_of_subset(job, str(tmp_path / "job" / "artifacts"))
 
-    said += s2l("run", str(job), temporary=temporary)
-    on_disk = plan(load_config(job))["subset"].uri
-    shas = [[record.sha256 for record in open_artifact(uri).shards()] for uri in (on_disk, planned["subset"].uri)]
-    assert shas[0] == shas[1]
-
-    everything = [storage.read_bytes(storage.join(s3, entry.path)) for entry in files]
     logs = [path.read_bytes() for path in temporary.rglob("*") if path.is_file()]
-    assert logs
-    for text in (*everything, *logs, said.encode(), again.encode()):
-        assert SECRET.encode() not in text
+    stored = [storage.read_bytes(storage.join(s3, entry.path)) for entry in files]
+    assert logs and stored
+    assert not [text for text in (*logs, *stored, said.encode()) if SECRET.encode() in text]
+
+    with fault_proxy(running_s3.endpoint, Faults(0.05, seed=1, stall_seconds=5)) as proxy:
+        lead_to(proxy.endpoint, monkeypatch)
+        run_there(job, f"{s3}-faults", temporary)
+        assert sum(number for kind, number in proxy.done.items() if kind) >= 5, proxy.done
+    lead_to(running_s3.endpoint, monkeypatch)
+    assert shards_of_subset(job, f"{s3}-faults") == shards_of_subset(job, s3)
+    assert find_garbage(f"{s3}-faults") == []

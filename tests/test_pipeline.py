@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pyarrow.parquet as pq
 import pytest
 
@@ -149,8 +150,19 @@ def kill_when(job: Path, ready: Callable[[], bool], limit: float = 240) -> None:
         assert driver.poll() is None, (job.parent / "log").read_text()[-3000:]
         assert time.monotonic() < deadline, "the moment to kill never came"
         time.sleep(0.02)
+    workers = psutil.Process(driver.pid).children(recursive=True)
     driver.send_signal(signal.SIGKILL)
     driver.wait()
+    while any(_lives(worker) for worker in workers):  # what they have in hand they may still finish
+        assert time.monotonic() < deadline + 60
+        time.sleep(0.05)
+
+
+def _lives(process: psutil.Process) -> bool:
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 @pytest.mark.slow

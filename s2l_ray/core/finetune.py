@@ -26,7 +26,8 @@ from s2l_ray.core import schedule
 from s2l_ray.core.history import CheckpointRecord, History, StepRecord
 from s2l_ray.core.parallel import Replica, evaluating, make_replica, whole, whole_weights
 from s2l_ray.core.token_rows import TokenRows
-from s2l_ray.core.training_loss import micro_batches, nll_sum
+from s2l_ray.core.training_loss import TrainingLoss, micro_batches
+from s2l_ray.core.training_proof import TrainingPath, choose_training_path
 from s2l_ray.core.training_settings import SIGNALS, FinetuneSettings, Signal, grid_steps
 from s2l_ray.core.training_state import TrainingState, capture_state, restore_state
 
@@ -35,7 +36,7 @@ Weights = dict[str, torch.Tensor]
 
 @dataclass(frozen=True)
 class Hooks:
-    """What the loop calls. on_step, on_checkpoint and on_state are called on every rank, `signal` on rank 0 alone.
+    """What the loop calls: `signal` on rank 0 alone, the others on every rank, and on_path before all else.
 
     on_checkpoint gets the weights, on_state the state: own CPU copies, whole on rank 0 and empty elsewhere. The
     checkpoint of a step comes before its state. `signal(step)` says whether to save a state after that step, or to save
@@ -45,6 +46,7 @@ class Hooks:
     on_step: Callable[[StepRecord], None] = lambda record: None
     on_checkpoint: Callable[[CheckpointRecord, Weights], None] = lambda record, weights: None
     signal: Callable[[int], Signal] = lambda step: "go on"
+    on_path: Callable[[TrainingPath], None] = lambda path: None
     on_state: Callable[[TrainingState], None] = lambda state: None
 
 
@@ -75,8 +77,18 @@ def finetune(
     Every row needs a target. Raises FloatingPointError where a loss or gradient is not finite, ValueError where the
     settings do not fit the rows or the ranks.
     """
-    training = _begin(model, train_rows, held_out_rows, settings)
-    grid = grid_steps(len(train_rows), settings)
+    chosen = choose_training_path(model, train_rows, settings.precision, settings.path)
+    hooks.on_path(chosen)
+    model.train()
+    if settings.gradient_checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    loss = TrainingLoss(model, settings.precision, chosen.path)
+    with loss.ready(settings.gradient_checkpointing):
+        return _run(_begin(loss, train_rows, held_out_rows, settings), hooks, state)
+
+
+def _run(training: _Training, hooks: Hooks, state: TrainingState | None) -> History:
+    grid = grid_steps(len(training.train_rows), training.settings)
     if state is None:
         _checkpoint(training, hooks)
     else:
@@ -95,15 +107,12 @@ def finetune(
 
 
 def _begin(
-    model: PreTrainedModel, train_rows: TokenRows, held_out_rows: TokenRows, settings: FinetuneSettings
+    loss: TrainingLoss, train_rows: TokenRows, held_out_rows: TokenRows, settings: FinetuneSettings
 ) -> _Training:
     per_epoch = schedule.steps_per_epoch(len(train_rows), settings.batch_size)
-    model.train()
-    if settings.gradient_checkpointing:
-        model.gradient_checkpointing_enable({"use_reentrant": False})
-    replica = make_replica(model, settings.shard)
+    replica = make_replica(loss, settings.shard)
     _check_ranks(replica, settings)
-    optimizer, total = _make_optimizer(model, settings), per_epoch * settings.epochs
+    optimizer, total = _make_optimizer(loss.model, settings), per_epoch * settings.epochs
     return _Training(replica, optimizer, train_rows, held_out_rows, settings, per_epoch, total, History())
 
 
@@ -164,7 +173,7 @@ def _backward(training: _Training, rows_M: NDArray[np.int64], target_tokens: int
     total = torch.zeros((), dtype=torch.float64, device=replica.device)
     for number, index_B in enumerate(batches):
         with replica.accumulate(last=number == len(batches) - 1):
-            nll = nll_sum(replica.forward, training.train_rows, index_B, settings.precision)
+            nll = replica.forward(training.train_rows, index_B)
             # the ranks' gradients are averaged, and the objective is their sum
             torch.autograd.backward(nll * (replica.ranks / target_tokens))
         total += nll.detach()
@@ -194,9 +203,9 @@ def _held_out_loss(training: _Training) -> float | None:
     # under FSDP a forward pass is a collective, so that every rank must run as many: all rows
     share = slice(None) if replica.sharded else slice(replica.rank, None, replica.ranks)
     total = torch.zeros((), dtype=torch.float64, device=replica.device)
-    with evaluating(replica.model):
+    with evaluating(replica.loss):
         for index_B in micro_batches(rows, np.arange(len(rows))[share], training.settings.micro_batch):
-            total += nll_sum(replica.model, rows, index_B, training.settings.precision)
+            total += replica.loss(rows, index_B)
     nll = total.item() if replica.sharded else replica.sum_over_ranks([total.item()])[0]
     return nll / int(rows.target_tokens_N.sum())
 

@@ -59,6 +59,8 @@ def attend(
 ) -> tuple[torch.Tensor, None]:
     """The attention function as transformers calls it; returns ([1, X, H, D], None)."""
     _refuse_unknown(module, attention_mask, arguments)
+    if query_1HXD.dtype != value_1HXD.dtype:  # autocast: what rotates positions promotes query and key
+        query_1HXD, key_1HXD = query_1HXD.to(value_1HXD.dtype), key_1HXD.to(value_1HXD.dtype)
     scale = query_1HXD.shape[-1] ** -0.5 if scaling is None else scaling
     window = arguments.get("sliding_window") or None
     starts_B1, longest = arguments["cu_seq_lens_q"], int(arguments["max_length_q"])
@@ -97,7 +99,7 @@ def attend_one_by_one(
     groups = query_HXD.shape[0] // key_HXD.shape[0]
     if groups > 1:
         key_HXD, value_HXD = key_HXD.repeat_interleave(groups, 0), value_HXD.repeat_interleave(groups, 0)
-    out_XHD = query_HXD.new_empty(query_HXD.shape[1], query_HXD.shape[0], value_HXD.shape[2])
+    pieces = []
     zero, block = query_HXD.new_zeros(()), QUERY_BLOCKS.get(query_HXD.dtype, 128)
     future_QQ = query_HXD.new_full((block, block), -torch.inf).triu_(1)
     for start, end in pairwise(starts_B1):
@@ -110,9 +112,8 @@ def attend_one_by_one(
             if window is not None and last - seen > window:
                 distance_QK = torch.arange(first, last)[:, None] - torch.arange(seen, last)
                 score_HQK.masked_fill_(distance_QK >= window, -torch.inf)
-            out_HQD = torch.bmm(score_HQK.softmax(-1), value_HXD[:, seen:last])
-            out_XHD[first:last] = out_HQD.transpose(0, 1)
-    return out_XHD
+            pieces.append(torch.bmm(score_HQK.softmax(-1), value_HXD[:, seen:last]).transpose(0, 1))
+    return torch.cat(pieces)
 
 
 def attend_variable_length(

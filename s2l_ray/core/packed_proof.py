@@ -41,7 +41,7 @@ def plain_because(reason: str) -> PathChoice:
 
 def prove(model: PreTrainedModel, rows: TokenRows, tokens_per_batch: int) -> PathChoice:
     """Compare the two ways on PROBE_ROWS rows, the longest among them: windows and positions show there."""
-    probe = _probe(model, rows)
+    probe = probe_rows(model, rows)
     if not len(probe):
         return plain_because("no row has a target to try on")
     dtype, choice = model.dtype, plain_because("")
@@ -60,7 +60,7 @@ def prove(model: PreTrainedModel, rows: TokenRows, tokens_per_batch: int) -> Pat
     return choice
 
 
-def _probe(model: PreTrainedModel, rows: TokenRows) -> TokenRows:
+def probe_rows(model: PreTrainedModel, rows: TokenRows) -> TokenRows:
     """Rows spread over the lengths, up to the longest whose whole logits the plain way can hold."""
     longest = LOGITS // model.config.get_text_config().vocab_size
     usable_M = np.flatnonzero((rows.target_tokens_N > 0) & (rows.lengths_N <= longest))

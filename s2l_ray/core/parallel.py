@@ -17,15 +17,24 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 from transformers import PreTrainedModel
 
+from s2l_ray.core.training_loss import TrainingLoss
+
 
 @dataclass(frozen=True)
 class Replica:
-    """One rank's view of the model. `forward` is what to call; `model` is the transformers model behind it."""
+    """One rank's view of the model. `forward` is what to call in training; `loss` is the same without the other ranks,
+    except for shards.
+    """
 
-    model: PreTrainedModel
+    loss: TrainingLoss
     forward: torch.nn.Module
     rank: int
     ranks: int
+
+    @property
+    def model(self) -> PreTrainedModel:
+        """The transformers model behind it."""
+        return self.loss.model
 
     @property
     def sharded(self) -> bool:
@@ -54,18 +63,18 @@ class Replica:
         return total.tolist()
 
 
-def make_replica(model: PreTrainedModel, shard: bool) -> Replica:
+def make_replica(loss: TrainingLoss, shard: bool) -> Replica:
     """Wrap the model for the process group that is up; `shard` asks for FSDP2, also where there is one rank."""
     ranks = dist.get_world_size() if dist.is_initialized() else 1
     rank = dist.get_rank() if dist.is_initialized() else 0
     if shard:
         if not dist.is_initialized():
             raise ValueError("FSDP needs a torch process group; use DDP, or start the training by Ray Train")
-        for block in _blocks(model):
+        for block in _blocks(loss.model):
             fully_shard(block)
-        fully_shard(model)
-        return Replica(model, model, rank, ranks)
-    return Replica(model, DistributedDataParallel(model, broadcast_buffers=False) if ranks > 1 else model, rank, ranks)
+        fully_shard(loss)
+        return Replica(loss, loss, rank, ranks)
+    return Replica(loss, DistributedDataParallel(loss, broadcast_buffers=False) if ranks > 1 else loss, rank, ranks)
 
 
 def whole(tensor: torch.Tensor) -> torch.Tensor:

@@ -17,7 +17,10 @@ SIGNALS: tuple[Signal, ...] = ("go on", "save", "save and stop")
 
 @dataclass(frozen=True)
 class FinetuneSettings:
-    """How the proxy is trained. micro_batch, gradient_checkpointing and shard (FSDP2) change the rounding at most."""
+    """How the proxy is trained. micro_batch and what follows it change the rounding at most.
+
+    shard: FSDP2. path: "auto" packs rows where that proves right (core/training_proof.py), "plain" pads them.
+    """
 
     epochs: int
     batch_size: int
@@ -31,6 +34,7 @@ class FinetuneSettings:
     micro_batch: int
     gradient_checkpointing: bool = False
     shard: bool = False
+    path: Literal["auto", "plain"] = "auto"
 
 
 def total_steps(train_rows: int, settings: FinetuneSettings) -> int:

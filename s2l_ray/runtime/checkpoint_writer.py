@@ -25,6 +25,7 @@ from s2l_ray.artifacts.schemas import step_name
 from s2l_ray.artifacts.tables import FileRecord, write_table
 from s2l_ray.core.causal_lm import save_model, without_memory
 from s2l_ray.core.history import CheckpointRecord, History, StepRecord
+from s2l_ray.core.training_proof import TrainingPath
 from s2l_ray.core.training_state import TrainingState, save_state
 from s2l_ray.runtime.training_store import (
     CHECKPOINT,
@@ -50,6 +51,11 @@ class CheckpointWriter:
         self._tokenizer = tokenizer
         self._thread = ThreadPoolExecutor(max_workers=1)
         self._pending: deque[Future[None]] = deque()
+        self._path: TrainingPath | None = None
+
+    def trained_by(self, path: TrainingPath) -> None:
+        """Every checkpoint from now on says so."""
+        self._path = path
 
     def put(self, record: CheckpointRecord, weights: dict[str, torch.Tensor]) -> None:
         """Begin to put a checkpoint. Raises what an earlier one failed with."""
@@ -69,7 +75,8 @@ class CheckpointWriter:
             save_model(self._model, None, local, state_dict=weights)
             shutil.copytree(self._tokenizer, local, dirs_exist_ok=True)
             files = [_file_record(local, path) for path in sorted(local.rglob("*")) if path.is_file()]
-            checkpoint = {**asdict(record), "files": [asdict(file) for file in files]}
+            way = asdict(self._path) if self._path else None
+            checkpoint = {**asdict(record), "trained_by": way, "files": [asdict(file) for file in files]}
             if _is_stored(self._output, checkpoint):
                 return
             for file in files:

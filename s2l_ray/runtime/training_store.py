@@ -95,7 +95,9 @@ def _sizes_agree(output: str, step: int) -> bool:
 
 
 def _is_whole_state(output: str, step: int) -> bool:
-    if not _sizes_agree(output, step):
+    try:
+        folder, record = _state_record(output, step)
+        place = storage.join(folder, record.path)
+        return storage.size(place) == record.bytes and storage.sha256_file(place) == record.sha256
+    except (FileNotFoundError, DamagedError):  # also where it is removed meanwhile, for a newer one
         return False
-    folder, record = _state_record(output, step)
-    return storage.sha256_file(storage.join(folder, record.path)) == record.sha256

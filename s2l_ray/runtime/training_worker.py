@@ -138,4 +138,10 @@ def _hooks(writer: CheckpointWriter, reporter: Reporter) -> Hooks:
         if _is_first():
             reporter.step(record)
 
-    return Hooks(on_step=step, on_checkpoint=put_checkpoint, signal=reporter.signal, on_state=put_state)
+    return Hooks(
+        on_step=step,
+        on_checkpoint=put_checkpoint,
+        signal=reporter.signal,
+        on_path=writer.trained_by,
+        on_state=put_state,
+    )

@@ -21,10 +21,11 @@ from s2l_ray.artifacts.schemas import OK, losses_path, step_name, trajectories_s
 from s2l_ray.artifacts.tables import FileRecord, finished_unit
 from s2l_ray.config import Config
 from s2l_ray.progress import Progress
+from s2l_ray.runtime.remote import run_remote
 from s2l_ray.runtime.session import Cluster
 from s2l_ray.runtime.units import Pool, Unit, run_units
 from s2l_ray.stages.build import Build, Product, Stage, cpus_each, pool_size
-from s2l_ray.stages.score_workers import JoinWorker, ScoreWorker
+from s2l_ray.stages.score_workers import JoinWorker, ScoreWorker, numerics_of
 
 KIND = "trajectories"
 LISTING_THREADS = 16
@@ -49,11 +50,12 @@ def score(build: Build) -> Stage:
     yield Progress(KIND, len(done), len(units), note=f"{len(done)} of {len(units)} units are there")
     scored = yield from _score_missing(build, missing, len(units))
     records = [*done.values(), *scored.files]
+    numerics = measure_numerics(build, scored.facts)
     joined = yield from join(build, records)
     return Product(
         files=[*records, *joined.files],
         counts=joined.counts | {"units": len(units), "units_scored": len(missing)},
-        facts=joined.facts | scored.facts,
+        facts=joined.facts | scored.facts | numerics,
         schema=trajectories_schema(len(steps_of(build)), statistics_of(build.config)),
     )
 
@@ -142,6 +144,24 @@ def _score_missing(build: Build, missing: list[Unit], total: int) -> Generator[P
         yield Progress(KIND, total - len(missing) + len(files), total, rates=rates)
     facts = {"scoring_paths": dict(paths), "path_difference": difference} if files else {}
     return Product(files, facts=facts)
+
+
+def measure_numerics(build: Build, scored: dict[str, Any]) -> dict[str, Any]:
+    """The numerics contract, by the way that scored most units; nothing where a finished run is only put together."""
+    if not scored:
+        return {}
+    path = max(scored["scoring_paths"], key=scored["scoring_paths"].get)
+    arguments = (
+        build.inputs["dataset"].uri,
+        build.inputs["checkpoints"].uri,
+        build.config.score.model_dump(),
+        build.execution,
+        path,
+        round(build.config.resources.score.cache_gb * 1e9),
+    )
+    what, lower = "measuring the numerics", "resources.score.tokens_per_batch"
+    cpus, gpus = cpus_each(build.cluster), build.execution["gpus"]
+    return {"numerics": run_remote(numerics_of, *arguments, what=what, lower=lower, cpus=cpus, gpus=gpus)}
 
 
 def join(build: Build, records: list[FileRecord]) -> Generator[Progress, None, Product]:

@@ -7,6 +7,7 @@ names these classes, needs neither.
 
 import dataclasses
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,10 @@ from s2l_ray.artifacts.schemas import (
     token_arrays,
     trajectories_schema,
 )
+from s2l_ray.artifacts.storage import is_local
 from s2l_ray.artifacts.tables import FileRecord, read_table, write_table
+
+NUMERICS_ROWS = 256
 
 Unit = dict[str, Any]
 Result = dict[str, Any]
@@ -57,6 +61,9 @@ class ScoreWorker:
         self._options = ScoreOptions(execution["tokens_per_batch"], score["dtype"], tuple(score["statistics"]))
         self._model: Any = None
         self._step: int | None = None
+        saved, wanted = self._checkpoints.manifest.facts["steps"], score["checkpoints"]
+        self._steps = sorted(int(step) for step in (saved if wanted == "all" else wanted))
+        self._ahead = ThreadPoolExecutor(max_workers=1)
         self._choice = self._choose_path(execution["path"])
 
     def __call__(self, unit: Unit) -> Result:
@@ -104,6 +111,17 @@ class ScoreWorker:
             else:
                 swap_weights(self._model, folder)
         self._step = step
+        self._fetch_ahead(step)
+
+    def _fetch_ahead(self, step: int) -> None:
+        """Bring the next checkpoint onto the node while this one scores; where that fails, `_load` will say why."""
+        later = [other for other in self._steps if other > step]
+        if later and not is_local(self._checkpoints.uri):
+            self._ahead.submit(self._bring, later[0])
+
+    def _bring(self, step: int) -> None:
+        with self._checkpoints.hold(f"{step_name(step)}/", self._cache_bytes):
+            pass
 
     def _read(self, shard: int) -> tuple[pa.ChunkedArray, Any]:
         from s2l_ray.core.token_rows import TokenRows
@@ -170,3 +188,34 @@ def _series(value_NT: Any, missing_N: Any) -> pa.FixedSizeListArray:
     """One list a row: null where the row has no targets, a null entry where a checkpoint gave no number."""
     values = pa.array(value_NT.astype(np.float32).reshape(-1), from_pandas=True)
     return pa.FixedSizeListArray.from_arrays(values, value_NT.shape[1], mask=pa.array(missing_N))
+
+
+def numerics_of(
+    dataset: str, checkpoints: str, score: dict[str, Any], execution: dict[str, Any], path: str, cache_bytes: int
+) -> dict[str, Any]:
+    """The numerics contract: core/numerics.py's `Numerics` of the last checkpoint, on rows spread over the first shard.
+
+    `path` is the way that scored the run's units. Beside the differences, what they were measured on.
+    """
+    import torch
+
+    from s2l_ray.core.causal_lm import load_model
+    from s2l_ray.core.losses import ScoreOptions
+    from s2l_ray.core.numerics import measure_numerics
+    from s2l_ray.core.token_rows import TokenRows
+
+    torch.set_num_threads(execution["threads"])
+    device = "cuda" if execution["gpus"] and torch.cuda.is_available() else "cpu"
+    table = open_artifact(dataset).read_held(shard_path(0), ["input_ids", "target_spans"], cache_bytes)
+    rows = TokenRows(*token_arrays(table))
+    with_target_M = np.flatnonzero(rows.target_tokens_N)
+    spread = np.linspace(0, len(with_target_M) - 1, min(NUMERICS_ROWS, len(with_target_M))).round().astype(np.int64)
+    saved = open_artifact(checkpoints)
+    step = max(int(step) for step in saved.manifest.facts["steps"])
+    with saved.hold(f"{step_name(step)}/", cache_bytes) as held:
+        folder = held / step_name(step)
+        exact, rounded = (load_model(folder, dtype=dtype, device=device) for dtype in (torch.float32, torch.bfloat16))
+    options = ScoreOptions(execution["tokens_per_batch"], score["dtype"], path=path)
+    found = measure_numerics(exact, rounded, rows.take(with_target_M[spread]), options)
+    kind = torch.cuda.get_device_name() if device == "cuda" else torch.backends.cpu.get_cpu_capability()
+    return dataclasses.asdict(found) | {"step": step, "device": device, "device_kind": kind}

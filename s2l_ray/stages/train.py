@@ -88,6 +88,7 @@ def make_job(build: Build) -> Any:
         micro_batch=begun["micro_batch"],
         gradient_checkpointing=begun["gradient_checkpointing"],
         shard=begun["strategy"] == "fsdp",
+        path=begun["path"],
     )
     return TrainJob(
         output=build.folder,

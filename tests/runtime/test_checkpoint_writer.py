@@ -12,6 +12,7 @@ from tiny_training import NEOX, VOCAB
 
 from s2l_ray.core.causal_lm import init_model, load_model
 from s2l_ray.core.history import CheckpointRecord, History
+from s2l_ray.core.training_proof import TrainingPath
 from s2l_ray.core.training_state import TrainingState
 from s2l_ray.runtime.checkpoint_writer import CheckpointWriter, put_tables, write_state
 from s2l_ray.runtime.training_store import newest_state, prune_states, read_checkpoint, read_state
@@ -27,10 +28,14 @@ def tokenizer(tmp_path: Path) -> Path:
     return folder
 
 
+WAY = TrainingPath("packed", 1e-7, "agrees with the plain gradient")
+
+
 def put(output: Path, tokenizer: Path, seed: int, record: CheckpointRecord = RECORD) -> dict[str, tuple[int, bytes]]:
     """Put a checkpoint by a writer of its own; what lies there then, with the times of change."""
     model = init_model(NEOX, VOCAB, seed)
     writer = CheckpointWriter(str(output), model, tokenizer)
+    writer.trained_by(WAY)
     writer.put(record, {name: tensor.clone() for name, tensor in model.state_dict().items()})
     torch.nn.init.zeros_(model.get_input_embeddings().weight)  # what is trained meanwhile is not what was put
     writer.flush()
@@ -43,7 +48,7 @@ def test_a_checkpoint_loads_as_it_was_and_carries_its_record(tmp_path: Path, tok
     assert all(torch.equal(a, b) for a, b in zip(loaded.parameters(), expected.parameters(), strict=True))
     sealed = read_checkpoint(str(tmp_path / "out"), 30)
     assert {file["path"] for file in sealed.pop("files")} == {*files} - {"checkpoint.json"}
-    assert sealed == dataclasses.asdict(RECORD)
+    assert sealed == {**dataclasses.asdict(RECORD), "trained_by": dataclasses.asdict(WAY)}
 
 
 def test_one_that_is_there_stays_and_a_damaged_or_foreign_one_is_put_again(tmp_path: Path, tokenizer: Path) -> None:

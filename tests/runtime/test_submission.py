@@ -179,7 +179,8 @@ def test_a_job_outlives_its_follower_and_is_found_again(head: Head, job: Path, m
 
 @pytest.mark.slow
 def test_ctrl_c_leaves_the_job_running_and_stop_ends_it(head: Head, job: Path) -> None:
-    command = [sys.executable, "-m", "s2l_ray", "submit", "job.yaml", "--set", "run=left", "--address", head.address]
+    changes = ["--set", "run=left", "--set", "proxy.epochs=500"]  # it would go on for many minutes
+    command = [sys.executable, "-m", "s2l_ray", "submit", "job.yaml", *changes, "--address", head.address]
     with_code = environment(head) | {"PYTHONPATH": str(CHECKOUT)}
     process = subprocess.Popen(command, env=with_code, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout and process.stderr
@@ -188,7 +189,7 @@ def test_ctrl_c_leaves_the_job_running_and_stop_ends_it(head: Head, job: Path) -
     _, messages = process.communicate(timeout=60)
     assert process.returncode == 130
     [name] = {word for word in messages.split() if word.startswith("left-")}
-    assert f"submit job.yaml --set run=left --address {head.address}" in messages
+    assert f"submit job.yaml {' '.join(changes)} --address {head.address}" in messages
     [stop] = [line.split(":", 1)[1].strip() for line in messages.splitlines() if "stop it" in line]
     assert stop == f"ray job stop --address {head.address} {name}"
     status = subprocess.run(
@@ -201,10 +202,12 @@ def test_ctrl_c_leaves_the_job_running_and_stop_ends_it(head: Head, job: Path) -
 
 
 @pytest.mark.slow
-def test_plain_ray_job_submit_builds_a_subset(head: Head, job: Path) -> None:
+def test_the_readmes_ray_job_submit_builds_a_subset(head: Head, job: Path) -> None:
     shutil.copytree(CHECKOUT / "s2l_ray", job.parent / "s2l_ray", ignore=shutil.ignore_patterns("__pycache__"))
-    command = f"{RAY} job submit --address {head.address} --working-dir . -- python -m s2l_ray run job.yaml"
-    done = subprocess.run(command.split(), env=environment(head), capture_output=True, text=True, timeout=500)
+    readme = (CHECKOUT / "README.md").read_text().splitlines()
+    [command] = [line for line in readme if line.startswith("ray job submit ")]
+    there = environment(head) | {"RAY_API_SERVER_ADDRESS": head.address}
+    done = subprocess.run(command, shell=True, env=there, capture_output=True, text=True, timeout=500)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     assert len(list((job.parent / "artifacts" / "subset").glob("*/manifest.json"))) == 1
 
