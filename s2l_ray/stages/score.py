@@ -21,6 +21,7 @@ from s2l_ray.artifacts.schemas import OK, losses_path, step_name, trajectories_s
 from s2l_ray.artifacts.tables import FileRecord, finished_unit
 from s2l_ray.config import Config
 from s2l_ray.progress import Progress
+from s2l_ray.runtime.room import Need
 from s2l_ray.runtime.session import Cluster
 from s2l_ray.runtime.units import Pool, Unit, run_units
 from s2l_ray.stages.build import Build, Product, Stage, cpus_each, pool_size
@@ -37,8 +38,16 @@ def execution(config: Config, cluster: Cluster) -> dict[str, Any]:
         "tokens_per_batch": wanted.tokens_per_batch,
         "path": wanted.path,
         "threads": wanted.threads,
-        "gpus": cluster.gpus_each(wanted.gpus),
+        "gpus": cluster.gpus_each(wanted.gpus, "resources.score.gpus"),
     }
+
+
+def needs(build: Build) -> Need:
+    """Room for the least number of workers; more begin as there is room for them."""
+    gpus = build.execution["gpus"]
+    least, _ = pool_size(build.config.resources.score.workers, build.cluster, gpus)
+    remedy = "lower resources.score.workers" + (" or set resources.score.gpus: 0" if gpus else "")
+    return Need("score", remedy, least, cpus_each(build.cluster), gpus)
 
 
 def score(build: Build) -> Stage:
