@@ -212,6 +212,7 @@ class Resources(Section):
     train: TrainResources = TrainResources()
     score: ScoreResources = ScoreResources()
     cluster: ClusterResources = ClusterResources()
+    wait_minutes: Annotated[float, Field(ge=0)] = 15.0  # for nodes that a cluster has yet to start
 
 
 class Config(Section):

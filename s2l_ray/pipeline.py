@@ -9,7 +9,7 @@ a rerun finds it, and a changed key builds only what stands on that key.
 
 import time
 from collections.abc import Callable, Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from s2l_ray.artifacts import storage
@@ -21,6 +21,7 @@ from s2l_ray.artifacts.manifest import (
     Manifest,
     begin_execution,
     open_artifact,
+    read_execution,
     write_manifest,
 )
 from s2l_ray.artifacts.provenance import libraries, provenance
@@ -29,7 +30,8 @@ from s2l_ray.artifacts.verify import sizes_agree
 from s2l_ray.config import Config
 from s2l_ray.identity import identity_of, selector_inputs
 from s2l_ray.progress import Progress
-from s2l_ray.runtime.session import Cluster, connect
+from s2l_ray.runtime.room import Need, wait_for_room
+from s2l_ray.runtime.session import Cluster, connect, describe
 from s2l_ray.stages import cluster, prepare, score, select, train
 from s2l_ray.stages.build import Build, Stage
 
@@ -38,23 +40,25 @@ from s2l_ray.stages.build import Build, Stage
 class Step:
     """One kind of artefact: what it is made from, the stage that makes it, and what else is fixed when it is begun.
 
-    `version` goes up by hand when the meaning of the output changes. `leftovers` are folders only the making needs.
+    `needs`: the room on the cluster without which the stage cannot begin. `version` goes up by hand when the meaning of
+    the output changes. `leftovers` are folders only the making needs.
     """
 
     kind: str
     inputs: tuple[str, ...]
     stage: Callable[[Build], Stage]
     execution: Callable[[Config, Cluster], dict[str, Any]]
+    needs: Callable[[Build], Need]
     version: int = 1
     leftovers: tuple[str, ...] = ()
 
 
 STEPS = (
-    Step("dataset", (), prepare.prepare, prepare.execution, leftovers=("work",)),
-    Step("checkpoints", ("dataset",), train.train, train.execution, leftovers=("resume",)),
-    Step("trajectories", ("dataset", "checkpoints"), score.score, score.execution),
-    Step("clusters", ("trajectories",), cluster.cluster, cluster.execution),
-    Step("subset", (), select.select, select.execution),  # its inputs are its selector's
+    Step("dataset", (), prepare.prepare, prepare.execution, prepare.needs, leftovers=("work",)),
+    Step("checkpoints", ("dataset",), train.train, train.execution, train.needs, leftovers=("resume",)),
+    Step("trajectories", ("dataset", "checkpoints"), score.score, score.execution, score.needs),
+    Step("clusters", ("trajectories",), cluster.cluster, cluster.execution, cluster.needs),
+    Step("subset", (), select.select, select.execution, select.needs),  # its inputs are its selector's
 )
 KINDS = tuple(step.kind for step in STEPS)
 COMPLETE, PARTIAL, MISSING, DAMAGED = "complete", "partial", "missing", "damaged"
@@ -131,16 +135,14 @@ def run_steps(
         )
         if not take_over:
             refuse_held(planned.missing[0].uri)  # before Ray is started for nothing
-        with connect() as here:
+        with connect():
             for one in planned.missing:
-                yield from _build(config, planned, one, here, take_over)
+                yield from _build(config, planned, one, take_over)
     return planned
 
 
-def _build(
-    config: Config, planned: Plan, one: PlannedStep, here: Cluster, take_over: bool
-) -> Generator[Progress, None, None]:
-    """Build one artefact: lock, execution record, stage, manifest."""
+def _build(config: Config, planned: Plan, one: PlannedStep, take_over: bool) -> Generator[Progress, None, None]:
+    """Build one artefact: lock, room on the cluster, execution record, stage, manifest."""
     step = next(step for step in STEPS if step.kind == one.kind)
     lock = Lock(one.uri, config.run)
     lock.acquire(take_over)
@@ -148,11 +150,13 @@ def _build(
     try:
         if _state(one.uri)[0] == COMPLETE:  # another driver finished it since the plan was made
             return
-        wanted = {**step.execution(config, here), "libraries": libraries()}
+        here, execution = describe(), read_execution(one.uri)
+        wanted = execution or {**step.execution(config, here), "libraries": libraries()}
         inputs = {kind: open_artifact(planned[kind].uri) for kind in one.inputs}
+        build = Build(one.kind, one.uri, config, inputs, wanted, here)
+        yield from _wait_for_room(step.needs(build), build, lock, begun_before=execution is not None)
         execution = begin_execution(one.uri, wanted)
-        stage = step.stage(Build(one.kind, one.uri, config, inputs, execution, here))
-        product = yield from _guarded(stage, lock, inputs)
+        product = yield from _guarded(step.stage(build), lock, inputs)
         timings = {"seconds": round(time.time() - begun, 3)}
         manifest = Manifest(
             one.kind, step.version, one.fingerprint, one.inputs, one.identity, config.model_dump(mode="json"),
@@ -165,6 +169,15 @@ def _build(
     finally:
         lock.release()
     yield Progress(one.kind, 1, 1, unit="artefacts", values=timings, note=f"{one.uri} stands")
+
+
+def _wait_for_room(need: Need, build: Build, lock: Lock, begun_before: bool) -> Generator[Progress, None, None]:
+    """Nothing is recorded before there is room, so that other resources can be asked for then."""
+    if begun_before:
+        need = replace(need, remedy=f"{need.remedy} (what it was begun with changes with --rebuild {build.kind} alone)")
+    for line in wait_for_room(build.cluster, need, build.config.resources.wait_minutes):
+        lock.check()
+        yield Progress(build.kind, note=line)
 
 
 def _guarded(stage: Stage, lock: Lock, inputs: dict[str, Artifact]) -> Stage:

@@ -26,8 +26,8 @@ REMEDIES = {
     "ExpiredToken": "the credentials have expired; renew them, then run again",
     "InvalidToken": "the session token is refused; renew AWS_SESSION_TOKEN, or unset it",
     "RequestTimeTooSkewed": "this machine's clock is wrong; set it",
-    "PermanentRedirect": "the bucket lies in another region; set AWS_REGION",
-    "AuthorizationHeaderMalformed": "the bucket lies in another region; set AWS_REGION",
+    "PermanentRedirect": "the bucket lies in another region; set AWS_REGION (or AWS_DEFAULT_REGION)",
+    "AuthorizationHeaderMalformed": "the bucket lies in another region; set AWS_REGION (or AWS_DEFAULT_REGION)",
     "PreconditionFailed": "the object was replaced while it was read; run again",
 }
 BY_STATUS = {301: "PermanentRedirect", 403: "AccessDenied"}

@@ -138,15 +138,6 @@ def get_file(uri: str, target: Path) -> None:
     store.download(key, target)
 
 
-def fetch_folder(uri: str, folder: Path) -> Path:
-    """A local folder with the files below `uri`: that one itself where it is local, else a copy of it in `folder`."""
-    if is_local(uri):
-        return local_path(uri)
-    for entry in list_files(uri):
-        get_file(join(uri, entry.path), folder / entry.path)
-    return folder
-
-
 def list_files(uri: str) -> list[Entry]:
     """All files below a folder, by path; none where the folder is missing."""
     store, key = _located(uri)

@@ -7,6 +7,7 @@ messages in a log file instead of on the terminal. A cluster that we did not sta
 import logging
 import os
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,22 +24,38 @@ import ray
 from s2l_ray.artifacts.errors import ConfigError, S2LError
 
 MINIMUM_LOCAL_CPUS = 4  # logical: the read tasks of a pipeline starve where its actors hold every CPU
+HEAD = "node:__internal_head__"
+"""The resource by which Ray marks the head."""
 _started_here = False
 
 
 @dataclass(frozen=True)
 class Cluster:
-    """What there is to run on. `cpus` and `gpus` are Ray's logical ones, `cores` the real ones of this machine."""
+    """What there is to run on. `cpus` and `gpus` are Ray's logical ones, `cores` the real ones of this machine.
+
+    `grows`: nodes are started as work asks for them, which the head of such a cluster tells by doing none itself.
+    """
 
     local: bool
     nodes: int
     cpus: float
     gpus: float
     cores: int
+    grows: bool = False
 
-    def gpus_each(self, wanted: float | str) -> float:
-        """GPUs of one worker: as asked, or for `auto` one where the cluster has any."""
-        return (1.0 if self.gpus else 0.0) if wanted == "auto" else float(wanted)
+    def gpus_each(self, wanted: float | str, key: str) -> float:
+        """GPUs of one worker: as asked, or for `auto` one where the cluster has any.
+
+        Raises `ConfigError` where it has none and might start some: nobody said whether to wait for them.
+        """
+        if wanted != "auto":
+            return float(wanted)
+        if not self.gpus and self.grows:
+            raise ConfigError(
+                f"{key}: auto looks for GPUs and finds none, on a cluster that starts nodes as they are asked for; "
+                f"write {key}: 1 to wait for them, or {key}: 0 to do without"
+            )
+        return 1.0 if self.gpus else 0.0
 
 
 @contextmanager
@@ -52,7 +69,7 @@ def connect() -> Iterator[Cluster]:
         _started_here = not address
     _quiet_libraries()
     try:
-        yield _describe(local=_started_here)
+        yield describe()
     finally:
         if not connected_before:
             ray.shutdown()  # of a cluster that was running before, only this connection
@@ -68,15 +85,20 @@ def _start(address: str | None) -> None:
         ray.init(
             address="local", num_cpus=cpus, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR
         )
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
         remedy = "unset RAY_ADDRESS to run on this machine, or start that cluster" if address else "is the disk full?"
+        if "AF_UNIX" in str(error):
+            remedy = f"Ray puts sockets below TMPDIR={tempfile.gettempdir()}; set TMPDIR to a short path such as /tmp"
         raise S2LError(f"Ray at {address or 'this machine'} does not answer: {error}; {remedy}") from error
 
 
-def _describe(local: bool) -> Cluster:
+def describe() -> Cluster:
+    """The cluster that is connected, as it is now: nodes come and go."""
     resources = ray.cluster_resources()
-    alive = sum(node["Alive"] for node in ray.nodes())
-    return Cluster(local, alive, resources.get("CPU", 0.0), resources.get("GPU", 0.0), os.cpu_count() or 1)
+    alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    grows = not _started_here and any(HEAD in node and not node.get("CPU") for node in alive)
+    cpus, gpus = resources.get("CPU", 0.0), resources.get("GPU", 0.0)
+    return Cluster(_started_here, len(alive), cpus, gpus, os.cpu_count() or 1, grows)
 
 
 def _quiet_libraries() -> None:
@@ -91,17 +113,3 @@ def _quiet_libraries() -> None:
         for handler in list(logger.handlers):
             if isinstance(handler, logging.StreamHandler) and handler.stream in (sys.stdout, sys.stderr):
                 logger.removeHandler(handler)
-
-
-def check_fits(cluster: Cluster, what: str, workers: int, cpus: float, gpus: float) -> None:
-    """Refuse a stage that could only wait for ever. Raises `ConfigError` with the key to change."""
-    if gpus > 0 and workers * gpus > cluster.gpus:
-        raise ConfigError(
-            f"{what}: {workers} workers of {gpus:g} GPUs, but the cluster has {cluster.gpus:g}; "
-            f"lower resources.{what}.workers or set resources.{what}.gpus: 0"
-        )
-    if workers * cpus > cluster.cpus:
-        raise ConfigError(
-            f"{what}: {workers} workers of {cpus:g} CPUs, but the cluster has {cluster.cpus:g}; "
-            f"lower resources.{what}.workers"
-        )

@@ -17,7 +17,7 @@ class TrainJob:
     """One training, in plain values that travel to the workers.
 
     output: URI of the checkpoints artefact. dataset: URI of a finished dataset with `rows_ok` rows of status ok and its
-    tokenizer in `tokenizer/`. model: a local folder, a folder's URI, a hub id (of `revision`), or the fields of a
+    tokenizer in `tokenizer/`. model: a local folder, a hub id (of `revision`), or the fields of a
     config for `init_model`, which then also needs `vocab_size`. threads: torch threads of each worker. save_minutes:
     between states, by the clock.
     """

@@ -16,7 +16,6 @@ from ray.train.collective import broadcast_from_rank_zero
 from ray.train.torch import get_device
 from transformers import PreTrainedModel
 
-from s2l_ray.artifacts import storage
 from s2l_ray.artifacts.errors import S2LError
 from s2l_ray.artifacts.manifest import Artifact, open_artifact
 from s2l_ray.artifacts.schemas import step_name
@@ -57,7 +56,7 @@ def _train(job: TrainJob, mailbox: Any) -> None:
     train_rows, held_out_rows = _read(job, dataset)
     total = total_steps(len(train_rows), job.settings)
     with tempfile.TemporaryDirectory() as temporary:
-        model = _make_model(job, Path(temporary))
+        model = _make_model(job)
         _check_fit(model, [train_rows, held_out_rows])
         writer = CheckpointWriter(job.output, model, dataset.fetch("tokenizer", Path(temporary)))
         state = _read_state(job, grid_steps(len(train_rows), job.settings))
@@ -86,11 +85,11 @@ def _read(job: TrainJob, dataset: Artifact) -> list[TokenRows]:
     return read_rows(dataset, job.rows_ok, [train_index, held_out_index])
 
 
-def _make_model(job: TrainJob, temporary: Path) -> PreTrainedModel:
+def _make_model(job: TrainJob) -> PreTrainedModel:
     if isinstance(job.model, dict):
         return init_model(job.model, job.vocab_size, job.settings.seed)
-    if not storage.is_local(job.model) or storage.local_path(job.model).is_dir():
-        return load_model(storage.fetch_folder(job.model, temporary / "model"))
+    if Path(job.model).is_dir():
+        return load_model(Path(job.model))
     from huggingface_hub import snapshot_download
 
     patterns = ["*.safetensors", "*.json"]

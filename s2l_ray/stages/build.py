@@ -43,18 +43,29 @@ class Product:
 
 
 Stage = Generator[Progress, None, Product]
+MOST = 1024
+SMALL_BYTES = 4 << 30
+"""What any node has; more is asked for, though an autoscaler may not know what memory its nodes will have."""
 
 
 def pool_size(workers: int | list[int] | str, cluster: Cluster, gpus: float) -> tuple[int, int]:
-    """The least and the most actors of a pool; `auto` is one for every GPU, or for every CPU where none is used."""
+    """The least and the most actors of a pool; `auto` is one for every GPU, or for every CPU where none is used.
+
+    Where nodes are started as they are asked for, that is as many as the cluster will start.
+    """
     if isinstance(workers, list):
         return workers[0], workers[1]
     if workers == "auto":
         free = cluster.gpus / gpus if gpus else cluster.cores if cluster.local else cluster.cpus - 1
-        return 1, max(1, int(free))
+        return 1, MOST if cluster.grows else max(1, int(free))
     return int(workers), int(workers)
 
 
 def cpus_each(cluster: Cluster) -> float:
     """Ray's CPUs for one actor: half of one on this machine, where a pipeline's read tasks must find some too."""
     return 0.5 if cluster.local else 1.0
+
+
+def memory_asked(cluster: Cluster, estimate: float) -> int:
+    """Bytes to ask of a node for what an estimate says; 0 asks for none: where every node will do, or is this one."""
+    return 0 if cluster.local or estimate <= SMALL_BYTES else int(estimate)

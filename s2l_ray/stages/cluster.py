@@ -20,9 +20,10 @@ from s2l_ray.artifacts.tables import FileRecord, finished_unit, read_table
 from s2l_ray.config import Config
 from s2l_ray.progress import Progress
 from s2l_ray.runtime.remote import run_remote
+from s2l_ray.runtime.room import Need
 from s2l_ray.runtime.session import Cluster
 from s2l_ray.runtime.units import Pool, Unit, run_units
-from s2l_ray.stages.build import Build, Product, Stage, cpus_each
+from s2l_ray.stages.build import Build, Product, Stage, cpus_each, memory_asked
 from s2l_ray.stages.cluster_workers import CENTROIDS, AssignWorker, fit
 
 KIND = "clusters"
@@ -38,6 +39,15 @@ def execution(config: Config, cluster: Cluster) -> dict[str, Any]:
     return {"backend": backend, "workers": wanted.workers, "gpus": 1.0 if uses_gpu else 0.0}
 
 
+def needs(build: Build) -> Need:
+    """Room for the fit on one node: x_NT as it is read, whole and by group, and what else comes with a row."""
+    trajectories = build.inputs["trajectories"].manifest
+    rows = min(trajectories.counts["kept"], build.config.cluster.max_fit_rows)
+    memory = memory_asked(build.cluster, rows * (4 * 4 * len(trajectories.facts["steps"]) + 64))
+    remedy = "lower cluster.max_fit_rows"
+    return Need("cluster", remedy, 1, cpus_each(build.cluster), build.execution["gpus"], memory)
+
+
 def cluster(build: Build) -> Stage:
     """Fit the centroids, unless they are stored, then give every row its cluster."""
     begun = time.monotonic()
@@ -46,9 +56,7 @@ def cluster(build: Build) -> Stage:
         trajectories = build.inputs["trajectories"]
         yield Progress(KIND, 0, 1, unit="fits", note=f"fitting on {trajectories.manifest.counts['kept']} trajectories")
         what = f"clustering {trajectories.manifest.counts['kept']} trajectories"
-        gpus = build.execution["gpus"]
-        cpus, lower = cpus_each(build.cluster), "cluster.max_fit_rows"
-        run_remote(fit, _fit_arguments(build), what=what, lower=lower, cpus=cpus, gpus=gpus)
+        run_remote(fit, _fit_arguments(build), what=what, lower="cluster.max_fit_rows", place=needs(build))
         fitted = _stored_fit(build)
         if fitted is None:
             raise RuntimeError(f"{build.folder}/{CENTROIDS}: written and not readable")

@@ -28,6 +28,7 @@ from s2l_ray.core.pool import cut_shards
 from s2l_ray.identity import local_folder, source_spec
 from s2l_ray.progress import Progress
 from s2l_ray.runtime.remote import run_remote
+from s2l_ray.runtime.room import Need
 from s2l_ray.runtime.session import Cluster
 from s2l_ray.runtime.units import Pool, Result, Unit, WorkerClass, run_units
 from s2l_ray.stages.build import Build, Product, Stage, cpus_each, pool_size
@@ -41,6 +42,12 @@ TOKENIZER = "tokenizer"
 def execution(config: Config, cluster: Cluster) -> dict[str, Any]:
     """The ranges are recorded, since the table of rejected rows has one file for each."""
     return {"range_bytes": config.resources.prepare.range_bytes}
+
+
+def needs(build: Build) -> Need:
+    """Room for the least number of workers."""
+    least, _ = pool_size(build.config.resources.prepare.workers, build.cluster, 0)
+    return Need("prepare", "lower resources.prepare.workers", least, cpus_each(build.cluster))
 
 
 def prepare(build: Build) -> Stage:

@@ -13,6 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 from s2l_ray.artifacts.errors import S2LError
@@ -22,6 +23,7 @@ from s2l_ray.artifacts.tables import FileRecord, finished_unit
 from s2l_ray.config import Config
 from s2l_ray.progress import Progress
 from s2l_ray.runtime.remote import run_remote
+from s2l_ray.runtime.room import Need
 from s2l_ray.runtime.session import Cluster
 from s2l_ray.runtime.units import Pool, Unit, run_units
 from s2l_ray.stages.build import Build, Product, Stage, cpus_each, pool_size
@@ -38,8 +40,16 @@ def execution(config: Config, cluster: Cluster) -> dict[str, Any]:
         "tokens_per_batch": wanted.tokens_per_batch,
         "path": wanted.path,
         "threads": wanted.threads,
-        "gpus": cluster.gpus_each(wanted.gpus),
+        "gpus": cluster.gpus_each(wanted.gpus, "resources.score.gpus"),
     }
+
+
+def needs(build: Build) -> Need:
+    """Room for the least number of workers; more begin as there is room for them."""
+    gpus = build.execution["gpus"]
+    least, _ = pool_size(build.config.resources.score.workers, build.cluster, gpus)
+    remedy = "lower resources.score.workers" + (" or set resources.score.gpus: 0" if gpus else "")
+    return Need("score", remedy, least, cpus_each(build.cluster), gpus)
 
 
 def score(build: Build) -> Stage:
@@ -160,8 +170,8 @@ def measure_numerics(build: Build, scored: dict[str, Any]) -> dict[str, Any]:
         round(build.config.resources.score.cache_gb * 1e9),
     )
     what, lower = "measuring the numerics", "resources.score.tokens_per_batch"
-    cpus, gpus = cpus_each(build.cluster), build.execution["gpus"]
-    return {"numerics": run_remote(numerics_of, *arguments, what=what, lower=lower, cpus=cpus, gpus=gpus)}
+    place = replace(needs(build), workers=1)
+    return {"numerics": run_remote(numerics_of, *arguments, what=what, lower=lower, place=place)}
 
 
 def join(build: Build, records: list[FileRecord]) -> Generator[Progress, None, Product]:

@@ -20,15 +20,23 @@ from s2l_ray.core.selectors import SELECTORS, Draw
 from s2l_ray.core.selectors import Pool as SelectorPool
 from s2l_ray.progress import Progress
 from s2l_ray.runtime.remote import run_remote
+from s2l_ray.runtime.room import Need
 from s2l_ray.runtime.session import Cluster
-from s2l_ray.stages.build import Build, Product, Stage, cpus_each
+from s2l_ray.stages.build import Build, Product, Stage, cpus_each, memory_asked
 
 KIND = "subset"
+ROW_BYTES = 500
 
 
 def execution(config: Config, cluster: Cluster) -> dict[str, Any]:
     """Selection has one way to run."""
     return {}
+
+
+def needs(build: Build) -> Need:
+    """Room for the columns of the pool on one node: ids and sources as Python's text, and a few numbers a row."""
+    memory = memory_asked(build.cluster, build.inputs["dataset"].manifest.facts["ok"] * ROW_BYTES)
+    return Need("select", "make the pool smaller (data.limit)", 1, cpus_each(build.cluster), memory=memory)
 
 
 def select(build: Build) -> Stage:
@@ -42,7 +50,7 @@ def select(build: Build) -> Stage:
         build.config.select.model_dump() | {"budget": budget},
         what=f"selecting by {method}",
         lower="the pool (data.limit)",
-        cpus=cpus_each(build.cluster),
+        place=needs(build),
     )
     yield Progress(KIND, picked["picked"], budget, unit="rows")
     record = FileRecord(**picked["file"])

@@ -16,7 +16,8 @@ from s2l_ray.artifacts.tables import FileRecord, read_table
 from s2l_ray.config import Config
 from s2l_ray.identity import local_folder
 from s2l_ray.progress import Progress
-from s2l_ray.runtime.session import Cluster, check_fits
+from s2l_ray.runtime.room import Need
+from s2l_ray.runtime.session import Cluster
 from s2l_ray.stages.build import Build, Product, Stage, cpus_each
 
 KIND = "checkpoints"
@@ -29,9 +30,16 @@ def execution(config: Config, cluster: Cluster) -> dict[str, Any]:
     wanted = config.resources.train
     return {
         **wanted.model_dump(exclude={"save_minutes", "retries"}),
-        "gpus": cluster.gpus_each(wanted.gpus),
+        "gpus": cluster.gpus_each(wanted.gpus, "resources.train.gpus"),
         "threads": wanted.threads or (max(1, cluster.cores // wanted.workers) if cluster.local else 1),
     }
+
+
+def needs(build: Build) -> Need:
+    """Room for all workers: none begins without the others."""
+    begun = build.execution
+    remedy = "lower resources.train.workers" + (" or set resources.train.gpus: 0" if begun["gpus"] else "")
+    return Need("train", remedy, begun["workers"], cpus_each(build.cluster), begun["gpus"])
 
 
 def train(build: Build) -> Stage:
@@ -39,7 +47,6 @@ def train(build: Build) -> Stage:
     from s2l_ray.runtime.trainer import TrainWorkers, train_proxy
 
     begun, cpus = build.execution, cpus_each(build.cluster)
-    check_fits(build.cluster, "train", begun["workers"], cpus, begun["gpus"])
     workers = TrainWorkers(begun["workers"], cpus, begun["gpus"], build.config.resources.train.retries)
     training = train_proxy(make_job(build), workers)
     result = yield from _progress(training)

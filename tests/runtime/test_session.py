@@ -1,0 +1,33 @@
+"""The connection to Ray: what `auto` means where, and a start that fails."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from s2l_ray.artifacts.errors import ConfigError
+from s2l_ray.runtime.session import Cluster
+
+CHECKOUT = Path(__file__).parents[2]
+START = "from s2l_ray.runtime.session import connect\nwith connect():\n    pass"
+
+
+def test_auto_does_not_guess_where_nodes_come_as_they_are_asked_for() -> None:
+    key = "resources.train.gpus"
+    cold, warm, fixed = (Cluster(False, 1, 0, gpus, 4, grows) for gpus, grows in ((0, True), (2, True), (0, False)))
+    with pytest.raises(ConfigError, match=r"write resources\.train\.gpus: 1 .* or resources\.train\.gpus: 0"):
+        cold.gpus_each("auto", key)
+    assert [cold.gpus_each(0.5, key), warm.gpus_each("auto", key), fixed.gpus_each("auto", key)] == [0.5, 1, 0]
+
+
+def test_a_folder_too_long_for_sockets_is_named(tmp_path: Path) -> None:
+    """In a process of its own, since that of the tests has its Ray."""
+    folder = tmp_path / ("long" * 25)
+    folder.mkdir()
+    environment = {**os.environ, "PYTHONPATH": str(CHECKOUT), "RAY_ADDRESS": "", "TMPDIR": str(folder)}
+    command = [sys.executable, "-c", START]
+    said = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment).stderr
+    assert "S2LError: Ray at this machine does not answer" in said
+    assert f"TMPDIR={folder}; set TMPDIR to a short path such as /tmp" in said
