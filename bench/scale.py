@@ -122,17 +122,18 @@ def way(root: str, rows: int, checkpoints: int) -> None:
         arguments = {"dataset": folders["dataset"], "losses": folders["trajectories"], "checkpoints": checkpoints}
         pool = Pool("making rows", "--rows", cpus=0.5, arguments=arguments)
         sizes = [min(SHARD, rows - start) for start in range(0, rows, SHARD)]
-        made = list(run_units([{"shard": at, "rows": size} for at, size in enumerate(sizes)], MakeShard, pool))
+        units = [{"name": f"shard {at}", "shard": at, "rows": size} for at, size in enumerate(sizes)]
+        made = list(run_units(units, MakeShard, pool))
         facts = {"ok": rows, "statuses": {"ok": rows}, "shards": len(sizes)}
         dataset = Product([FileRecord(**one["file"]) for one in made], {"read": rows, "kept": rows}, facts)
         built = {"dataset": finish("dataset", folders["dataset"], {}, dataset)}
         steps = Product([], facts={"steps": list(range(checkpoints))})
         built["checkpoints"] = finish("checkpoints", folders["checkpoints"], {}, steps)
-        units = [FileRecord(**record) for one in made for record in one["units"]]
+        losses = [FileRecord(**record) for one in made for record in one["units"]]
         config = job(root)
         for kind, (stage, execution) in STAGES.items():
             build = Build(kind, folders[kind], config, built, execution(config, here), here)
-            product = drain(score.join(build, units) if kind == "trajectories" else stage(build))
+            product = drain(score.join(build, losses) if kind == "trajectories" else stage(build))
             built[kind] = finish(kind, folders[kind], {}, product)
     assert open_artifact(folders["subset"]).manifest.counts["kept"] == rows // 10
 

@@ -136,6 +136,7 @@ class Score(Section):
     dtype: Precision = "float32"
     statistics: list[Literal["loss", "mean_probability", "token_accuracy", "mean_entropy", "el2n"]] = ["loss"]
     non_finite: Literal["fail", "null"] = "fail"
+    failures: Literal["fail", "allow"] = "fail"  # of units, after resources.retries
 
 
 class Cluster(Section):
@@ -211,6 +212,8 @@ class Resources(Section):
     train: TrainResources = TrainResources()
     score: ScoreResources = ScoreResources()
     cluster: ClusterResources = ClusterResources()
+    retries: NonNegativeInt = 2  # of a unit that failed, before it is set aside
+    stall_minutes: Annotated[float, Field(gt=0)] = 30.0  # without any result, before a run ends
 
 
 class Config(Section):
