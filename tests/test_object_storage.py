@@ -12,8 +12,8 @@ import pytest
 from s2l_ray.artifacts import storage
 from s2l_ray.artifacts.manifest import open_artifact
 from s2l_ray.artifacts.verify import verify
-from s2l_ray.config import load_config
 from s2l_ray.inventory import take_inventory
+from s2l_ray.job_reading import load_config
 from s2l_ray.pipeline import COMPLETE, plan
 from tests.jobs import small_job
 from tests.s3 import SECRET, S3Server

@@ -40,7 +40,8 @@ def train(build: Build) -> Stage:
 
     begun, cpus = build.execution, cpus_each(build.cluster)
     check_fits(build.cluster, "train", begun["workers"], cpus, begun["gpus"])
-    workers = TrainWorkers(begun["workers"], cpus, begun["gpus"], build.config.resources.train.retries)
+    resources = build.config.resources
+    workers = TrainWorkers(begun["workers"], cpus, begun["gpus"], resources.train.retries, resources.stall_minutes)
     training = train_proxy(make_job(build), workers)
     result = yield from _progress(training)
     checkpoints = [{key: one[key] for key in one if key != "files"} for one in result.checkpoints]

@@ -10,8 +10,8 @@ import pytest
 from s2l_ray.artifacts.errors import DamagedError
 from s2l_ray.artifacts.manifest import open_artifact
 from s2l_ray.artifacts.verify import verify
-from s2l_ray.config import load_config
 from s2l_ray.identity import identity_of
+from s2l_ray.job_reading import load_config
 from s2l_ray.pipeline import plan, run
 from s2l_ray.runtime.failures import UnitsSetAside
 from tests.jobs import small_job
