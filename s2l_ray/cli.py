@@ -229,11 +229,11 @@ def show(uri: Place, json_: Json = False, debug: Debug = False) -> None:
         return
     artifact = open_artifact(uri)
     if json_:
-        _print_json(dataclasses.asdict(artifact.manifest))
+        _print_json({**dataclasses.asdict(artifact.manifest), "dropped": sorted(artifact.dropped)})
         return
     shards = artifact.shards()
     first = artifact.read_file(shards[0].path).slice(0, FIRST_ROWS) if shards else None
-    answers().print(manifest_view(artifact.uri, artifact.manifest, first))
+    answers().print(manifest_view(artifact, first))
 
 
 @verb

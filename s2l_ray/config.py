@@ -206,6 +206,7 @@ class Resources(Section):
     train: TrainResources = TrainResources()
     score: ScoreResources = ScoreResources()
     cluster: ClusterResources = ClusterResources()
+    keep_checkpoints: Literal["none", "last", "all"] = "all"  # their weights, once they are scored
     retries: NonNegativeInt = 2  # of a unit that failed, before it is set aside
     stall_minutes: Annotated[float, Field(gt=0)] = 30.0  # without any result, before a run ends
 

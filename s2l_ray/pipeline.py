@@ -7,6 +7,7 @@ what is missing, in this order, and does nothing else. An artefact's name is the
 a rerun finds it, and a changed key builds only what stands on that key.
 """
 
+import dataclasses
 import time
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
@@ -35,6 +36,7 @@ from s2l_ray.progress import Progress
 from s2l_ray.runtime.session import Cluster, connect
 from s2l_ray.stages import cluster, prepare, score, select, train
 from s2l_ray.stages.build import Build, Stage
+from s2l_ray.weights import drop_weights, gone_weights, refuse_gone
 
 
 @dataclass(frozen=True)
@@ -109,7 +111,7 @@ def plan(config: Config, to: str = "subset") -> Plan:
         state, found = _state(uri)
         reasons = found if state != MISSING else _reasons(config.root, step.kind, identity, inputs, before)
         planned[step.kind] = PlannedStep(step.kind, name, uri, identity, inputs, state, reasons)
-    return Plan(tuple(planned.values()))
+    return Plan(tuple(_with_gone_weights(step, config, planned) for step in planned.values()))
 
 
 def run(config: Config, to: str = "subset", *, rebuild: str | None = None, take_over: bool = False) -> Artifact:
@@ -124,6 +126,7 @@ def run_steps(
 ) -> Generator[Progress, None, Plan]:
     """`run`, step by step: yields the progress of what is built and returns the plan that was carried out."""
     planned = plan(config, to)
+    _refuse_gone_weights(config, planned, rebuild)
     if rebuild is not None:
         _move_aside(planned, rebuild)
         planned = plan(config, to)
@@ -137,6 +140,10 @@ def run_steps(
         with connect() as here:
             for one in planned.missing:
                 yield from _build(config, planned, one, here, take_over)
+    if any(step.kind == "trajectories" for step in planned.steps):
+        said = drop_weights(config, open_artifact(planned["checkpoints"].uri))
+        if said is not None:
+            yield said
     return planned
 
 
@@ -197,6 +204,22 @@ def _guarded(stage: Stage, lock: Lock, inputs: dict[str, Artifact]) -> Stage:
         raise
     finally:
         stage.close()
+
+
+def _with_gone_weights(step: PlannedStep, config: Config, planned: dict[str, PlannedStep]) -> PlannedStep:
+    """The step, with the reason why it cannot be built."""
+    if step.kind != "trajectories" or step.state == COMPLETE or planned["checkpoints"].state != COMPLETE:
+        return step
+    reason = gone_weights(config, open_artifact(planned["checkpoints"].uri))
+    return dataclasses.replace(step, reasons=(*step.reasons, reason)) if reason else step
+
+
+def _refuse_gone_weights(config: Config, planned: Plan, rebuild: str | None) -> None:
+    """Before anything is moved aside or begun that cannot be built again."""
+    scores = any(step.kind == "trajectories" and rebuild == step.kind for step in planned.steps)
+    scores |= any(step.kind == "trajectories" for step in planned.missing)
+    if scores and rebuild not in ("dataset", "checkpoints") and planned["checkpoints"].state == COMPLETE:
+        refuse_gone(config, open_artifact(planned["checkpoints"].uri))
 
 
 def _columns(schema: Any) -> dict[str, str]:
