@@ -19,8 +19,9 @@ from typing import Any
 from bench.rounds import RESULTS, Report, Row
 from s2l_ray.artifacts import storage
 from s2l_ray.artifacts.manifest import Artifact, open_artifact
-from s2l_ray.config import Config, make_config
+from s2l_ray.config import Config
 from s2l_ray.demo import make_demo
+from s2l_ray.job_reading import make_config
 from s2l_ray.pipeline import plan, run
 from s2l_ray.runtime.session import connect
 from s2l_ray.runtime.units import Pool, run_units

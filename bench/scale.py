@@ -26,7 +26,8 @@ from bench.rounds import RESULTS, Report, Row
 from s2l_ray.artifacts.manifest import Artifact, Manifest, open_artifact, write_manifest
 from s2l_ray.artifacts.schemas import DATASET, losses_path, losses_schema, shard_path
 from s2l_ray.artifacts.tables import FileRecord, write_table
-from s2l_ray.config import Config, make_config
+from s2l_ray.config import Config
+from s2l_ray.job_reading import make_config
 from s2l_ray.runtime.session import connect
 from s2l_ray.runtime.units import Pool, run_units
 from s2l_ray.stages import cluster, score, select
@@ -122,17 +123,18 @@ def way(root: str, rows: int, checkpoints: int) -> None:
         arguments = {"dataset": folders["dataset"], "losses": folders["trajectories"], "checkpoints": checkpoints}
         pool = Pool("making rows", "--rows", cpus=0.5, arguments=arguments)
         sizes = [min(SHARD, rows - start) for start in range(0, rows, SHARD)]
-        made = list(run_units([{"shard": at, "rows": size} for at, size in enumerate(sizes)], MakeShard, pool))
+        units = [{"name": f"shard {at}", "shard": at, "rows": size} for at, size in enumerate(sizes)]
+        made = list(run_units(units, MakeShard, pool))
         facts = {"ok": rows, "statuses": {"ok": rows}, "shards": len(sizes)}
         dataset = Product([FileRecord(**one["file"]) for one in made], {"read": rows, "kept": rows}, facts)
         built = {"dataset": finish("dataset", folders["dataset"], {}, dataset)}
         steps = Product([], facts={"steps": list(range(checkpoints))})
         built["checkpoints"] = finish("checkpoints", folders["checkpoints"], {}, steps)
-        units = [FileRecord(**record) for one in made for record in one["units"]]
+        losses = [FileRecord(**record) for one in made for record in one["units"]]
         config = job(root)
         for kind, (stage, execution) in STAGES.items():
             build = Build(kind, folders[kind], config, built, execution(config, here), here)
-            product = drain(score.join(build, units) if kind == "trajectories" else stage(build))
+            product = drain(score.join(build, losses) if kind == "trajectories" else stage(build))
             built[kind] = finish(kind, folders[kind], {}, product)
     assert open_artifact(folders["subset"]).manifest.counts["kept"] == rows // 10
 

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from s2l_ray.artifacts.manifest import Artifact, open_artifact
-    from s2l_ray.config import Config, load_config
+    from s2l_ray.config import Config
+    from s2l_ray.job_reading import load_config
     from s2l_ray.pipeline import Plan, plan, run
 
 __all__ = ["Artifact", "Config", "Plan", "load_config", "open_artifact", "plan", "run"]
@@ -22,7 +23,7 @@ _HOMES = {
     "Artifact": "artifacts.manifest",
     "open_artifact": "artifacts.manifest",
     "Config": "config",
-    "load_config": "config",
+    "load_config": "job_reading",
     "Plan": "pipeline",
     "plan": "pipeline",
     "run": "pipeline",

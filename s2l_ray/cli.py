@@ -101,9 +101,9 @@ def init(
 ) -> None:
     """Look at rows and write a job file for them."""
     from s2l_ray.artifacts import storage
-    from s2l_ray.config import make_config
     from s2l_ray.init_job import has_gpu, job_values, look_at
     from s2l_ray.job_file import job_text
+    from s2l_ray.job_reading import make_config
     from s2l_ray.terminal.look_view import look_view
 
     if Path(to).exists() and not force:
@@ -229,11 +229,11 @@ def show(uri: Place, json_: Json = False, debug: Debug = False) -> None:
         return
     artifact = open_artifact(uri)
     if json_:
-        _print_json(dataclasses.asdict(artifact.manifest))
+        _print_json({**dataclasses.asdict(artifact.manifest), "dropped": sorted(artifact.dropped)})
         return
     shards = artifact.shards()
     first = artifact.read_file(shards[0].path).slice(0, FIRST_ROWS) if shards else None
-    answers().print(manifest_view(artifact.uri, artifact.manifest, first))
+    answers().print(manifest_view(artifact, first))
 
 
 @verb
@@ -274,7 +274,7 @@ def submit(
     debug: Debug = False,
 ) -> None:
     """Run a job on a Ray cluster. Ctrl-C leaves it running, and the same command follows it again."""
-    from s2l_ray.config import load_config
+    from s2l_ray.job_reading import load_config
     from s2l_ray.runtime.submission import submit as submit_job
     from s2l_ray.terminal.follow_job import follow_job, ways
 
@@ -293,7 +293,7 @@ def submit(
 
 
 def _planned(job: str, overrides: list[str] | None, to: str) -> "tuple[Config, Plan]":
-    from s2l_ray.config import load_config
+    from s2l_ray.job_reading import load_config
     from s2l_ray.pipeline import plan as plan_job
 
     config = load_config(job, overrides or ())

@@ -102,7 +102,7 @@ def _moved_aside(root: str) -> list[Garbage]:
 
 def _left_behind(one: Found) -> list[Garbage]:
     """Files that only the making of an artefact needed; a killed driver could not remove them."""
-    listed = {record.path for record in open_artifact(one.uri).files()} | OWN_FILES
+    listed = {record.path for record in open_artifact(one.uri).present()} | OWN_FILES
     strangers = [entry for entry in storage.list_files(one.uri) if entry.path not in listed]
     if not strangers or _is_locked(one.uri):
         return []

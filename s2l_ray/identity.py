@@ -30,12 +30,17 @@ def identity_of(kind: str, config: Config) -> dict[str, Any]:
         proxy = config.proxy.model_dump(mode="json")
         return {"proxy": {**proxy, "model": _model_reference(config)}}
     if kind == "trajectories":
-        return {"score": config.score.model_dump(mode="json")}
+        return {"score": _without_later_keys(config.score.model_dump(mode="json"), {"failures": "fail"})}
     if kind == "clusters":
         return {"cluster": config.cluster.model_dump(mode="json")}
     fields = config.select.model_dump(mode="json")
     unread = set() if "clusters" in selector_inputs(config) else CLUSTER_ONLY
     return {"select": {key: value for key, value in fields.items() if key not in unread}}
+
+
+def stricter(config: Config) -> Config:
+    """The same job, as it is where no failure is allowed: what it has begun, one that allows them goes on with."""
+    return config.model_copy(update={"score": config.score.model_copy(update={"failures": "fail"})})
 
 
 def selector_inputs(config: Config) -> tuple[str, ...]:
@@ -60,6 +65,11 @@ def local_folder(config: Config, name: str, key: str) -> Path | None:
             f"{key}: no folder {folder}; write a folder, or a hub id such as EleutherAI/pythia-70m-deduped"
         )
     return None
+
+
+def _without_later_keys(fields: dict[str, Any], later: dict[str, Any]) -> dict[str, Any]:
+    """The fields without keys that came later and are at the value that means what was done before them."""
+    return {key: value for key, value in fields.items() if key not in later or value != later[key]}
 
 
 def _data_identity(config: Config) -> dict[str, Any]:

@@ -122,7 +122,7 @@ def _state(uri: str, sizes: dict[str, int]) -> tuple[str, str, int | None]:
     except DamagedError:
         return "damaged", MANIFEST, None
     rows = artifact.manifest.counts.get("kept")
-    wrong = [record.path for record in artifact.files() if sizes.get(record.path) != record.bytes]
+    wrong = [record.path for record in artifact.present() if sizes.get(record.path) != record.bytes]
     return ("damaged", wrong[0], rows) if wrong else ("complete", "", rows)
 
 

@@ -1,6 +1,6 @@
 """The text of a job file: values in YAML, each with a word on what it does.
 
-In: the values of a job. Out: a commented YAML text that `config.load_config` reads back to the same values.
+In: the values of a job. Out: a commented YAML text that `job_reading.load_config` reads back to the same values.
 """
 
 import json

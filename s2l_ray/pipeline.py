@@ -15,8 +15,11 @@ from typing import Any
 from s2l_ray.artifacts import storage
 from s2l_ray.artifacts.errors import ConfigError, DamagedError, S2LError
 from s2l_ray.artifacts.fingerprint import describe_drift, fingerprint
+from s2l_ray.artifacts.lock import NAME as LOCK
 from s2l_ray.artifacts.lock import Lock, refuse_held
 from s2l_ray.artifacts.manifest import (
+    FILES_TABLE,
+    MANIFEST,
     Artifact,
     Manifest,
     begin_execution,
@@ -28,12 +31,13 @@ from s2l_ray.artifacts.provenance import libraries, provenance
 from s2l_ray.artifacts.runs import last_entry, record_run
 from s2l_ray.artifacts.verify import sizes_agree
 from s2l_ray.config import Config
-from s2l_ray.identity import identity_of, selector_inputs
+from s2l_ray.identity import identity_of, selector_inputs, stricter
 from s2l_ray.progress import Progress
 from s2l_ray.runtime.room import Need, wait_for_room
 from s2l_ray.runtime.session import Cluster, connect, describe
 from s2l_ray.stages import cluster, prepare, score, select, train
 from s2l_ray.stages.build import Build, Stage
+from s2l_ray.weights import drop_weights, gone_weights, refuse_gone
 
 
 @dataclass(frozen=True)
@@ -110,7 +114,7 @@ def plan(config: Config, to: str = "subset") -> Plan:
         state, found = _state(uri)
         reasons = found if state != MISSING else _reasons(config.root, step.kind, identity, inputs, before)
         planned[step.kind] = PlannedStep(step.kind, name, uri, identity, inputs, state, reasons)
-    return Plan(tuple(planned.values()))
+    return Plan(tuple(_with_gone_weights(step, config, planned) for step in planned.values()))
 
 
 def run(config: Config, to: str = "subset", *, rebuild: str | None = None, take_over: bool = False) -> Artifact:
@@ -125,6 +129,7 @@ def run_steps(
 ) -> Generator[Progress, None, Plan]:
     """`run`, step by step: yields the progress of what is built and returns the plan that was carried out."""
     planned = plan(config, to)
+    _refuse_gone_weights(config, planned, rebuild)
     if rebuild is not None:
         _move_aside(planned, rebuild)
         planned = plan(config, to)
@@ -138,6 +143,10 @@ def run_steps(
         with connect():
             for one in planned.missing:
                 yield from _build(config, planned, one, take_over)
+    if any(step.kind == "trajectories" for step in planned.steps):
+        said = drop_weights(config, open_artifact(planned["checkpoints"].uri))
+        if said is not None:
+            yield said
     return planned
 
 
@@ -150,6 +159,7 @@ def _build(config: Config, planned: Plan, one: PlannedStep, take_over: bool) -> 
     try:
         if _state(one.uri)[0] == COMPLETE:  # another driver finished it since the plan was made
             return
+        _go_on_with_stricter(config, step, one)
         here, execution = describe(), read_execution(one.uri)
         wanted = execution or {**step.execution(config, here), "libraries": libraries()}
         inputs = {kind: open_artifact(planned[kind].uri) for kind in one.inputs}
@@ -180,6 +190,16 @@ def _wait_for_room(need: Need, build: Build, lock: Lock, begun_before: bool) -> 
         yield Progress(build.kind, note=line)
 
 
+def _go_on_with_stricter(config: Config, step: Step, one: PlannedStep) -> None:
+    """Copy the units that the same artefact has where no failure is allowed, for these are the same units."""
+    if stricter(config) == config:
+        return
+    name = fingerprint(step.kind, step.version, identity_of(step.kind, stricter(config)), one.inputs)
+    begun = one.uri.removesuffix(one.fingerprint) + name
+    if name != one.fingerprint and _state(begun)[0] in (PARTIAL, COMPLETE):
+        storage.copy_missing(begun, one.uri, besides=(LOCK, MANIFEST, FILES_TABLE))
+
+
 def _guarded(stage: Stage, lock: Lock, inputs: dict[str, Artifact]) -> Stage:
     """The stage, stopped once another driver has taken its artefact over; a damaged input is named with its remedy."""
     try:
@@ -196,6 +216,22 @@ def _guarded(stage: Stage, lock: Lock, inputs: dict[str, Artifact]) -> Stage:
         raise
     finally:
         stage.close()
+
+
+def _with_gone_weights(step: PlannedStep, config: Config, planned: dict[str, PlannedStep]) -> PlannedStep:
+    """The step, with the reason why it cannot be built."""
+    if step.kind != "trajectories" or step.state == COMPLETE or planned["checkpoints"].state != COMPLETE:
+        return step
+    reason = gone_weights(config, open_artifact(planned["checkpoints"].uri))
+    return replace(step, reasons=(*step.reasons, reason)) if reason else step
+
+
+def _refuse_gone_weights(config: Config, planned: Plan, rebuild: str | None) -> None:
+    """Before anything is moved aside or begun that cannot be built again."""
+    scores = any(step.kind == "trajectories" and rebuild == step.kind for step in planned.steps)
+    scores |= any(step.kind == "trajectories" for step in planned.missing)
+    if scores and rebuild not in ("dataset", "checkpoints") and planned["checkpoints"].state == COMPLETE:
+        refuse_gone(config, open_artifact(planned["checkpoints"].uri))
 
 
 def _columns(schema: Any) -> dict[str, str]:

@@ -15,7 +15,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from s2l_ray.cli import app
-from s2l_ray.config import load_config
+from s2l_ray.job_reading import load_config
 from s2l_ray.pipeline import KINDS, plan
 from tests.jobs import small_job
 from tests.small_store import DATASET_NAME, SUBSET_NAME, Store, write_store

@@ -13,7 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 from s2l_ray.cli import app
-from s2l_ray.config import load_config
+from s2l_ray.job_reading import load_config
 from s2l_ray.pipeline import plan
 from tests.jobs import small_job
 

@@ -13,8 +13,8 @@ from bench.fault_proxy import Faults, fault_proxy
 from s2l_ray.artifacts import storage
 from s2l_ray.artifacts.manifest import open_artifact
 from s2l_ray.artifacts.verify import verify
-from s2l_ray.config import load_config
 from s2l_ray.gc import find_garbage
+from s2l_ray.job_reading import load_config
 from s2l_ray.pipeline import COMPLETE, plan, run, run_steps
 from tests.jobs import small_job
 from tests.s3 import SECRET, S3Server, lead_to

@@ -16,7 +16,7 @@ import pytest
 from s2l_ray.artifacts.errors import ConfigError, DamagedError
 from s2l_ray.artifacts.manifest import open_artifact
 from s2l_ray.artifacts.verify import verify
-from s2l_ray.config import load_config
+from s2l_ray.job_reading import load_config
 from s2l_ray.pipeline import COMPLETE, DAMAGED, KINDS, Plan, plan, run, run_steps
 from tests.jobs import small_job, subset_sha256
 

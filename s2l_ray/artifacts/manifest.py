@@ -16,6 +16,7 @@ from typing import Any
 import pyarrow as pa
 
 from s2l_ray.artifacts import storage
+from s2l_ray.artifacts.dropping import read_dropped
 from s2l_ray.artifacts.errors import DamagedError, S2LError
 from s2l_ray.artifacts.fingerprint import seal, unseal
 from s2l_ray.artifacts.node_cache import LIMIT_BYTES, hold
@@ -25,6 +26,8 @@ MANIFEST = "manifest.json"
 EXECUTION = "execution.json"
 FILES_TABLE = "files.parquet"
 FILES_IN_MANIFEST = 10_000
+MAY_BE_DROPPED = {"checkpoints"}
+"""Kinds of which files may be dropped; of the others nobody has to ask."""
 
 
 @dataclass(frozen=True)
@@ -52,14 +55,19 @@ class Manifest:
 
 @dataclass(frozen=True)
 class Artifact:
-    """A finished artefact in storage."""
+    """A finished artefact in storage. `dropped`: files of its manifest that were taken away on purpose."""
 
     uri: str
     manifest: Manifest
+    dropped: frozenset[str] = frozenset()
 
     def files(self, under: str = "") -> list[FileRecord]:
         """Its files, by path; those whose path begins with `under`."""
         return [record for record in self.manifest.files if record.path.startswith(under)]
+
+    def present(self) -> list[FileRecord]:
+        """Those of its files that were not dropped."""
+        return [record for record in self.manifest.files if record.path not in self.dropped]
 
     @cached_property
     def _by_path(self) -> dict[str, FileRecord]:
@@ -126,7 +134,8 @@ def open_artifact(uri: str) -> Artifact:
     except FileNotFoundError as error:
         raise S2LError(f"{uri}: no finished artefact there; `s2l ls` of the root lists what there is") from error
     manifest = Manifest(**{**record, "files": [FileRecord(**entry) for entry in record["files"]]})
-    return Artifact(uri.rstrip("/"), _with_listed_files(uri, manifest))
+    dropped = read_dropped(uri) if manifest.kind in MAY_BE_DROPPED else frozenset()
+    return Artifact(uri.rstrip("/"), _with_listed_files(uri, manifest), dropped)
 
 
 def write_manifest(uri: str, manifest: Manifest) -> Artifact:

@@ -23,10 +23,18 @@ def entries(root: str, name: str) -> list[dict[str, Any]]:
 def named_by_any(root: str) -> set[str]:
     """The fingerprints that any entry of any run names. Raises `DamagedError` where a record cannot be read."""
     named: set[str] = set()
-    for entry in storage.list_files(storage.join(root, "runs")):
-        name = entry.path.removesuffix(".json")
+    for name in _names(root):
         named.update(*(found["fingerprints"].values() for found in entries(root, name)))
     return named
+
+
+def newest_entries(root: str) -> dict[str, dict[str, str]]:
+    """`last_entry` of every run. Raises `DamagedError` where a record cannot be read."""
+    return {name: last_entry(root, name) for name in _names(root)}
+
+
+def _names(root: str) -> list[str]:
+    return [entry.path.removesuffix(".json") for entry in storage.list_files(storage.join(root, "runs"))]
 
 
 def _read(uri: str) -> tuple[list[dict[str, Any]], str | None]:

@@ -10,6 +10,7 @@ import pyarrow as pa
 OK = "ok"
 NO_TARGET_TOKENS = "no_target_tokens"
 NON_FINITE = "non_finite"
+NOT_SCORED = "not_scored"
 
 DATASET = pa.schema(
     [

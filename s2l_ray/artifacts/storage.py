@@ -8,6 +8,8 @@ names the place and the remedy.
 
 import hashlib
 import os
+from collections.abc import Collection
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
 from typing import cast
@@ -21,6 +23,7 @@ from s2l_ray.artifacts.stores import Entry as Entry
 from s2l_ray.artifacts.stores import Store, is_temporary
 
 COPY_BYTES = 8 << 20
+COPIES_AT_ONCE = 16
 DISK = DiskStore()
 
 
@@ -167,6 +170,14 @@ def move_folder(source: str, target: str) -> None:
     """Move a folder inside one store (copied file by file where the store cannot rename)."""
     store, source_key = _located(source)
     store.move_folder(source_key, _located(target)[1])
+
+
+def copy_missing(source: str, target: str, besides: Collection[str] = ()) -> None:
+    """Copy the files below a folder that the other has not, in any order, through this machine: small files only."""
+    there = {entry.path for entry in list_files(target)}.union(besides)
+    wanted = [entry.path for entry in list_files(source) if entry.path not in there]
+    with ThreadPoolExecutor(COPIES_AT_ONCE) as threads:
+        list(threads.map(lambda path: write_bytes(join(target, path), read_bytes(join(source, path))), wanted))
 
 
 def list_broken_off(uri: str) -> list[Entry]:

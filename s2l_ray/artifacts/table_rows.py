@@ -26,6 +26,13 @@ ARROW_END = b"\xff\xff\xff\xff\x00\x00\x00\x00"
 TABLE_ERRORS = (pa.ArrowException, OSError)
 
 
+def _is_content(error: Exception) -> bool:
+    """Whether a table is broken, and not its disk: pyarrow raises a bare OSError for a page whose checksum is wrong or
+    a message that is cut, while one of the system has a number or a class of its own.
+    """
+    return isinstance(error, pa.ArrowException) or (type(error) is OSError and error.errno is None)
+
+
 def row_group_starts(stream: pa.NativeFile, file: str) -> list[int]:
     """Row numbers where the row groups of a Parquet file start, and where the last one ends.
 
@@ -34,6 +41,8 @@ def row_group_starts(stream: pa.NativeFile, file: str) -> list[int]:
     try:
         metadata = pq.read_metadata(stream)
     except TABLE_ERRORS as error:
+        if not _is_content(error):
+            raise
         raise SourceError(f"{file}: no Parquet file, or not written to its end ({error}); write it again") from error
     starts = [0]
     for group in range(metadata.num_row_groups):
@@ -56,6 +65,8 @@ def rows_of_arrow(stream: pa.NativeFile, file: str) -> Iterator[RawRow]:
     try:
         batches = pa.ipc.open_stream(stream)
     except TABLE_ERRORS as error:
+        if not _is_content(error):
+            raise
         raise SourceError(f"{file}: no Arrow stream ({error}); save the data set again") from error
     yield from _rows_of_batches(iter(batches), complete)
 
@@ -67,6 +78,8 @@ def _rows_of_batches(batches: Iterator[pa.RecordBatch], complete: bool = True) -
         try:
             batch = next(batches, None)
         except TABLE_ERRORS as error:
+            if not _is_content(error):
+                raise
             yield RawRow(line, None, FILE_BROKEN, str(error).splitlines()[0])
             return
         if batch is None:

@@ -10,13 +10,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from s2l_ray.artifacts import storage
+from s2l_ray.artifacts.dropping import DROPPED
 from s2l_ray.artifacts.errors import DamagedError, S2LError
 from s2l_ray.artifacts.fingerprint import unseal
 from s2l_ray.artifacts.lock import NAME as LOCK
 from s2l_ray.artifacts.manifest import EXECUTION, FILES_TABLE, MANIFEST, Artifact, open_artifact
 from s2l_ray.artifacts.tables import FileRecord, check_file, decode_intact
 
-OWN_FILES = {MANIFEST, EXECUTION, FILES_TABLE}
+OWN_FILES = {MANIFEST, EXECUTION, FILES_TABLE, DROPPED}
 RESUME = "resume/"
 FILES_AT_ONCE = 8
 CHECKPOINT = "checkpoint.json"
@@ -51,20 +52,21 @@ def sizes_agree(artifact: Artifact) -> list[Fault]:
     present = {entry.path: entry.bytes for entry in storage.list_files(artifact.uri)}
     return [
         Fault(record.path, "missing" if record.path not in present else "of another size")
-        for record in artifact.files()
+        for record in artifact.present()
         if present.get(record.path) != record.bytes
     ]
 
 
 def _verify_finished(artifact: Artifact, paths: list[str]) -> Iterator[Fault]:
     with ThreadPoolExecutor(FILES_AT_ONCE) as threads:
-        faults = threads.map(lambda record: _fault(artifact.uri, record), artifact.files())
+        faults = threads.map(lambda record: _fault(artifact.uri, record), artifact.present())
         yield from (fault for fault in faults if fault is not None)
-    listed = {record.path for record in artifact.files()} | OWN_FILES
+    listed = {record.path for record in artifact.present()} | OWN_FILES
     yield from _sealed_faults(artifact.uri, EXECUTION, paths)
     for path in paths:
         if path not in listed and path != LOCK and not path.startswith(RESUME):
-            yield Fault(path, "not in the manifest: left behind, safe to remove")
+            why = "dropped" if path in artifact.dropped else "not in the manifest"
+            yield Fault(path, f"{why}: left behind, safe to remove")
 
 
 def _fault(folder: str, record: FileRecord) -> Fault | None:

@@ -21,6 +21,10 @@ class WorkerError(errors.S2LError):
         self.details = details
 
 
+class UnitsSetAside(WorkerError):
+    """Units that failed in every try; whatever else was to be done is done and kept."""
+
+
 def to_record(error: BaseException, what: str, lower: str) -> Record:
     """The failure of `what`; `lower` names the key that makes it need less memory."""
     kind, message = type(error).__name__, str(error)
@@ -38,6 +42,13 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, MemoryError) or any(
         sign in str(error) for sign in ("out of memory", "can't allocate memory", "OutOfMemory")
     )
+
+
+def ends_run(error: BaseException) -> bool:
+    """Whether the failure of one unit says that the job is wrong, so that no other unit is worth its while."""
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return True
+    return isinstance(error, errors.S2LError) and not isinstance(error, errors.StorageError)
 
 
 def from_record(record: Record) -> errors.S2LError:

@@ -8,6 +8,7 @@ which one a training goes on from is read from the states themselves, since Ray'
 
 import itertools
 import threading
+import time
 from collections.abc import Generator
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -38,12 +39,15 @@ SNAPSHOT = "checkpoint_manager_snapshot.json"
 
 @dataclass(frozen=True)
 class TrainWorkers:
-    """Workers of a training, what each gets of Ray's CPUs and GPUs, and how often lost ones are replaced."""
+    """Workers of a training, what each gets of Ray's CPUs and GPUs, how often lost ones are replaced, and how long no
+    step may end.
+    """
 
     workers: int = 1
     cpus: float = 1.0
     gpus: float = 0.0
     retries: int = 3
+    stall_minutes: float = 30.0
 
 
 @dataclass(frozen=True)
@@ -117,10 +121,15 @@ def _attempt(job: TrainJob, workers: TrainWorkers) -> Generator[TrainProgress, N
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     mailbox = Mailbox.options(scheduling_strategy=here).remote()  # type: ignore[attr-defined]
     fit = _Fit(_make_trainer(job, workers, mailbox))
+    heard, step, patience = time.monotonic(), 0, STOP_SECONDS
     try:
         while fit.running(POLL_SECONDS):
             if (progress := ray.get(mailbox.take.remote())) is not None:
+                heard, step = time.monotonic(), progress.step
                 yield progress
+            elif time.monotonic() - heard > workers.stall_minutes * 60:
+                patience = 0.0  # who does not step does not stop either
+                raise S2LError(_stalled(step, workers, ray.get(mailbox.places.remote())))
         if (progress := ray.get(mailbox.take.remote())) is not None:
             yield progress
         fit.raise_failure(ray.get(mailbox.failures.remote()))
@@ -129,8 +138,17 @@ def _attempt(job: TrainJob, workers: TrainWorkers) -> Generator[TrainProgress, N
     finally:
         if fit.running(0):
             mailbox.stop.remote()
-            fit.running(STOP_SECONDS)
+            fit.running(patience)
         ray.kill(mailbox)
+
+
+def _stalled(step: int, workers: TrainWorkers, places: list[str]) -> str:
+    where = "".join(f"\n  {place}" for place in places) or f"\n  none of {workers.workers} has begun"
+    return (
+        f"train: no step for {workers.stall_minutes:g} minutes; the last was step {step}. The workers:{where}\n"
+        "look there for what they wait for, and run again: it goes on from the last saved state; raise "
+        "resources.stall_minutes if a step, or what comes before the first, takes that long"
+    )
 
 
 def _make_trainer(job: TrainJob, workers: TrainWorkers, mailbox: Any) -> TorchTrainer:

@@ -30,6 +30,7 @@ class Mailbox:
     def __init__(self) -> None:
         self._progress: TrainProgress | None = None
         self._failures: list[Record] = []
+        self._places: dict[int, str] = {}
         self._stop = False
 
     def post(self, progress: TrainProgress) -> bool:
@@ -49,6 +50,14 @@ class Mailbox:
     def failures(self) -> list[Record]:
         """All that was left, in order of arrival."""
         return self._failures
+
+    def post_place(self, rank: int, place: str) -> None:
+        """Leave where a worker runs."""
+        self._places[rank] = place
+
+    def places(self) -> list[str]:
+        """Where each worker runs, by rank."""
+        return [f"rank {rank}: {place}" for rank, place in sorted(self._places.items())]
 
     def stop(self) -> None:
         """Say so to rank 0 at its next post."""

@@ -1,32 +1,56 @@
 """Units of work over a pool of Ray Data actors.
 
-In: units (JSON-able records), a worker class and its arguments, the size of the pool. Out: one result a unit, as they
-finish. A worker is made once an actor and called once a unit; it writes its own file under a name that follows from the
-unit, so that a unit which Ray runs again after losing a node does no harm. A row of the pipeline carries several units,
-since a row costs tens of milliseconds.
+In: units (JSON-able records with a `name`), a worker class and its arguments, the size of the pool. Out: one result a
+unit, as they finish. A worker is made once an actor and called once a unit; it writes its own file under a name that
+follows from the unit, so that a unit which Ray runs again after losing a node does no harm. A row of the pipeline
+carries several units, since a row costs tens of milliseconds.
+
+A unit that fails, or whose process dies in it, is tried again in a fresh process, and after `Pool.retries` set aside:
+the others go on, and the failures are raised at the end. A failure that says that the job is wrong is raised at once.
 """
 
 import json
+import os
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import ray.data
+import ray
+from ray.data.exceptions import ExecutionTimeoutError
 from ray.exceptions import RayError
 
 from s2l_ray.artifacts.errors import S2LError
-from s2l_ray.runtime.failures import from_record, summary_of, to_record
+from s2l_ray.runtime.desk import STARTING, Work, open_desk, this_process
+from s2l_ray.runtime.failures import (
+    Record,
+    UnitsSetAside,
+    ends_run,
+    from_record,
+    is_out_of_memory,
+    summary_of,
+    to_record,
+)
 
 Unit = dict[str, Any]
 Result = dict[str, Any]
 WorkerClass = Callable[..., Callable[[Unit], Result]]
+
+UNITS_IN_ROW = 32
+"""At most: Ray hears of a row when all its units are done, and by that a run that stands still is told."""
+ENOUGH = 3
+"""Units set aside before it counts that they are more than those that were done."""
+SHOWN = 20
+ANSWER_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
 class Pool:
     """Actors: between `least` and `most` of them, with `cpus` and `gpus` each.
 
-    `name` and `lower` stand in messages: what the actors do, and the key that makes one need less memory.
+    `name` and `lower` stand in messages: what the actors do, and the key that makes one need less memory. `finished`:
+    units of the same kind that were done before. `goes_on`: that units were set aside is no failure of the whole.
+    `remedy`: what to do about them.
     """
 
     name: str
@@ -36,57 +60,134 @@ class Pool:
     cpus: float = 1.0
     gpus: float = 0.0
     arguments: dict[str, Any] = field(default_factory=dict)
+    retries: int = 0
+    stall_minutes: float = 30.0
+    finished: int = 0
+    goes_on: bool = False
+    remedy: str = "run again, which does only these"
 
 
 class Actor:
     """What Ray Data starts: the worker, its units unpacked, its failures turned into records."""
 
-    def __init__(self, worker: WorkerClass, pool: Pool) -> None:
+    def __init__(self, worker: WorkerClass, pool: Pool, desk: Any) -> None:
         self._pool = pool
+        self._desk = desk
+        self._process = this_process()
         self._worker: Callable[[Unit], Result] | None = None
         try:
-            self._worker = worker(**pool.arguments)
+            self._failure = self._begin(f"{STARTING} {self._process.actor}")
+            if self._failure is None:
+                self._worker = worker(**pool.arguments)
+                desk.ended.remote(self._process)
         except Exception as error:  # travels to the driver, which raises it there
             self._failure = to_record(error, pool.name, pool.lower)
 
     def __call__(self, row: dict[str, str]) -> dict[str, str]:
         return {"results": json.dumps([self._do(unit) for unit in json.loads(row["units"])])}
 
+    def _begin(self, name: str) -> Record | None:
+        answer: Record | None = ray.get(self._desk.begin.remote(self._process, name))
+        return answer
+
     def _do(self, unit: Unit) -> Result:
         if self._worker is None:
             return {"failure": self._failure}
+        if (failure := self._begin(unit["name"])) is not None:
+            return {"set_aside": {**failure, "unit": unit["name"]}}
         try:
-            return self._worker(unit)
+            result = self._worker(unit)
         except Exception as error:  # travels to the driver, which raises it there
-            return {"failure": to_record(error, self._pool.name, self._pool.lower)}
+            return self._failed(error)
+        self._desk.ended.remote(self._process)
+        return result
+
+    def _failed(self, error: Exception) -> Result:
+        """A failure that ends the run; of any other this process ends, for what it holds may be spoilt, as a CUDA
+        context is by a failed assertion. Ray starts the actor anew and gives it the row again.
+        """
+        failure = to_record(error, self._pool.name, self._pool.lower)
+        told = self._desk.failed.remote(self._process, failure, is_out_of_memory(error))
+        if ray.get(told) or ends_run(error):
+            return {"failure": failure}
+        os._exit(1)
 
 
 def run_units(units: Sequence[Unit], worker: WorkerClass, pool: Pool, bundle: int = 1) -> Iterator[Result]:
     """Results as they come, in no promised order; units are begun in theirs.
 
-    Raises the first failure as an `S2LError`; what other workers finished by then stays in storage.
+    One that is set aside has the result {"set_aside": its name and failure}. Raises `UnitsSetAside` once the others are
+    done, or when most fail, and any failure of the job as an `S2LError` at once; what was finished stays in storage.
     """
     if not units:
         return
+    bundle = min(bundle, UNITS_IN_ROW)
     rows = [{"units": json.dumps(units[start : start + bundle])} for start in range(0, len(units), bundle)]
     least, most = min(pool.least, len(rows)), min(pool.most, len(rows))
-    strategy = ray.data.ActorPoolStrategy(min_size=least, max_size=most)
+    desk = open_desk(pool.retries, pool.finished)
     finished = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
         Actor,  # type: ignore[arg-type]  # Ray's stubs know callables, its documentation classes
-        fn_constructor_args=(worker, pool),
-        compute=strategy,
+        fn_constructor_args=(worker, pool, desk),
+        compute=ray.data.ActorPoolStrategy(min_size=least, max_size=most),
         num_cpus=pool.cpus,
         num_gpus=pool.gpus or None,
     )
-    yield from _results(finished, pool)
-
-
-def _results(finished: ray.data.Dataset, pool: Pool) -> Iterator[Result]:
+    finished.context.execution_no_progress_timeout_s = pool.stall_minutes * 60
     try:
-        for row in finished.iter_rows():
-            for result in json.loads(row["results"]):
-                if "failure" in result:
-                    raise from_record(result["failure"])
-                yield result
+        yield from _results(finished, pool, desk)
+    finally:
+        ray.kill(desk)
+
+
+def _results(finished: ray.data.Dataset, pool: Pool, desk: Any) -> Iterator[Result]:
+    aside: list[Record] = []
+    done = pool.finished
+    try:
+        for result in _unpacked(finished):
+            if "failure" in result:
+                raise from_record(result["failure"])
+            if "set_aside" in result:
+                aside.append(result["set_aside"])
+            else:
+                done += 1
+            if max(done, ENOUGH - 1) < len(aside):
+                raise _set_aside(pool, aside, done)
+            yield result
+    except ExecutionTimeoutError as error:
+        raise S2LError(_stalled(pool, ray.get(desk.doing.remote(), timeout=ANSWER_SECONDS))) from error
     except RayError as error:
         raise S2LError(f"{pool.name}: {summary_of(error)}; lower {pool.lower}, then run again") from error
+    if aside and not pool.goes_on:
+        raise _set_aside(pool, aside, done)
+
+
+def _unpacked(finished: ray.data.Dataset) -> Iterator[Result]:
+    for row in finished.iter_rows():
+        yield from json.loads(row["results"])
+
+
+def _set_aside(pool: Pool, aside: list[Record], done: int) -> UnitsSetAside:
+    lines = [f"{pool.name}: {len(aside)} units failed in every try, {done} are done and kept:"]
+    lines += [f"  {describe(one)}" for one in aside[:SHOWN]]
+    if len(aside) > SHOWN:
+        lines.append(f"  and {len(aside) - SHOWN} more")
+    details = "\n".join(one["details"] for one in aside[:SHOWN])
+    return UnitsSetAside("\n".join([*lines, f"mend the cause, and {pool.remedy}"]), details)
+
+
+def describe(aside: Record) -> str:
+    """A unit that was set aside, in one line."""
+    first = next(iter(aside["message"].splitlines()), "")
+    return f"{aside['unit']}: {first} ({aside['tries']} tries)"
+
+
+def _stalled(pool: Pool, works: list[Work]) -> str:
+    lines = [f"{pool.name}: no result for {pool.stall_minutes:g} minutes. What the workers were doing:"]
+    for work in works:
+        minutes = (time.time() - work.since) / 60
+        unit = STARTING if work.unit.startswith(STARTING) else work.unit
+        lines.append(f"  {work.process}: {unit} for {minutes:.1f} minutes")
+    if not works:
+        lines.append(f"  none had begun: the cluster has no room for one of {pool.cpus:g} CPUs and {pool.gpus:g} GPUs")
+    remedy = "look there for what they wait for, and run again; raise resources.stall_minutes if units take that long"
+    return "\n".join([*lines, remedy])

@@ -4,9 +4,10 @@ In, for every stage: the place of the artefact it builds, the job, its finished 
 Out: files in that place while it yields `Progress`, and at the end a `Product`, which becomes the manifest.
 """
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 
@@ -15,6 +16,10 @@ from s2l_ray.artifacts.tables import FileRecord
 from s2l_ray.config import Config
 from s2l_ray.progress import Progress
 from s2l_ray.runtime.session import Cluster
+
+LOOKS_AT_ONCE = 16
+Unit = TypeVar("Unit")
+Found = TypeVar("Found")
 
 
 @dataclass(frozen=True)
@@ -59,6 +64,18 @@ def pool_size(workers: int | list[int] | str, cluster: Cluster, gpus: float) -> 
         free = cluster.gpus / gpus if gpus else cluster.cores if cluster.local else cluster.cpus - 1
         return 1, MOST if cluster.grows else max(1, int(free))
     return int(workers), int(workers)
+
+
+def limits(build: Build) -> dict[str, Any]:
+    """How long a pool bears with units that fail and with units that do not end, as `Pool` takes it."""
+    resources = build.config.resources
+    return {"retries": resources.retries, "stall_minutes": resources.stall_minutes}
+
+
+def look_for(units: Sequence[Unit], look: Callable[[Unit], Found | None]) -> list[Found | None]:
+    """What `look` finds of each unit in storage, which takes a read or two of each; many at once."""
+    with ThreadPoolExecutor(LOOKS_AT_ONCE) as threads:
+        return list(threads.map(look, units))
 
 
 def cpus_each(cluster: Cluster) -> float:

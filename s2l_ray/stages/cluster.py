@@ -23,7 +23,7 @@ from s2l_ray.runtime.remote import run_remote
 from s2l_ray.runtime.room import Need
 from s2l_ray.runtime.session import Cluster
 from s2l_ray.runtime.units import Pool, Unit, run_units
-from s2l_ray.stages.build import Build, Product, Stage, cpus_each, memory_asked
+from s2l_ray.stages.build import Build, Product, Stage, cpus_each, limits, look_for, memory_asked
 from s2l_ray.stages.cluster_workers import CENTROIDS, AssignWorker, fit
 
 KIND = "clusters"
@@ -97,12 +97,12 @@ def _warn_about_small_groups(build: Build, fitted: FileRecord) -> Generator[Prog
 def _assign(build: Build, fitted: FileRecord) -> Generator[Progress, None, Product]:
     shards = build.inputs["trajectories"].shards()
     units: list[Unit] = [
-        {"shard": shard, "facts": {"centroids": fitted.sha256, "shard": record.sha256}}
+        {"name": shard_path(shard), "shard": shard, "facts": {"centroids": fitted.sha256, "shard": record.sha256}}
         for shard, record in enumerate(shards)
     ]
-    done = {unit["shard"]: finished_unit(build.folder, shard_path(unit["shard"]), unit["facts"]) for unit in units}
-    missing = [unit for unit in units if done[unit["shard"]] is None]
-    files = [record for record in done.values() if record is not None]
+    found = look_for(units, lambda unit: finished_unit(build.folder, unit["name"], unit["facts"]))
+    missing = [unit for unit, record in zip(units, found, strict=True) if record is None]
+    files = [record for record in found if record is not None]
     arguments = {
         "folder": build.folder,
         "trajectories": build.inputs["trajectories"].uri,
@@ -110,8 +110,17 @@ def _assign(build: Build, fitted: FileRecord) -> Generator[Progress, None, Produ
         "centroids": vars(fitted),
         "backend": build.execution["backend"],
     }
-    pool = Pool("assigning clusters", "data.shard_size", cpus=cpus_each(build.cluster), arguments=arguments)
+    pool = Pool(
+        "assigning clusters",
+        "data.shard_size",
+        cpus=cpus_each(build.cluster),
+        arguments=arguments,
+        finished=len(files),
+        **limits(build),
+    )
     for result in run_units(missing, AssignWorker, pool, bundle=max(1, len(missing) // 16)):
+        if "set_aside" in result:
+            continue
         files.append(FileRecord(**result["file"]))
         yield Progress(KIND, len(files), len(units), unit="shards assigned")
     sizes_K, inertia = _totals(build.folder, files)

@@ -30,8 +30,8 @@ from s2l_ray.progress import Progress
 from s2l_ray.runtime.remote import run_remote
 from s2l_ray.runtime.room import Need
 from s2l_ray.runtime.session import Cluster
-from s2l_ray.runtime.units import Pool, Result, Unit, WorkerClass, run_units
-from s2l_ray.stages.build import Build, Product, Stage, cpus_each, pool_size
+from s2l_ray.runtime.units import Pool, Result, Unit, WorkerClass, describe, run_units
+from s2l_ray.stages.build import Build, Product, Stage, cpus_each, limits, look_for, pool_size
 from s2l_ray.stages.prepare_workers import CutWorker, EncodeWorker, ParseWorker, make_tokenizer, settle_rows
 
 KIND = "dataset"
@@ -75,11 +75,8 @@ def _pass(
     build: Build, name: str, units: list[Unit], worker: WorkerClass, arguments: dict[str, Any]
 ) -> Generator[Progress, None, list[Result]]:
     """The results of one pass in the order of its units; those with a receipt are not done again."""
-    results = {
-        unit["receipt"]: result
-        for unit in units
-        if (result := read_receipt(build.folder, unit["receipt"], unit["facts"])) is not None
-    }
+    found = look_for(units, lambda unit: read_receipt(build.folder, unit["receipt"], unit["facts"]))
+    results = {unit["receipt"]: result for unit, result in zip(units, found, strict=True) if result is not None}
     missing = [unit for unit in units if unit["receipt"] not in results]
     least, most = pool_size(build.config.resources.prepare.workers, build.cluster, 0)
     pool = Pool(
@@ -89,8 +86,14 @@ def _pass(
         most=most,
         cpus=cpus_each(build.cluster),
         arguments={"folder": build.folder, **arguments},
+        finished=len(results),
+        remedy="run again, which does only these; or take such a file out of data.sources",
+        **limits(build),
     )
     for result in run_units(missing, worker, pool, bundle=max(1, len(missing) // (16 * most))):
+        if "set_aside" in result:
+            yield Progress(KIND, warning=f"set aside {describe(result['set_aside'])}")
+            continue
         results[result["receipt"]] = result
         yield Progress(KIND, len(results), len(units), unit=f"{name} units")
     return [results[unit["receipt"]] for unit in units]
@@ -98,9 +101,20 @@ def _pass(
 
 def _parse_units(build: Build, ranges: Sequence[Range]) -> list[Unit]:
     return [
-        {"range": asdict(one), "number": number, "receipt": f"{WORK}/parse-{number:05d}.json", "facts": _facts(one)}
+        {
+            "name": _name(one),
+            "range": asdict(one),
+            "number": number,
+            "receipt": f"{WORK}/parse-{number:05d}.json",
+            "facts": _facts(one),
+        }
         for number, one in enumerate(ranges)
     ]
+
+
+def _name(one: Range) -> str:
+    """The range as messages call it: bytes of a file, or rows of the kinds that count those."""
+    return f"{one.file} from {one.start} to {one.stop}"
 
 
 def _facts(one: Range) -> dict[str, str]:
@@ -168,6 +182,7 @@ def _encode_units(
         file = f"{one.source}:{one.path}"
         units.append(
             {
+                "name": _name(one),
                 "number": number,
                 "parsed": result["files"],
                 "verdict": verdict,
@@ -184,6 +199,7 @@ def _cut_units(build: Build, encoded: list[Result]) -> list[Unit]:
     shards = cut_shards([result["kept"] for result in encoded], build.config.data.shard_size)
     return [
         {
+            "name": shard_path(number),
             "path": shard_path(number),
             "slices": [(encoded[position]["files"][0], start, stop) for position, start, stop in slices],
             "receipt": f"{WORK}/cut-{number:05d}.json",

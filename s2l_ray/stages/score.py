@@ -12,7 +12,6 @@ import hashlib
 import time
 from collections import Counter
 from collections.abc import Generator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
@@ -25,12 +24,11 @@ from s2l_ray.progress import Progress
 from s2l_ray.runtime.remote import run_remote
 from s2l_ray.runtime.room import Need
 from s2l_ray.runtime.session import Cluster
-from s2l_ray.runtime.units import Pool, Unit, run_units
-from s2l_ray.stages.build import Build, Product, Stage, cpus_each, pool_size
+from s2l_ray.runtime.units import Pool, Unit, describe, run_units
+from s2l_ray.stages.build import Build, Product, Stage, cpus_each, limits, look_for, pool_size
 from s2l_ray.stages.score_workers import JoinWorker, ScoreWorker, numerics_of
 
 KIND = "trajectories"
-LISTING_THREADS = 16
 
 
 def execution(config: Config, cluster: Cluster) -> dict[str, Any]:
@@ -64,7 +62,7 @@ def score(build: Build) -> Stage:
     joined = yield from join(build, records)
     return Product(
         files=[*records, *joined.files],
-        counts=joined.counts | {"units": len(units), "units_scored": len(missing)},
+        counts=joined.counts | {"units": len(units), "units_scored": len(scored.files)},
         facts=joined.facts | scored.facts | numerics,
         schema=trajectories_schema(len(steps_of(build)), statistics_of(build.config)),
     )
@@ -100,6 +98,7 @@ def plan_units(build: Build) -> list[Unit]:
             "step": step,
             "shard": shard,
             "path": losses_path(step, shard),
+            "name": losses_path(step, shard),
             "facts": {"checkpoint": digest, "shard": record.sha256, **options},
         }
         for step in steps_of(build)
@@ -116,9 +115,8 @@ def checkpoint_digest(checkpoints: Artifact, step: int) -> str:
 
 def finished_units(build: Build, units: list[Unit]) -> dict[str, FileRecord]:
     """The units that lie in storage and are whole, by path."""
-    with ThreadPoolExecutor(LISTING_THREADS) as threads:
-        records = threads.map(lambda unit: finished_unit(build.folder, unit["path"], unit["facts"]), units)
-        return {record.path: record for record in records if record is not None}
+    records = look_for(units, lambda unit: finished_unit(build.folder, unit["path"], unit["facts"]))
+    return {record.path: record for record in records if record is not None}
 
 
 def _score_missing(build: Build, missing: list[Unit], total: int) -> Generator[Progress, None, Product]:
@@ -140,11 +138,20 @@ def _score_missing(build: Build, missing: list[Unit], total: int) -> Generator[P
             "execution": build.execution,
             "cache_bytes": round(config.resources.score.cache_gb * 1e9),
         },
+        finished=total - len(missing),
+        goes_on=config.score.failures == "allow",
+        remedy="run again, which does only these; or do without them: score.failures: allow",
+        **limits(build),
     )
     files: list[FileRecord] = []
+    failed: list[str] = []
     paths: Counter[str] = Counter()
     difference, rows, tokens = 0.0, 0, 0
     for result in run_units(missing, ScoreWorker, pool):
+        if "set_aside" in result:
+            failed.append(describe(result["set_aside"]))
+            yield Progress(KIND, warning=f"set aside {failed[-1]}")
+            continue
         files.append(FileRecord(**result["file"]))
         paths[result["path"]] += 1
         difference = max(difference, result["max_difference"] or 0.0)
@@ -152,7 +159,9 @@ def _score_missing(build: Build, missing: list[Unit], total: int) -> Generator[P
         seconds = time.monotonic() - begun
         rates = {"rows": rows / seconds, "tokens": tokens / seconds}
         yield Progress(KIND, total - len(missing) + len(files), total, rates=rates)
-    facts = {"scoring_paths": dict(paths), "path_difference": difference} if files else {}
+    facts: dict[str, Any] = {"failed_units": sorted(failed)} if failed else {}
+    if files:
+        facts |= {"scoring_paths": dict(paths), "path_difference": difference}
     return Product(files, facts=facts)
 
 
@@ -175,11 +184,15 @@ def measure_numerics(build: Build, scored: dict[str, Any]) -> dict[str, Any]:
 
 
 def join(build: Build, records: list[FileRecord]) -> Generator[Progress, None, Product]:
-    """Put the units of each shard side by side as trajectories."""
-    by_path = {record.path: record for record in records}
+    """Put the units of each shard side by side as trajectories; one that failed, and may, is missing there."""
+    by_path = {record.path: vars(record) for record in records}
     steps, shards = steps_of(build), build.inputs["dataset"].shards()
     units: list[Unit] = [
-        {"shard": shard, "units": [vars(by_path[losses_path(step, shard)]) for step in steps]}
+        {
+            "name": f"shard {shard}",
+            "shard": shard,
+            "units": [by_path.get(losses_path(step, shard)) for step in steps],
+        }
         for shard in range(len(shards))
     ]
     arguments = {
@@ -187,11 +200,14 @@ def join(build: Build, records: list[FileRecord]) -> Generator[Progress, None, P
         "dataset": build.inputs["dataset"].uri,
         "statistics": statistics_of(build.config),
     }
-    pool = Pool("joining", "data.shard_size", cpus=cpus_each(build.cluster), arguments=arguments)
+    cpus = cpus_each(build.cluster)
+    pool = Pool("joining", "data.shard_size", cpus=cpus, arguments=arguments, **limits(build))
     files: list[FileRecord] = []
     statuses: Counter[str] = Counter()
     ok_by_source: Counter[str] = Counter()
     for result in run_units(units, JoinWorker, pool, bundle=max(1, len(units) // 16)):
+        if "set_aside" in result:
+            continue
         files.append(FileRecord(**result["file"]))
         statuses.update(result["statuses"])
         ok_by_source.update(result["ok_by_source"])

@@ -19,6 +19,7 @@ from s2l_ray.artifacts.node_cache import LIMIT_BYTES
 from s2l_ray.artifacts.schemas import (
     NO_TARGET_TOKENS,
     NON_FINITE,
+    NOT_SCORED,
     OK,
     losses_schema,
     shard_path,
@@ -149,7 +150,7 @@ def statistics_of_options(statistics: tuple[str, ...]) -> tuple[str, ...]:
 
 
 class JoinWorker:
-    """The units of one shard, side by side: one trajectory a row."""
+    """The units of one shard, side by side: one trajectory a row. Of a unit that failed there is None."""
 
     def __init__(self, folder: str, dataset: str, statistics: tuple[str, ...]) -> None:
         self._folder = folder
@@ -157,20 +158,19 @@ class JoinWorker:
         self._statistics = tuple(statistics)
 
     def __call__(self, unit: Unit) -> Result:
-        rows = self._dataset.read_file(shard_path(unit["shard"]), ["example_id", "source", "status"])
-        columns = [read_table(self._folder, FileRecord(**record)) for record in unit["units"]]
-        for column, record in zip(columns, unit["units"], strict=True):
-            if column["example_id"] != rows["example_id"]:
-                raise S2LError(f"{self._folder}/{record['path']}: holds other rows than shard {unit['shard']}")
-        tokens_N = columns[0]["target_tokens"].to_numpy()
-        nll_NT = np.stack([column["nll_sum"].to_numpy() for column in columns], axis=1)
+        rows = self._dataset.read_file(shard_path(unit["shard"]), ["example_id", "source"])
+        columns = [self._read(record, rows, unit["shard"]) for record in unit["units"]]
+        tokens_N = self._target_tokens(columns, unit["shard"])
+        nll_NT = _side_by_side(columns, "nll_sum", len(rows))
         with np.errstate(invalid="ignore", divide="ignore"):
             loss_NT = (nll_NT / tokens_N[:, None]).astype(np.float32)
         missing_N = tokens_N == 0
-        status_N = np.where(missing_N, NO_TARGET_TOKENS, np.where(np.isfinite(loss_NT).all(axis=1), OK, NON_FINITE))
+        numbers_N = np.isfinite(loss_NT[:, [column is not None for column in columns]]).all(axis=1)
+        scored = NOT_SCORED if None in columns else OK
+        status_N = np.where(missing_N, NO_TARGET_TOKENS, np.where(numbers_N, scored, NON_FINITE))
         series = [_series(loss_NT, missing_N)]
         for name in self._statistics:
-            series.append(_series(np.stack([column[name].to_numpy() for column in columns], axis=1), missing_N))
+            series.append(_series(_side_by_side(columns, name, len(rows)), missing_N))
         table = pa.Table.from_arrays(
             [rows["example_id"], rows["source"], pa.array(tokens_N), pa.array(status_N), *series],
             schema=trajectories_schema(len(columns), self._statistics),
@@ -182,6 +182,29 @@ class JoinWorker:
             "statuses": dict(Counter(status_N.tolist())),
             "ok_by_source": dict(Counter(ok_sources)),
         }
+
+    def _read(self, record: dict[str, Any] | None, rows: pa.Table, shard: int) -> pa.Table | None:
+        if record is None:
+            return None
+        column = read_table(self._folder, FileRecord(**record))
+        if column["example_id"] != rows["example_id"]:
+            raise S2LError(f"{self._folder}/{record['path']}: holds other rows than shard {shard}")
+        return column
+
+    def _target_tokens(self, columns: list[pa.Table | None], shard: int) -> Any:
+        from s2l_ray.core.token_rows import TokenRows
+
+        for column in columns:
+            if column is not None:
+                return column["target_tokens"].to_numpy()
+        table = self._dataset.read_file(shard_path(shard), ["input_ids", "target_spans"])
+        return TokenRows(*token_arrays(table)).target_tokens_N
+
+
+def _side_by_side(columns: list[pa.Table | None], name: str, rows: int) -> Any:
+    """One column of every unit as value_NT, NaN where a unit is missing."""
+    missing_N = np.full(rows, np.nan)
+    return np.stack([missing_N if one is None else one[name].to_numpy() for one in columns], axis=1)
 
 
 def _series(value_NT: Any, missing_N: Any) -> pa.FixedSizeListArray:

@@ -47,7 +47,8 @@ def train(build: Build) -> Stage:
     from s2l_ray.runtime.trainer import TrainWorkers, train_proxy
 
     begun, cpus = build.execution, cpus_each(build.cluster)
-    workers = TrainWorkers(begun["workers"], cpus, begun["gpus"], build.config.resources.train.retries)
+    resources = build.config.resources
+    workers = TrainWorkers(begun["workers"], cpus, begun["gpus"], resources.train.retries, resources.stall_minutes)
     training = train_proxy(make_job(build), workers)
     result = yield from _progress(training)
     checkpoints = [{key: one[key] for key in one if key != "files"} for one in result.checkpoints]

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from s2l_ray.artifacts.errors import ConfigError, DamagedError, LockedError
 from s2l_ray.progress import Progress
 from s2l_ray.terminal.console import Log
-from s2l_ray.terminal.display import kept_line, make_display
+from s2l_ray.terminal.display import STANDS, kept_line, make_display
 from s2l_ray.terminal.failures import Interrupted
 from s2l_ray.terminal.interrupts import Interrupts
 
@@ -52,7 +52,8 @@ def follow(run: Building, log: Log) -> tuple["Plan", set[str]]:
             while True:
                 progress = next(steps)
                 interrupts.install()
-                built.add(progress.kind)
+                if progress.unit == STANDS:
+                    built.add(progress.kind)
                 display.show(progress)
     except StopIteration as end:
         return end.value, built

@@ -10,7 +10,7 @@ import pyarrow as pa
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from s2l_ray.artifacts.manifest import Manifest
+from s2l_ray.artifacts.manifest import Artifact
 from s2l_ray.artifacts.tables import FileRecord
 from s2l_ray.inventory import Found, Inventory
 from s2l_ray.terminal import figures
@@ -50,20 +50,22 @@ def inventory_view(found: Inventory) -> RenderableType:
     return indented(artifacts, runs, Text(end, "dim"))
 
 
-def manifest_view(uri: str, manifest: Manifest, first: pa.Table | None) -> RenderableType:
+def manifest_view(artifact: Artifact, first: pa.Table | None) -> RenderableType:
     """A finished artefact."""
+    manifest, dropped = artifact.manifest, len(artifact.dropped)
     head = facts(
         {
-            "place": Text(uri, overflow="fold"),
+            "place": Text(artifact.uri, overflow="fold"),
             "made from": "\n".join(f"{kind} {name}" for kind, name in manifest.inputs.items()) or None,
             "rows": _rows(manifest.counts),
             "set aside": figures.listed(manifest.counts.get("set_aside", {})) or None,
             "took": figures.duration(manifest.timings["seconds"]) if "seconds" in manifest.timings else None,
             "finished": _finished(manifest.provenance),
+            "dropped": f"{dropped} files of weights, after they were scored" if dropped else None,
         }
     )
     title = Text.assemble((manifest.kind, "bold"), f" {manifest.fingerprint}")
-    parts: list[RenderableType] = [title, head, _files(manifest.files)]
+    parts: list[RenderableType] = [title, head, _files(artifact.present())]
     for name, values in (("facts", manifest.facts), ("identity", manifest.identity), ("execution", manifest.execution)):
         if values:
             parts.append(_section(name, values))

@@ -1,6 +1,8 @@
 """Ranges and rows of sources against files read whole by other means."""
 
+import errno
 import gzip
+import io
 import json
 from collections import Counter
 from dataclasses import asdict
@@ -18,6 +20,7 @@ from s2l_ray.artifacts.errors import ConfigError
 from s2l_ray.artifacts.raw_rows import RawRow, SourceError
 from s2l_ray.artifacts.references import file_reference, source_reference
 from s2l_ray.artifacts.sources import Range, SourceSpec, find_files, list_ranges, read_range
+from s2l_ray.artifacts.table_rows import rows_of_row_group
 from s2l_ray.artifacts.text_rows import inflate, rows_of_lines, rows_of_list, split_lines
 from s2l_ray.core.examples import FORMATS, BadRow, example_id
 from tests.bad_files import lines_of, row, write_bad_files
@@ -217,6 +220,24 @@ def test_a_saved_data_set_is_read_split_by_split(tmp_path: Path) -> None:
     found = read_all(SourceSpec("one"), tmp_path)
     assert [raw.problem for _, raw in found if raw.problem] == ["file_broken"]
     assert good_rows(found) == rows[::-1]
+
+
+def test_a_disk_that_does_not_answer_breaks_no_file(tmp_path: Path) -> None:
+    class Disk(io.FileIO):
+        """One whose first part cannot be read; the footer of a table is at its end."""
+
+        def read(self, size: int | None = -1) -> bytes:
+            if self.tell() < 1000:
+                raise OSError(errno.EIO, "Input/output error")
+            return super().read(size)
+
+    rows = pa.table({"a": [str(number) * 9 for number in range(100_000)]})
+    pq.write_table(rows, tmp_path / "rows.parquet", row_group_size=50_000)
+    with Disk(tmp_path / "rows.parquet") as disk:
+        stream = pa.PythonFile(disk, mode="r")
+        assert next(rows_of_row_group(stream, "rows.parquet", 50_000)).row == {"a": "50000" * 9}
+        with pytest.raises(OSError, match="Input/output"):
+            next(rows_of_row_group(stream, "rows.parquet", 0))
 
 
 def test_a_data_set_of_the_hub_is_read_by_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

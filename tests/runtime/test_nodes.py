@@ -13,7 +13,7 @@ from s2l_ray.artifacts import storage
 from s2l_ray.artifacts.errors import ConfigError
 from s2l_ray.artifacts.manifest import open_artifact
 from s2l_ray.artifacts.verify import verify
-from s2l_ray.config import load_config
+from s2l_ray.job_reading import load_config
 from s2l_ray.pipeline import COMPLETE, plan, run
 from s2l_ray.runtime.room import Need, wait_for_room
 from s2l_ray.runtime.session import connect

@@ -20,7 +20,8 @@ from pathlib import Path
 import pytest
 
 from s2l_ray.artifacts.errors import ConfigError, S2LError
-from s2l_ray.config import Config, load_config
+from s2l_ray.config import Config
+from s2l_ray.job_reading import load_config
 from s2l_ray.runtime.submission import Ending, Submitted, follow, submit
 from s2l_ray.runtime.working_folder import files_that_travel, working_folder
 from tests.jobs import small_job

@@ -176,6 +176,28 @@ def test_a_lost_worker_is_replaced(disturbed: TrainJob) -> None:
     assert [progress.note for progress in said if progress.note]
 
 
+@pytest.mark.slow
+def test_a_training_that_stands_still_ends_and_says_where(tmp_path: Path, ray_session: None) -> None:
+    job = long_job(tmp_path)
+    stopped: list[psutil.Process] = []
+
+    def stop_worker() -> None:
+        processes = psutil.Process().children(recursive=True)
+        stopped.extend(one for one in processes if "RayTrainWorker" in " ".join(one.cmdline()))
+        stopped[0].suspend()
+
+    workers = TrainWorkers(stall_minutes=0.5)
+    try:
+        with pytest.raises(S2LError, match=r"no step for 0.5 minutes; the last was step [1-9]\d*\.") as caught:
+            for _ in train_proxy(job, workers):
+                if not stopped and newest_state(job.output) is not None:
+                    stop_worker()
+        assert f"rank 0: pid {stopped[0].pid} on" in str(caught.value)
+    finally:
+        for one in stopped:
+            one.kill()
+
+
 def test_a_training_that_diverges_says_so_at_once(tmp_path: Path) -> None:
     job = make_job(tmp_path, learning_rate=1e30, warmup_ratio=0.0, precision="bfloat16")
     with pytest.raises(S2LError, match=r"not finite at step \d+.*learning_rate.*float32"):

@@ -1,7 +1,10 @@
 """Units over real Ray actors: every unit once, failures by their own names, a cluster that was there stays."""
 
 import os
+import re
+import signal
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +13,7 @@ import ray
 from ray import cloudpickle
 
 from s2l_ray.artifacts.errors import DamagedError, S2LError
-from s2l_ray.runtime.failures import WorkerError, from_record, to_record
+from s2l_ray.runtime.failures import UnitsSetAside, WorkerError, from_record, to_record
 from s2l_ray.runtime.remote import run_remote
 from s2l_ray.runtime.session import connect
 from s2l_ray.runtime.units import Pool, run_units
@@ -35,27 +38,74 @@ class Squares:
             raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB")
         if number == "bug":
             return {"square": unit["missing"]}
-        if number == "once" and not (self._notes / "died").exists():
-            (self._notes / "died").touch()
-            os._exit(1)
+        if number == "killed" or (number == "killed once" and self._first(number)):
+            os.kill(os.getpid(), signal.SIGKILL)
+        if number == "failed once" and self._first(number):
+            raise TimeoutError("the disk did not answer")
+        if number == "hangs":
+            time.sleep(600)
         return {"square": number if isinstance(number, str) else number**2}
 
+    def _first(self, number: str) -> bool:
+        try:
+            (self._notes / number).touch(exist_ok=False)
+        except FileExistsError:
+            return False
+        return True
 
-def pool(notes: Path, **arguments: Any) -> Pool:
-    return Pool("squaring", "resources.score.tokens_per_batch", cpus=0.5, arguments={"notes": str(notes), **arguments})
+
+def units_of(*numbers: Any) -> list[dict[str, Any]]:
+    return [{"name": f"unit {number}", "number": number} for number in numbers]
+
+
+def pool(notes: Path, retries: int = 0, stall_minutes: float = 5, **arguments: Any) -> Pool:
+    return Pool(
+        name="squaring",
+        lower="resources.score.tokens_per_batch",
+        cpus=0.5,
+        arguments={"notes": str(notes), **arguments},
+        retries=retries,
+        stall_minutes=stall_minutes,
+    )
 
 
 def test_every_unit_has_one_result_and_the_worker_is_made_once(ray_session: None, tmp_path: Path) -> None:
-    units = [{"number": number} for number in range(23)]
-    results = [one["square"] for one in run_units(units, Squares, pool(tmp_path), bundle=4)]
+    results = [one["square"] for one in run_units(units_of(*range(23)), Squares, pool(tmp_path), bundle=4)]
     assert sorted(results) == [number**2 for number in range(23)]
     assert len(list(tmp_path.glob("made-*"))) == 1
 
 
-def test_an_actor_that_dies_is_replaced_and_its_units_done_again(ray_session: None, tmp_path: Path) -> None:
-    units = [{"number": "once"}, {"number": 3}]
-    assert sorted(str(one["square"]) for one in run_units(units, Squares, pool(tmp_path))) == ["9", "once"]
-    assert len(list(tmp_path.glob("made-*"))) == 2
+def test_what_failed_once_is_done_and_what_fails_in_every_try_is_named_at_the_end(
+    ray_session: None, tmp_path: Path
+) -> None:
+    units = units_of(1, "killed", 2, "failed once", "bug", 3, "killed once", 4)
+    squares, aside = [], []
+    with pytest.raises(UnitsSetAside) as caught:
+        for result in run_units(units, Squares, pool(tmp_path, retries=1), bundle=2):
+            (aside if "set_aside" in result else squares).append(result.get("square", result))
+    assert sorted(map(str, squares)) == ["1", "16", "4", "9", "failed once", "killed once"]
+    assert [one["set_aside"]["unit"] for one in aside] == ["unit killed", "unit bug"]
+    said = str(caught.value)
+    assert "2 units failed in every try, 6 are done" in said
+    assert re.search(r"unit killed: its process died \(pid \d+ on .*\(2 tries\)", said)
+    assert re.search(r"unit bug: squaring: KeyError: 'missing' \(2 tries\)", said)
+    assert "__call__" in caught.value.details
+
+
+def test_a_run_ends_once_most_units_fail(ray_session: None, tmp_path: Path) -> None:
+    done = []
+    with pytest.raises(UnitsSetAside, match="3 units failed in every try, 1 are done"):
+        for result in run_units(units_of(7, *["bug"] * 9), Squares, pool(tmp_path)):
+            done.append(result)
+    assert len(done) == 3
+
+
+def test_a_run_that_stands_still_ends_and_says_what_its_workers_did(ray_session: None, tmp_path: Path) -> None:
+    begun = time.monotonic()
+    with pytest.raises(S2LError, match=r"pid \d+ on .*: unit hangs for 0.\d minutes") as caught:
+        list(run_units(units_of(1, "hangs", 2), Squares, pool(tmp_path, stall_minutes=0.1)))
+    assert "no result for 0.1 minutes" in str(caught.value) and "resources.stall_minutes" in str(caught.value)
+    assert time.monotonic() - begun < 60
 
 
 @pytest.mark.parametrize(
@@ -63,19 +113,17 @@ def test_an_actor_that_dies_is_replaced_and_its_units_done_again(ray_session: No
     [
         ("disk", "squaring: no space left on /data/part.parquet; free some and run again"),
         ("memory", "squaring: out of memory .*; lower resources.score.tokens_per_batch"),
-        ("bug", "squaring: KeyError: 'missing'"),
     ],
 )
-def test_failures_of_a_unit_reach_the_driver(ray_session: None, tmp_path: Path, number: str, message: str) -> None:
-    with pytest.raises(S2LError, match=message) as caught:
-        list(run_units([{"number": number}], Squares, pool(tmp_path)))
-    if number == "bug":
-        assert isinstance(caught.value, WorkerError) and "__call__" in caught.value.details
+def test_failures_of_the_job_end_the_run_at_once(ray_session: None, tmp_path: Path, number: str, message: str) -> None:
+    with pytest.raises(S2LError, match=message):
+        list(run_units(units_of(number, 1), Squares, pool(tmp_path, retries=2)))
+    assert len(list(tmp_path.glob("made-*"))) == 1
 
 
 def test_a_worker_that_cannot_be_made_says_why_under_its_own_name(ray_session: None, tmp_path: Path) -> None:
     with pytest.raises(DamagedError, match="bucket/model is damaged"):
-        list(run_units([{"number": 1}], Squares, pool(tmp_path, fail="making")))
+        list(run_units(units_of(1), Squares, pool(tmp_path, fail="making")))
 
 
 def test_a_record_keeps_kind_and_message() -> None:

@@ -10,7 +10,7 @@ import pytest
 from s2l_ray.artifacts.errors import S2LError
 from s2l_ray.artifacts.manifest import Artifact, put_bytes
 from s2l_ray.artifacts.tables import decode_table
-from s2l_ray.config import make_config
+from s2l_ray.job_reading import make_config
 from s2l_ray.pipeline import run
 from s2l_ray.stages.prepare_workers import EncodeWorker, ParseWorker, make_tokenizer, settle_rows
 from tests.bad_files import write_bad_files

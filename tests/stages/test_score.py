@@ -9,7 +9,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from s2l_ray.artifacts.manifest import open_artifact
-from s2l_ray.config import load_config
+from s2l_ray.job_reading import load_config
 from s2l_ray.pipeline import plan, run
 from tests.jobs import small_job
 
