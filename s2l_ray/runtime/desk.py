@@ -102,13 +102,26 @@ class Ledger:
 
 @ray.remote(num_cpus=0)
 class Desk(Ledger):
-    """The ledger where every worker can reach it."""
+    """The ledger where every worker can reach it, and where each leaves a way to end it."""
+
+    def __init__(self, retries: int, finished: int) -> None:
+        super().__init__(retries, finished, _is_alive)
+        self._actors: list[Any] = []
+
+    def come(self, actor: Any) -> None:
+        """Leave the handle of a worker's actor."""
+        self._actors.append(actor)
+
+    def end_all(self) -> None:
+        """End every worker: Ray Data waits for what an actor does, which for one that hangs is for ever."""
+        for actor in self._actors:
+            ray.kill(actor)
 
 
 def open_desk(retries: int, finished: int) -> Any:
     """A desk on the driver's node; `finished` units were done before."""
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    return Desk.options(scheduling_strategy=here).remote(retries, finished, _is_alive)  # type: ignore[attr-defined]
+    return Desk.options(scheduling_strategy=here).remote(retries, finished)  # type: ignore[attr-defined]
 
 
 def this_process() -> Process:

@@ -75,6 +75,7 @@ class Actor:
         self._desk = desk
         self._process = this_process()
         self._worker: Callable[[Unit], Result] | None = None
+        desk.come.remote(ray.get_runtime_context().current_actor)
         try:
             self._failure = self._begin(f"{STARTING} {self._process.actor}")
             if self._failure is None:
@@ -154,7 +155,9 @@ def _results(finished: ray.data.Dataset, pool: Pool, desk: Any) -> Iterator[Resu
                 raise _set_aside(pool, aside, done)
             yield result
     except ExecutionTimeoutError as error:
-        raise S2LError(_stalled(pool, ray.get(desk.doing.remote(), timeout=ANSWER_SECONDS))) from error
+        works = ray.get(desk.doing.remote(), timeout=ANSWER_SECONDS)
+        ray.get(desk.end_all.remote(), timeout=ANSWER_SECONDS)
+        raise S2LError(_stalled(pool, works)) from error
     except RayError as error:
         raise S2LError(f"{pool.name}: {summary_of(error)}; lower {pool.lower}, then run again") from error
     if aside and not pool.goes_on:

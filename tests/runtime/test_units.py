@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import ray
 from ray import cloudpickle
@@ -104,8 +105,14 @@ def test_a_run_that_stands_still_ends_and_says_what_its_workers_did(ray_session:
     begun = time.monotonic()
     with pytest.raises(S2LError, match=r"pid \d+ on .*: unit hangs for 0.\d minutes") as caught:
         list(run_units(units_of(1, "hangs", 2), Squares, pool(tmp_path, stall_minutes=0.1)))
-    assert "no result for 0.1 minutes" in str(caught.value) and "resources.stall_minutes" in str(caught.value)
+    said = str(caught.value)
+    assert "no result for 0.1 minutes" in said and "resources.stall_minutes" in said
     assert time.monotonic() - begun < 60
+    hanging = re.search(r"pid (\d+)", said)
+    deadline = time.monotonic() + 20
+    while hanging is not None and psutil.pid_exists(int(hanging[1])):
+        assert time.monotonic() < deadline, "the worker that hangs was left behind"
+        time.sleep(0.1)
 
 
 @pytest.mark.parametrize(
@@ -117,7 +124,7 @@ def test_a_run_that_stands_still_ends_and_says_what_its_workers_did(ray_session:
 )
 def test_failures_of_the_job_end_the_run_at_once(ray_session: None, tmp_path: Path, number: str, message: str) -> None:
     with pytest.raises(S2LError, match=message):
-        list(run_units(units_of(number, 1), Squares, pool(tmp_path, retries=2)))
+        list(run_units(units_of(number), Squares, pool(tmp_path, retries=2)))
     assert len(list(tmp_path.glob("made-*"))) == 1
 
 
