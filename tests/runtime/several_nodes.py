@@ -48,7 +48,11 @@ def standing(cpus: list[int]) -> Iterator[list[Any]]:
 
 @contextlib.contextmanager
 def growing(most: int) -> Iterator[None]:
-    """A head that does no work, and an autoscaler that starts at most so many nodes of one CPU, and ends idle ones."""
+    """A head that does no work, and an autoscaler that starts at most so many nodes of one CPU, and ends idle ones.
+
+    Not by `ray.cluster_utils.AutoscalingCluster`, whose start ends every other Ray on the machine (`ray stop --force`)
+    and reads a file that is not in Ray's wheel.
+    """
     folder = Path(tempfile.mkdtemp(prefix="s2l"))  # short: Ray puts sockets into it, whose names have a limit
     port, agent, client = free_ports(3)
     (folder / "autoscaler.json").write_text(json.dumps(_autoscaler(f"127.0.0.1:{port}", most)))
@@ -124,12 +128,12 @@ def sleepers(least: int, most: int, seconds: float) -> Pool:
 
 
 def grow(argument: str) -> dict[str, Any]:
-    """Units on a cluster that has no node yet and may have three."""
-    with growing(most=3), connect() as cold:
+    """Units on a cluster that has no node yet and may have two."""
+    with growing(most=2), connect() as cold:
         begun = time.monotonic()
         notes = list(wait_for_room(cold, Need("score", "lower resources.score.workers"), 2))
         trace, nodes = [[time.monotonic() - begun, cpus()]], set()
-        for one in run_units([{"name": str(at)} for at in range(100)], Sleeper, sleepers(1, 3, 1.0)):
+        for one in run_units([{"name": str(at)} for at in range(40)], Sleeper, sleepers(1, 4, 1.0)):
             nodes.add(one["node"])
             if trace[-1][1] != cpus():
                 trace.append([time.monotonic() - begun, cpus()])
@@ -203,9 +207,10 @@ def units_of(root: str) -> dict[str, float]:
 
 
 def cold(argument: str) -> dict[str, Any]:
-    """A job on a cluster that starts from nothing; `argument` is its job file."""
+    """A job on a cluster that starts from nothing; `argument`: {"job": FILE, "root": URI}."""
+    wanted = json.loads(argument)
     with growing(most=2):
-        command = [sys.executable, "-m", "s2l_ray", "run", argument]
+        command = [sys.executable, "-m", "s2l_ray", "run", wanted["job"], "--set", f"root={wanted['root']}"]
         done = subprocess.run(command, capture_output=True, text=True, timeout=300)
         with connect():
             until(lambda: not cpus(), 90)

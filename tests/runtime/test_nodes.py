@@ -58,36 +58,39 @@ def test_the_pool_grows_with_the_cluster_and_leaves_it_empty() -> None:
     assert found["cold"] == 0 and found["grows"]
     assert found["notes"][0].startswith("waiting for 1 CPU, but the cluster has 0 CPUs")
     sizes = [size for _, size in found["trace"]]
-    assert sizes[0] == 1 and max(sizes) == found["nodes"] == 3 and sizes[-1] == 0
+    assert sizes[0] == 1 and max(sizes) == found["nodes"] == 2 and sizes[-1] == 0
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, ray_session: None) -> Path:
+    """The job file of a job that ran through on this machine and its disk."""
+    resources = {"train": {"threads": 1, "gpus": 0}, "score": {"workers": [1, 4], "gpus": 0}, "wait_minutes": 2}
+    job = small_job(tmp_path_factory.mktemp("undisturbed"), rows=500, data={"shard_size": 25}, resources=resources)
+    run(load_config(job))
+    return job
 
 
 @pytest.mark.slow
-def test_a_node_lost_during_scoring_changes_nothing(s3: str, tmp_path: Path) -> None:
-    """Three nodes and an object store, against one machine and its disk that nobody disturbs."""
-    resources = {"train": {"threads": 1, "gpus": 0}, "score": {"workers": [1, 4], "gpus": 0}}
-    changes = {"shard_size": 25}
-    job = small_job(tmp_path / "job", rows=500, data=changes, resources=resources)
-    run(load_config(job))
-    found = on_several_nodes("lost", json.dumps({"job": str(job), "root": s3, "units": 25}))
-    assert found["status"] == 0, found["log"][-3000:]
+def test_a_node_lost_during_scoring_changes_nothing(s3: str, undisturbed: Path) -> None:
+    """Three nodes and an object store."""
+    found = on_several_nodes("lost", json.dumps({"job": str(undisturbed), "root": s3, "units": 25}))
+    log = found.pop("log")
+    assert found["status"] == 0, log[-3000:]
     assert found["at_kill"] < found["units"] and found["again"] <= 8, found
-    planned = plan(load_config(job, [f"root={s3}"]))
+    print(found)
+    planned = plan(load_config(undisturbed, [f"root={s3}"]))
     assert {step.state for step in planned.steps} == {COMPLETE}
     assert [list(verify(step.uri)) for step in planned.steps] == [[]] * len(planned.steps)
     (record,) = open_artifact(planned["subset"].uri).shards()
-    assert record.sha256 == subset_sha256(tmp_path / "job" / "artifacts")
+    assert record.sha256 == subset_sha256(undisturbed.parent / "artifacts")
     losses = [entry for entry in storage.list_files(planned["trajectories"].uri) if entry.path.startswith("losses/")]
     assert len(losses) == open_artifact(planned["trajectories"].uri).manifest.counts["units"] == found["units"]
 
 
 @pytest.mark.slow
-def test_a_cluster_that_starts_from_nothing(tmp_path: Path) -> None:
-    resources = {"train": {"threads": 1, "gpus": 0}, "score": {"workers": [1, 2], "gpus": 0}, "wait_minutes": 2}
-    job = small_job(tmp_path / "job", rows=200, resources=resources)
-    run(load_config(job))
-    alone = subset_sha256(tmp_path / "job" / "artifacts")
-    there = small_job(tmp_path / "cold", rows=200, resources=resources)
-    found = on_several_nodes("cold", str(there))
+def test_a_cluster_that_starts_from_nothing(tmp_path: Path, undisturbed: Path) -> None:
+    root = tmp_path / "cold"
+    found = on_several_nodes("cold", json.dumps({"job": str(undisturbed), "root": str(root)}))
     assert found["status"] == 0, found["log"][-3000:]
     assert "waiting for 1 CPU, but the cluster has 0 CPUs; 0 min of 2" in found["log"]
-    assert subset_sha256(tmp_path / "cold" / "artifacts") == alone
+    assert subset_sha256(root) == subset_sha256(undisturbed.parent / "artifacts")
