@@ -49,7 +49,8 @@ CHANGES = (
 )
 SIGNS = {"training worker": ("RayTrainWorker",), "actor": ("MapWorker", "Place.call", "ray::Map(")}
 VICTIMS = ("driver", "actor", "training worker", "raylet")
-PAUSE_SECONDS = (1.0, 9.0)
+PAUSE_SECONDS = (1.0, 6.0)
+HERE = "127.0.0.1"
 STARTS = 40
 """Of one run's driver, before it is taken for one that never ends."""
 LIMIT_SECONDS = 900
@@ -63,7 +64,7 @@ class Nodes:
     workers: list[Any] = field(default_factory=list)
 
     def add(self) -> None:
-        self.workers.append(self.cluster.add_node(num_cpus=3, object_store_memory=100_000_000))
+        self.workers.append(self.cluster.add_node(node_ip_address=HERE, num_cpus=3, object_store_memory=100_000_000))
 
     def kill(self, rng: random.Random) -> None:
         """SIGKILL for a raylet; a new node comes in its place."""
@@ -100,11 +101,13 @@ class Run:
         self.start()
         return False
 
-    def kill(self, rng: random.Random, nodes: Nodes) -> None:
-        """One of the victims that there are at this moment."""
+    def kill(self, rng: random.Random, nodes: Nodes, before: Counter[str]) -> None:
+        """One of the victims that there are at this moment, of a kind that has been killed least so far."""
         assert self.driver is not None
         found = {"driver": [psutil.Process(self.driver.pid)]} | _processes()
-        kind = rng.choice([one for one in VICTIMS if found.get(one) or one == "raylet"])
+        kinds = [one for one in VICTIMS if found.get(one) or one == "raylet"]
+        fewest = min((self.kills + before)[one] for one in kinds)
+        kind = rng.choice([one for one in kinds if (self.kills + before)[one] == fewest])
         if kind == "raylet":
             nodes.kill(rng)
         else:
@@ -128,7 +131,8 @@ def _processes() -> dict[str, list[psutil.Process]]:
 @contextlib.contextmanager
 def nodes_of_this_machine() -> Iterator[Nodes]:
     """The cluster, to which `RAY_ADDRESS` leads."""
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+    head = {"node_ip_address": HERE, "num_cpus": 0, "include_dashboard": False}
+    cluster = Cluster(initialize_head=True, head_node_args=head)
     nodes = Nodes(cluster)
     try:
         for _ in range(2):
@@ -147,8 +151,8 @@ def faulty_store(folder: Path, seed: int) -> Iterator[FaultProxy]:
         yield proxy
 
 
-def run_through(run: Run, kills: int, rng: random.Random, nodes: Nodes) -> None:
-    """Start the job and kill until it is done."""
+def run_through(run: Run, kills: int, rng: random.Random, nodes: Nodes, before: Counter[str]) -> None:
+    """Start the job and kill until it is done; `before`: who was killed in other runs."""
     run.start()
     deadline = time.monotonic() + LIMIT_SECONDS
     moment = time.monotonic() + rng.uniform(*PAUSE_SECONDS)
@@ -156,7 +160,7 @@ def run_through(run: Run, kills: int, rng: random.Random, nodes: Nodes) -> None:
         if time.monotonic() > deadline:
             raise RuntimeError(f"no subset in {LIMIT_SECONDS} seconds:\n{run.log.read_text()[-3000:]}")
         if sum(run.kills.values()) < kills and time.monotonic() >= moment:
-            run.kill(rng, nodes)
+            run.kill(rng, nodes, before)
             moment = time.monotonic() + rng.uniform(*PAUSE_SECONDS)
         time.sleep(0.05)
 
@@ -200,9 +204,9 @@ def undisturbed(folder: Path, demo: Path) -> list[str]:
 def main(arguments: list[str]) -> int:
     """Run all, print a line a run, write bench/results/chaos.json."""
     parser = argparse.ArgumentParser(prog="python -m bench.chaos")
-    parser.add_argument("--runs", type=int, default=16)
-    parser.add_argument("--kills", type=int, default=8, help="at most so many in each run")
-    parser.add_argument("--rows", type=int, default=600)
+    parser.add_argument("--runs", type=int, default=10)
+    parser.add_argument("--kills", type=int, default=12, help="at most so many in each run")
+    parser.add_argument("--rows", type=int, default=400)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--disk", action="store_true", help="artefacts on a disk, no faults of storage")
     parser.add_argument("--results", type=Path, default=RESULTS / "chaos.json")
@@ -221,7 +225,7 @@ def main(arguments: list[str]) -> int:
             place = str(folder / f"run-{number}") if given.disk else f"s3://{BUCKET}/run-{number}"
             command, config = command_of(folder / "demo", place)
             run, begun = Run(command, folder / f"{number}.log"), time.monotonic()
-            run_through(run, given.kills, random.Random(f"{given.seed}/{number}"), nodes)
+            run_through(run, given.kills, random.Random(f"{given.seed}/{number}"), nodes, kills)
             found = faults_of(config, expected)
             kills, wrong = kills + run.kills, wrong + found
             seconds.append(time.monotonic() - begun)
