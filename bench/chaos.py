@@ -49,7 +49,7 @@ CHANGES = (
 )
 SIGNS = {"training worker": ("RayTrainWorker",), "actor": ("MapWorker", "Place.call", "ray::Map(")}
 VICTIMS = ("driver", "actor", "training worker", "raylet")
-PAUSE_SECONDS = (1.0, 6.0)
+PAUSE_SECONDS = (2.0, 12.0)
 HERE = "127.0.0.1"
 STARTS = 40
 """Of one run's driver, before it is taken for one that never ends."""
