@@ -172,7 +172,7 @@ def main(arguments: list[str]) -> int:
     """Run all, print the table, write bench/results/scoring.json."""
     parser = argparse.ArgumentParser(prog="python -m bench.scoring")
     parser.add_argument("--data", type=Path, help="folder with train/ and tokenizers/; synthetic rows without it")
-    parser.add_argument("--rows", type=int, default=128)
+    parser.add_argument("--rows", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=3)
     given = parser.parse_args(arguments)
     rows = tokenizing.real_rows(given.data, given.rows) if given.data else pool.synthetic_rows(given.rows)
