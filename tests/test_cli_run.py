@@ -75,6 +75,7 @@ def test_the_subset_of_a_job_is_exported(job: Path, ended: subprocess.CompletedP
     assert len(target.read_text().splitlines()) == known["budget"] == int(0.2 * known["rows"])
 
 
+@pytest.mark.slow
 def test_a_run_refuses_damage_and_rebuilds_on_request(job: Path, ended: subprocess.CompletedProcess[str]) -> None:
     shard = Path(plan(load_config(job, RANDOM[1:]))["subset"].uri) / "shard-00000.parquet"
     whole = shard.read_bytes()

@@ -35,7 +35,7 @@ def execution(config: Config, cluster: Cluster) -> dict[str, Any]:
     backend = wanted.backend
     if backend == "auto":
         backend = "cuml" if cluster.gpus and find_spec("cuml") else "torch"
-    uses_gpu = backend in ("cuml", "torch") and cluster.gpus > 0
+    uses_gpu = backend == "cuml" or (backend == "torch" and cluster.gpus > 0)
     return {"backend": backend, "workers": wanted.workers, "gpus": 1.0 if uses_gpu else 0.0}
 
 

@@ -98,6 +98,7 @@ def start_driver(folder: Path) -> subprocess.Popen[bytes]:
     return subprocess.Popen(command, env=environment, start_new_session=True, stdout=subprocess.DEVNULL)
 
 
+@pytest.mark.slow
 def test_one_and_two_workers_train_the_same_model(tmp_path: Path) -> None:
     alone, together = make_job(tmp_path, "alone"), make_job(tmp_path, "together")
     result, said = run(alone)
@@ -116,6 +117,7 @@ def test_one_and_two_workers_train_the_same_model(tmp_path: Path) -> None:
     assert Path(alone.output, "step-000104/tokenizer.json").read_bytes() == b'{"made": "up"}'
 
 
+@pytest.mark.slow
 def test_a_finished_training_is_not_touched_again(long_training: TrainJob) -> None:
     before = {path: path.stat().st_mtime_ns for path in Path(long_training.output).rglob("*")}
     result, said = run(long_training)
@@ -198,6 +200,7 @@ def test_a_training_that_stands_still_ends_and_says_where(tmp_path: Path, ray_se
             one.kill()
 
 
+@pytest.mark.slow
 def test_a_training_that_diverges_says_so_at_once(tmp_path: Path) -> None:
     job = make_job(tmp_path, learning_rate=1e30, warmup_ratio=0.0, precision="bfloat16")
     with pytest.raises(S2LError, match=r"not finite at step \d+.*learning_rate.*float32"):

@@ -55,6 +55,7 @@ def write_lines(path: Path, rows: int) -> None:
     path.write_text("\n".join(lines) + "\n")
 
 
+@pytest.mark.slow
 def test_shards_and_lines_do_not_depend_on_ranges_and_workers(ray_session: None, tmp_path: Path) -> None:
     write_lines(tmp_path / "rows.jsonl", 300)
     data = {"root": str(tmp_path), "sources": [{"path": "rows.jsonl", "rows": 120}], "shard_size": 32}

@@ -48,6 +48,7 @@ def test_losses_are_those_of_transformers_one_row_at_a_time(scored: Path) -> Non
                 assert np.isnan(loss)
 
 
+@pytest.mark.slow
 def test_the_number_of_scoring_workers_changes_no_bit(scored: Path) -> None:
     before = open_artifact(plan(load_config(scored))["trajectories"].uri)
     aside = scored.parent / "one-worker"
