@@ -1,7 +1,7 @@
 """Kills at random moments of whole runs: `python -m bench.chaos [--runs N] [--kills N] [--seed N] [--disk]`.
 
 The embedded job runs on a head without CPUs and two worker nodes, all on this machine, with its artefacts in a real S3
-server behind a proxy that lets 5 % of the calls go wrong (on a disk with --disk). While it runs, one of these is killed
+server behind a proxy that lets 5 % of the calls go wrong (on a disk with --disk). As it works, one of these is killed
 with SIGKILL every few seconds: the driver, an actor's process, a training worker, the raylet of a worker node, which a
 new node replaces. A driver that has ended before the job is done is started again, by the same command. Held against
 the subset of a run that nobody disturbed: the bytes, what `verify` says of every artefact, what `gc` would remove, and
@@ -49,8 +49,8 @@ CHANGES = (
 )
 SIGNS = {"training worker": ("RayTrainWorker",), "actor": ("MapWorker", "Place.call", "ray::Map(")}
 VICTIMS = ("driver", "actor", "training worker", "raylet")
-PAUSE_SECONDS = (2.0, 12.0)
-HERE = "127.0.0.1"
+PAUSE_SECONDS = (0.0, 6.0)
+"""From the first word of a stage after a kill to the next kill."""
 STARTS = 40
 """Of one run's driver, before it is taken for one that never ends."""
 LIMIT_SECONDS = 900
@@ -64,7 +64,7 @@ class Nodes:
     workers: list[Any] = field(default_factory=list)
 
     def add(self) -> None:
-        self.workers.append(self.cluster.add_node(node_ip_address=HERE, num_cpus=3, object_store_memory=100_000_000))
+        self.workers.append(self.cluster.add_node(num_cpus=3, object_store_memory=100_000_000))
 
     def kill(self, rng: random.Random) -> None:
         """SIGKILL for a raylet; a new node comes in its place."""
@@ -83,6 +83,7 @@ class Run:
     log: Path
     kills: Counter[str] = field(default_factory=Counter)
     starts: int = 0
+    read: int = 0
     driver: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -101,6 +102,13 @@ class Run:
         self.start()
         return False
 
+    def works(self) -> bool:
+        """Whether the driver has spoken of a stage since the last kill: one that is about to begin is no victim."""
+        with self.log.open("rb") as log:
+            log.seek(self.read)
+            said = log.read().decode(errors="replace").splitlines()
+        return any(" \N{MIDDLE DOT} " in line and not line.endswith(("Ray", "starting")) for line in said)
+
     def kill(self, rng: random.Random, nodes: Nodes, before: Counter[str]) -> None:
         """One of the victims that there are at this moment, of a kind that has been killed least so far."""
         assert self.driver is not None
@@ -114,6 +122,7 @@ class Run:
             with contextlib.suppress(psutil.NoSuchProcess):
                 rng.choice(found[kind]).kill()
         self.kills[kind] += 1
+        self.read = self.log.stat().st_size
 
 
 def _processes() -> dict[str, list[psutil.Process]]:
@@ -131,8 +140,7 @@ def _processes() -> dict[str, list[psutil.Process]]:
 @contextlib.contextmanager
 def nodes_of_this_machine() -> Iterator[Nodes]:
     """The cluster, to which `RAY_ADDRESS` leads."""
-    head = {"node_ip_address": HERE, "num_cpus": 0, "include_dashboard": False}
-    cluster = Cluster(initialize_head=True, head_node_args=head)
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
     nodes = Nodes(cluster)
     try:
         for _ in range(2):
@@ -155,13 +163,15 @@ def run_through(run: Run, kills: int, rng: random.Random, nodes: Nodes, before: 
     """Start the job and kill until it is done; `before`: who was killed in other runs."""
     run.start()
     deadline = time.monotonic() + LIMIT_SECONDS
-    moment = time.monotonic() + rng.uniform(*PAUSE_SECONDS)
+    moment: float | None = None
     while not run.ended():
         if time.monotonic() > deadline:
             raise RuntimeError(f"no subset in {LIMIT_SECONDS} seconds:\n{run.log.read_text()[-3000:]}")
-        if sum(run.kills.values()) < kills and time.monotonic() >= moment:
-            run.kill(rng, nodes, before)
+        if moment is None and run.kills.total() < kills and run.works():
             moment = time.monotonic() + rng.uniform(*PAUSE_SECONDS)
+        if moment is not None and time.monotonic() >= moment:
+            run.kill(rng, nodes, before)
+            moment = None
         time.sleep(0.05)
 
 

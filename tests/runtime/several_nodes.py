@@ -37,10 +37,9 @@ HEAD_TYPE = "ray.head.default"  # the name that Ray's fake provider gives the he
 @contextlib.contextmanager
 def standing(cpus: list[int]) -> Iterator[list[Any]]:
     """A head that does no work and nodes of so many CPUs; `RAY_ADDRESS` leads there."""
-    here = {"node_ip_address": "127.0.0.1", "object_store_memory": STORE_BYTES}
-    cluster = Cluster(initialize_head=True, head_node_args={**here, "num_cpus": 0, "include_dashboard": False})
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
     try:
-        nodes = [cluster.add_node(**here, num_cpus=one) for one in cpus]
+        nodes = [cluster.add_node(num_cpus=one, object_store_memory=STORE_BYTES) for one in cpus]
         os.environ["RAY_ADDRESS"] = cluster.address
         yield nodes
     finally:
