@@ -96,7 +96,7 @@ def make_job(build: Build) -> Any:
         micro_batch=begun["micro_batch"],
         gradient_checkpointing=begun["gradient_checkpointing"],
         shard=begun["strategy"] == "fsdp",
-        path=begun["path"],
+        path=begun.get("path", "plain"),  # the only one there was when a record without it was written
     )
     return TrainJob(
         output=build.folder,
