@@ -127,7 +127,7 @@ def main(arguments: list[str]) -> int:
     given = parser.parse_args(arguments)
     rows = tokenizing.real_rows(given.data, given.rows) if given.data else pool.synthetic_rows(given.rows)
     model = random_model("70M")
-    paths = {precision: choose_training_path(model, rows, precision, "auto") for precision in ("float32", "bfloat16")}
+    paths = {precision: choose_training_path(model, rows, settings(precision)) for precision in ("float32", "bfloat16")}
     facts = {
         "rows": len(rows),
         "tokens": int(rows.lengths_N.sum()),

@@ -77,11 +77,11 @@ def finetune(
     Every row needs a target. Raises FloatingPointError where a loss or gradient is not finite, ValueError where the
     settings do not fit the rows or the ranks.
     """
-    chosen = choose_training_path(model, train_rows, settings.precision, settings.path)
-    hooks.on_path(chosen)
-    model.train()
     if settings.gradient_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
+    chosen = choose_training_path(model, train_rows, settings)
+    hooks.on_path(chosen)
+    model.train()
     loss = TrainingLoss(model, settings.precision, chosen.path)
     with loss.ready(settings.gradient_checkpointing):
         return _run(_begin(loss, train_rows, held_out_rows, settings), hooks, state)

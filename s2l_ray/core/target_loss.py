@@ -29,7 +29,9 @@ def sum_nll(
 
     Products run in `precision`, softmax in float32, the sum over targets in float64.
     """
-    total: torch.Tensor = _SumNll.apply(hidden_TH, head.weight, head.bias, target_T, precision)  # type: ignore[no-untyped-call]
+    total: torch.Tensor = _SumNll.apply(  # type: ignore[no-untyped-call]
+        hidden_TH, head.weight, head.bias, target_T, precision, torch.is_grad_enabled()
+    )
     return total
 
 
@@ -44,8 +46,9 @@ class _SumNll(torch.autograd.Function):
         bias_V: torch.Tensor | None,
         target_T: torch.Tensor,
         precision: torch.dtype,
+        grad_enabled: bool,
     ) -> torch.Tensor:
-        wanted = any(ctx.needs_input_grad[:3])
+        wanted = grad_enabled and any(ctx.needs_input_grad[:3])  # which says yes under no_grad too
         with torch.autocast(hidden_TH.device.type, enabled=False):
             work = _Work(hidden_TH, weight_VH, bias_V, precision, wanted)
             size = max(1, PIECE_NUMBERS[hidden_TH.device.type] // len(weight_VH))
@@ -61,7 +64,7 @@ class _SumNll(torch.autograd.Function):
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         hidden, weight, bias = (None if each is None else each.mul_(grad) for each in ctx.gradients)
         del ctx.gradients
-        return hidden, weight, bias, None, None
+        return hidden, weight, bias, None, None, None
 
 
 class _Work:

@@ -6,6 +6,7 @@ of the two lay apart, and the reason. What scoring proves of the forward pass (c
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +15,8 @@ from transformers import PreTrainedModel
 
 from s2l_ray.core.packed_proof import probe_rows, prove
 from s2l_ray.core.token_rows import TokenRows
-from s2l_ray.core.training_loss import TrainingLoss
+from s2l_ray.core.training_loss import TrainingLoss, micro_batches
+from s2l_ray.core.training_settings import FinetuneSettings
 
 TOLERANCES = {"float32": 1e-3, "bfloat16": 0.05}
 """Norm of the difference of the two gradients over the norm of the plain one."""
@@ -29,45 +31,50 @@ class TrainingPath:
     reason: str
 
 
-def choose_training_path(model: PreTrainedModel, rows: TokenRows, precision: str, path: str) -> TrainingPath:
-    """Compare the two ways on a few rows, the longest among them; `path` "plain" asks for the plain one."""
-    if path == "plain":
+def choose_training_path(model: PreTrainedModel, rows: TokenRows, settings: FinetuneSettings) -> TrainingPath:
+    """Compare the two ways on a few rows, the longest among them, in micro batches as the training cuts them.
+
+    The model comes in eval mode and leaves in it, without gradients. `settings.path` "plain" asks for the plain way.
+    """
+    if settings.path == "plain":
         return TrainingPath("plain", None, "asked for")
     forward = prove(model, rows, int(rows.lengths_N.max(initial=1)))
     if forward.path != "packed":
         return TrainingPath("plain", None, forward.reason)
     try:
-        difference = _gradient_difference(model, probe_rows(model, rows), precision)
+        difference = _gradient_difference(model, probe_rows(model, rows), settings)
     except torch.OutOfMemoryError:
         raise
     except Exception as error:  # whatever a kernel lacks in the backward pass, the plain way is the remedy
         return TrainingPath("plain", None, f"packed rows: {type(error).__name__}: {error}")
-    if difference <= TOLERANCES[precision]:
+    if difference is not None and difference <= TOLERANCES[settings.precision]:
         return TrainingPath("packed", difference, "agrees with the plain gradient")
     return TrainingPath("plain", difference, "the gradient of packed rows differs from the plain one")
 
 
-def _gradient_difference(model: PreTrainedModel, probe: TokenRows, precision: str) -> float:
-    gradients = []
-    for path in ("packed", "plain"):
-        loss = TrainingLoss(model, precision, path)
-        parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        with loss.ready():
-            value = loss(probe, np.arange(len(probe)))
-            gradients.append(torch.autograd.grad(value, parameters, allow_unused=True))
-    apart = sum(float((one - other).square().sum()) for one, other in _pairs(*gradients))
-    whole = sum(float(other.square().sum()) for _, other in _pairs(*gradients))
-    return (apart / whole) ** 0.5 if whole else float(apart > 0)
+def _gradient_difference(model: PreTrainedModel, probe: TokenRows, settings: FinetuneSettings) -> float | None:
+    """Of norms, relative; None where it is not finite."""
+    packed = _gradients(model, probe, settings, "packed", settings.micro_batch)
+    plain = _gradients(model, probe, settings, "plain", 1)
+    zero = torch.zeros(())  # the gradient of a parameter that the loss does not reach
+    apart = sum(float((packed.get(name, zero) - plain.get(name, zero)).square().sum()) for name in {*packed, *plain})
+    whole = sum(float(gradient.square().sum()) for gradient in plain.values())
+    difference = (apart / whole) ** 0.5 if whole else float(apart > 0)
+    return difference if math.isfinite(difference) else None
 
 
-def _pairs(
-    packed: tuple[torch.Tensor | None, ...], plain: tuple[torch.Tensor | None, ...]
-) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """Gradients side by side; a parameter that the loss does not reach has gradient 0."""
-    pairs = []
-    for one, other in zip(packed, plain, strict=True):
-        known = one if one is not None else other
-        if known is not None:
-            zero = torch.zeros_like(known)
-            pairs.append((zero if one is None else one, zero if other is None else other))
-    return pairs
+def _gradients(
+    model: PreTrainedModel, probe: TokenRows, settings: FinetuneSettings, path: str, size: int
+) -> dict[str, torch.Tensor]:
+    """The gradient of the probe's loss by parameter, on the CPU: a second set may be more than the device holds."""
+    loss = TrainingLoss(model, settings.precision, path)
+    model.train()
+    try:
+        with loss.ready(settings.gradient_checkpointing):
+            for index_B in micro_batches(probe, np.arange(len(probe)), size):
+                torch.autograd.backward(loss(probe, index_B))
+        named = model.named_parameters()
+        return {name: parameter.grad.to("cpu", copy=True) for name, parameter in named if parameter.grad is not None}
+    finally:
+        model.zero_grad(set_to_none=True)
+        model.eval()

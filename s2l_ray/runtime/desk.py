@@ -71,13 +71,14 @@ class Ledger:
 
     def ended(self, process: Process) -> None:
         """Note that a worker has finished what it did."""
-        work = self._in_hand.pop(process.actor)
-        self._finished += not work.unit.startswith(STARTING)
+        work = self._in_hand.pop(process.actor, None)
+        self._finished += work is not None and not work.unit.startswith(STARTING)
 
     def failed(self, process: Process, failure: Record, out_of_memory: bool) -> bool:
         """Note that a worker failed in its unit. Whether the run is to end: memory that no unit has fitted into."""
-        work = self._in_hand.pop(process.actor)
-        self._failures.setdefault(work.unit, []).append(failure)
+        work = self._in_hand.pop(process.actor, None)
+        if work is not None:
+            self._failures.setdefault(work.unit, []).append(failure)
         return out_of_memory and not self._finished
 
     def doing(self) -> list[Work]:

@@ -29,7 +29,7 @@ def to_record(error: BaseException, what: str, lower: str) -> Record:
     """The failure of `what`; `lower` names the key that makes it need less memory."""
     kind, message = type(error).__name__, str(error)
     if is_out_of_memory(error):
-        kind, message = "S2LError", f"{what}: out of memory ({message.splitlines()[0]}); lower {lower}"
+        kind, message = "S2LError", f"{what}: out of memory ({next(iter(message.splitlines()), kind)}); lower {lower}"
     elif isinstance(error, OSError) and error.errno == errno.ENOSPC:
         kind, message = "S2LError", f"{what}: no space left on {error.filename or 'the disk'}; free some and run again"
     elif not isinstance(error, errors.S2LError):

@@ -108,7 +108,6 @@ def _assign(build: Build, fitted: FileRecord) -> Generator[Progress, None, Produ
         "trajectories": build.inputs["trajectories"].uri,
         "settings": build.config.cluster.model_dump(),
         "centroids": vars(fitted),
-        "backend": build.execution["backend"],
     }
     pool = Pool(
         "assigning clusters",

@@ -110,9 +110,7 @@ def ok_rows(table: pa.Table, columns_T: list[int], group_by: str) -> tuple[Any, 
 class AssignWorker:
     """The nearest centroid of its group for every row of a shard."""
 
-    def __init__(
-        self, folder: str, trajectories: str, settings: dict[str, Any], centroids: dict[str, Any], backend: str
-    ) -> None:
+    def __init__(self, folder: str, trajectories: str, settings: dict[str, Any], centroids: dict[str, Any]) -> None:
         self._folder = folder
         self._trajectories = open_artifact(trajectories)
         self._group_by = settings["group_by"]

@@ -113,8 +113,8 @@ def _parse_units(build: Build, ranges: Sequence[Range]) -> list[Unit]:
 
 
 def _name(one: Range) -> str:
-    """The range as messages call it: bytes of a file, or rows of the kinds that count those."""
-    return f"{one.file} from {one.start} to {one.stop}"
+    """The range as messages call it: bytes of a file, or rows of the kinds that count those. No two have one name."""
+    return f"{one.file} from {one.start} to {one.stop} (data.sources.{one.source})"
 
 
 def _facts(one: Range) -> dict[str, str]:

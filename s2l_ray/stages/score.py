@@ -58,13 +58,13 @@ def score(build: Build) -> Stage:
     yield Progress(KIND, len(done), len(units), note=f"{len(done)} of {len(units)} units are there")
     scored = yield from _score_missing(build, missing, len(units))
     records = [*done.values(), *scored.files]
-    numerics = measure_numerics(build, scored.facts)
     joined = yield from join(build, records)
+    numerics = measure_numerics(build, joined.facts["steps"][-1])
     return Product(
         files=[*records, *joined.files],
         counts=joined.counts | {"units": len(units), "units_scored": len(scored.files)},
-        facts=joined.facts | scored.facts | numerics,
-        schema=trajectories_schema(len(steps_of(build)), statistics_of(build.config)),
+        facts=joined.facts | scored.facts | {"numerics": numerics},
+        schema=trajectories_schema(len(joined.facts["steps"]), statistics_of(build.config)),
     )
 
 
@@ -165,28 +165,34 @@ def _score_missing(build: Build, missing: list[Unit], total: int) -> Generator[P
     return Product(files, facts=facts)
 
 
-def measure_numerics(build: Build, scored: dict[str, Any]) -> dict[str, Any]:
-    """The numerics contract, by the way that scored most units; nothing where a finished run is only put together."""
-    if not scored:
-        return {}
-    path = max(scored["scoring_paths"], key=scored["scoring_paths"].get)
+def measure_numerics(build: Build, step: int) -> dict[str, Any]:
+    """The numerics contract. Where it cannot be measured what is scored stays good, and the reason stands there."""
     arguments = (
         build.inputs["dataset"].uri,
         build.inputs["checkpoints"].uri,
         build.config.score.model_dump(),
         build.execution,
-        path,
+        step,
         round(build.config.resources.score.cache_gb * 1e9),
     )
     what, lower = "measuring the numerics", "resources.score.tokens_per_batch"
     place = replace(needs(build), workers=1)
-    return {"numerics": run_remote(numerics_of, *arguments, what=what, lower=lower, place=place)}
+    try:
+        return run_remote(numerics_of, *arguments, what=what, lower=lower, place=place)
+    except S2LError as error:
+        return {"not_measured": next(iter(str(error).splitlines()), type(error).__name__)}
 
 
 def join(build: Build, records: list[FileRecord]) -> Generator[Progress, None, Product]:
-    """Put the units of each shard side by side as trajectories; one that failed, and may, is missing there."""
+    """Put the units of each shard side by side as trajectories; one that failed, and may, is missing there.
+
+    A checkpoint of which every unit failed has no column, and is named in the facts.
+    """
     by_path = {record.path: vars(record) for record in records}
-    steps, shards = steps_of(build), build.inputs["dataset"].shards()
+    asked, shards = steps_of(build), build.inputs["dataset"].shards()
+    steps = [step for step in asked if any(losses_path(step, shard) in by_path for shard in range(len(shards)))]
+    if not steps:
+        raise S2LError("score: no unit of any checkpoint could be scored; the warnings above say why")
     units: list[Unit] = [
         {
             "name": f"shard {shard}",
@@ -219,4 +225,6 @@ def join(build: Build, records: list[FileRecord]) -> Generator[Progress, None, P
         "statistics": statistics_of(build.config),
         "ok_by_source": dict(sorted(ok_by_source.items())),
     }
+    if failed := sorted(set(asked) - set(steps)):
+        facts["failed_steps"] = failed
     return Product(files, counts | {"set_aside": aside}, facts)

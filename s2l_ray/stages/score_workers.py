@@ -87,13 +87,13 @@ class ScoreWorker:
         }
 
     def _choose_path(self, wanted: str) -> Any:
-        """The same trial for every worker: the first checkpoint on the first shard."""
+        """The same trial for every worker: the first checkpoint that is scored, on the first shard."""
         from s2l_ray.core.losses import PathChoice, choose_path
 
         if wanted == "plain":
             choice = PathChoice("plain", 0.0, float("nan"), "asked for")
         else:
-            self._load(min(int(step) for step in self._checkpoints.manifest.facts["steps"]))
+            self._load(self._steps[0])
             choice = choose_path(self._model, self._read(0)[1], self._options)
         self._options = dataclasses.replace(self._options, path=choice.path)
         return choice
@@ -214,16 +214,16 @@ def _series(value_NT: Any, missing_N: Any) -> pa.FixedSizeListArray:
 
 
 def numerics_of(
-    dataset: str, checkpoints: str, score: dict[str, Any], execution: dict[str, Any], path: str, cache_bytes: int
+    dataset: str, checkpoints: str, score: dict[str, Any], execution: dict[str, Any], step: int, cache_bytes: int
 ) -> dict[str, Any]:
-    """The numerics contract: core/numerics.py's `Numerics` of the last checkpoint, on rows spread over the first shard.
+    """The numerics contract: which way scores and how it was proved, and core/numerics.py's `Numerics`.
 
-    `path` is the way that scored the run's units. Beside the differences, what they were measured on.
+    Of the checkpoint of `step`, on rows spread over the first shard. A figure that is not finite is None.
     """
     import torch
 
     from s2l_ray.core.causal_lm import load_model
-    from s2l_ray.core.losses import ScoreOptions
+    from s2l_ray.core.losses import ScoreOptions, choose_path
     from s2l_ray.core.numerics import measure_numerics
     from s2l_ray.core.token_rows import TokenRows
 
@@ -233,12 +233,14 @@ def numerics_of(
     rows = TokenRows(*token_arrays(table))
     with_target_M = np.flatnonzero(rows.target_tokens_N)
     spread = np.linspace(0, len(with_target_M) - 1, min(NUMERICS_ROWS, len(with_target_M))).round().astype(np.int64)
-    saved = open_artifact(checkpoints)
-    step = max(int(step) for step in saved.manifest.facts["steps"])
-    with saved.hold(f"{step_name(step)}/", cache_bytes) as held:
+    with open_artifact(checkpoints).hold(f"{step_name(step)}/", cache_bytes) as held:
         folder = held / step_name(step)
         exact, rounded = (load_model(folder, dtype=dtype, device=device) for dtype in (torch.float32, torch.bfloat16))
+    path = "plain" if execution["path"] == "plain" else "packed"
     options = ScoreOptions(execution["tokens_per_batch"], score["dtype"], path=path)
+    choice = choose_path(exact if score["dtype"] == "float32" else rounded, rows, options)
+    options = dataclasses.replace(options, path=choice.path)
     found = measure_numerics(exact, rounded, rows.take(with_target_M[spread]), options)
     kind = torch.cuda.get_device_name() if device == "cuda" else torch.backends.cpu.get_cpu_capability()
-    return dataclasses.asdict(found) | {"step": step, "device": device, "device_kind": kind}
+    facts = dataclasses.asdict(found) | dataclasses.asdict(choice) | {"step": step, "device": device, "kind": kind}
+    return {name: None if value != value or value in (np.inf, -np.inf) else value for name, value in facts.items()}

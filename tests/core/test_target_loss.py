@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch.nn.functional import cross_entropy
+from torch.utils.flop_counter import FlopCounterMode
 
 from s2l_ray.core import target_loss
 from s2l_ray.core.target_loss import sum_nll
@@ -52,10 +53,11 @@ def test_bfloat16_products_round_no_more_than_torchs() -> None:
     assert (gradients[0] - gradients[2]).norm() < 1.5 * (gradients[1] - gradients[2]).norm()
 
 
-def test_under_no_grad_only_the_value() -> None:
+def test_under_no_grad_nothing_is_spent_on_gradients() -> None:
     head, hidden = torch.nn.Linear(HIDDEN, VOCABULARY), torch.randn(TARGETS, HIDDEN)
     target = torch.randint(VOCABULARY, (TARGETS,))
-    with torch.no_grad():
-        value = sum_nll(hidden, head, target, torch.float32)
+    with torch.no_grad(), FlopCounterMode(display=False) as counted:
+        value = sum_nll(hidden, head, target, torch.bfloat16)
+    assert counted.get_total_flops() == 2 * TARGETS * HIDDEN * VOCABULARY
     assert not value.requires_grad
-    assert value.item() == pytest.approx(cross_entropy(head(hidden), target, reduction="sum").item(), rel=1e-6)
+    assert value.item() == pytest.approx(cross_entropy(head(hidden), target, reduction="sum").item(), rel=1e-2)

@@ -8,9 +8,11 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
+from s2l_ray.core.schedule import CheckpointGrid
 from s2l_ray.core.token_rows import TokenRows
 from s2l_ray.core.training_loss import TrainingLoss
 from s2l_ray.core.training_proof import choose_training_path
+from s2l_ray.core.training_settings import FinetuneSettings
 
 VOCABULARY = 97
 SIZES = {"vocab_size": VOCABULARY, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
@@ -37,6 +39,11 @@ def make_model(values: dict[str, Any]) -> PreTrainedModel:
     return model
 
 
+def settings(precision: Any, path: Any = "auto") -> FinetuneSettings:
+    grid = CheckpointGrid(steps=1)
+    return FinetuneSettings(1, 8, 1e-3, 0.0, 0.0, 1.0, precision, grid, seed=0, micro_batch=3, path=path)
+
+
 def make_rows() -> TokenRows:
     random = np.random.default_rng(0)
     ids = [random.integers(3, VOCABULARY, length).tolist() for length in random.integers(4, 90, 12)]
@@ -46,7 +53,7 @@ def make_rows() -> TokenRows:
 @pytest.mark.parametrize("values", [NEOX, LLAMA, GPT2], ids=lambda values: values["model_type"])
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_models_that_pack(values: dict[str, Any], precision: str) -> None:
-    chosen = choose_training_path(make_model(values), make_rows(), precision, "auto")
+    chosen = choose_training_path(make_model(values), make_rows(), settings(precision))
     assert chosen.path == "packed", chosen
     assert chosen.gradient_difference is not None
     assert chosen.gradient_difference < (1e-5 if precision == "float32" else 0.03)
@@ -54,7 +61,7 @@ def test_models_that_pack(values: dict[str, Any], precision: str) -> None:
 
 def test_a_model_that_scales_its_logits_is_trained_plainly() -> None:
     model, rows = make_model(COHERE), make_rows()
-    chosen = choose_training_path(model, rows, "float32", "auto")
+    chosen = choose_training_path(model, rows, settings("float32"))
     assert chosen.path == "plain"
     loss = TrainingLoss(model, "float32", chosen.path)
     with loss.ready():
@@ -70,7 +77,7 @@ def test_a_model_that_scales_its_logits_is_trained_plainly() -> None:
 
 
 def test_plain_is_taken_where_it_is_asked_for() -> None:
-    assert choose_training_path(make_model(NEOX), make_rows(), "float32", "plain").path == "plain"
+    assert choose_training_path(make_model(NEOX), make_rows(), settings("float32", "plain")).path == "plain"
 
 
 def test_one_step_the_packed_way_is_one_step_the_plain_way() -> None:

@@ -7,9 +7,11 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from s2l_ray.core.schedule import CheckpointGrid
 from s2l_ray.core.token_rows import TokenRows
 from s2l_ray.core.training_loss import TrainingLoss
 from s2l_ray.core.training_proof import choose_training_path
+from s2l_ray.core.training_settings import FinetuneSettings
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
@@ -19,6 +21,11 @@ MODELS = [
     {**SIZES, "model_type": "gpt_neox", "intermediate_size": 512},
     {**SIZES, "model_type": "llama", "num_key_value_heads": 2, "intermediate_size": 512},
 ]
+
+
+def settings(precision: Any, path: Any = "auto") -> FinetuneSettings:
+    grid = CheckpointGrid(steps=1)
+    return FinetuneSettings(1, 8, 1e-3, 0.0, 0.0, 1.0, precision, grid, seed=0, micro_batch=3, path=path)
 
 
 def make_rows() -> TokenRows:
@@ -32,7 +39,7 @@ def make_rows() -> TokenRows:
 def test_packed_rows_have_the_plain_gradient(values: dict[str, Any], precision: str) -> None:
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**values)).eval().to("cuda")
-    chosen = choose_training_path(model, make_rows(), precision, "auto")
+    chosen = choose_training_path(model, make_rows(), settings(precision))
     assert chosen.path == "packed", chosen
     assert chosen.gradient_difference is not None
     assert chosen.gradient_difference < (1e-3 if precision == "float32" else 0.03)
