@@ -133,7 +133,7 @@ class GoogleStore:
         return []  # an upload that broke off is forgotten there after a week, and takes no room that is paid for
 
     def delete_broken_off(self, key: str, entry: Entry) -> None:
-        raise NotImplementedError
+        raise ValueError(f"{entry.path}: nothing that broke off is ever listed here")
 
     def _copy(self, source: str, target: str) -> None:
         with _telling(self._uri(source)):

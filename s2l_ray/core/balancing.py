@@ -56,6 +56,7 @@ def rows_by_group(group_N: Integers) -> dict[int, Int64]:
     """Row numbers of each group, ascending; groups ascending."""
     groups_G, start_G = np.unique(np.sort(group_N), return_index=True)
     rows = np.split(np.argsort(group_N, kind="stable"), start_G[1:])
+    # of no rows at all np.split still makes one piece
     return dict(zip(groups_G.tolist(), rows, strict=False))
 
 
