@@ -62,7 +62,7 @@ def test_the_whole_way_in_an_object_store(
     assert logs and stored
     assert not [text for text in (*logs, *stored, said.encode()) if SECRET.encode() in text]
 
-    with fault_proxy(running_s3.endpoint, Faults(0.05, seed=1, stall_seconds=5)) as proxy:
+    with fault_proxy(running_s3.endpoint, Faults(0.05, seed=1, stall_seconds=1)) as proxy:
         lead_to(proxy.endpoint, monkeypatch)
         run_there(job, f"{s3}-faults", temporary)
         assert sum(number for kind, number in proxy.done.items() if kind) >= 5, proxy.done

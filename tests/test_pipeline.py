@@ -164,17 +164,19 @@ def kill_when(job: Path, ready: Callable[[], bool], limit: float = 240) -> None:
         assert driver.poll() is None, (job.parent / "log").read_text()[-3000:]
         assert time.monotonic() < deadline, "the moment to kill never came"
         time.sleep(0.02)
-    workers = psutil.Process(driver.pid).children(recursive=True)
+    children = psutil.Process(driver.pid).children(recursive=True)
     driver.send_signal(signal.SIGKILL)
     driver.wait()
-    while any(_lives(worker) for worker in workers):  # what they have in hand they may still finish
+    while any(_works(child) for child in children):  # what they have in hand they may still finish
         assert time.monotonic() < deadline + 60
         time.sleep(0.05)
 
 
-def _lives(process: psutil.Process) -> bool:
+def _works(process: psutil.Process) -> bool:
+    """Whether it is a worker of Ray's that lives; Ray's agents stay for another minute and write nothing of ours."""
     try:
-        return process.status() != psutil.STATUS_ZOMBIE
+        title = (process.cmdline() or [""])[0]
+        return title.startswith("ray::") and "Agent" not in title
     except psutil.NoSuchProcess:
         return False
 
