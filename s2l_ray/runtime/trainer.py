@@ -6,7 +6,6 @@ which one a training goes on from is read from the states themselves, since Ray'
 (`checkpoint_manager_snapshot.json`) is written in place and a kill in that moment would leave it broken.
 """
 
-import itertools
 import threading
 import time
 from collections.abc import Generator
@@ -39,8 +38,9 @@ SNAPSHOT = "checkpoint_manager_snapshot.json"
 
 @dataclass(frozen=True)
 class TrainWorkers:
-    """Workers of a training, what each gets of Ray's CPUs and GPUs, how often lost ones are replaced, and how long no
-    step may end.
+    """Workers of a training, and what each gets of Ray's CPUs and GPUs.
+
+    `retries`: how often lost ones are replaced without getting further. `stall_minutes`: how long no step may end.
     """
 
     workers: int = 1
@@ -65,21 +65,24 @@ def train_proxy(job: TrainJob, workers: TrainWorkers) -> Training:
     """Train the proxy, or what is left of it.
 
     Closing the generator, or an exception in it such as Ctrl-C, has the workers save a state and end. Raises `S2LError`
-    for a failure of the training itself, at once, and for lost workers once `retries` are used up.
+    for a failure of the training itself, at once, and for workers that are lost again and again at one place.
     """
     if (result := finished_training(job)) is not None:
         return result
-    for lost in itertools.count(1):
+    lost, furthest = 0, 0
+    while True:
         prune_states(job.output, STATES_KEPT)
         storage.delete_file(storage.join(job.output, RESUME, SNAPSHOT))
         try:
             yield from _attempt(job, workers)
             break
         except _WorkersLost as error:
+            lost = lost + 1 if error.step <= furthest else 1
+            furthest = max(furthest, error.step)
             if lost > workers.retries:
                 raise S2LError(
-                    f"train: workers were lost {lost} times, last: {error}; lower {LOWER} if memory ran out, "
-                    "then run again: it goes on from the last saved state"
+                    f"train: workers were lost {lost} times and got no further than step {furthest}, last: {error}; "
+                    f"lower {LOWER} if memory ran out, then run again: it goes on from the last saved state"
                 ) from error
             yield TrainProgress(0, 0, 0, 0, 0, 0, 0, note=f"workers were lost ({error}); going on from the last state")
     if (result := finished_training(job)) is None:
@@ -114,7 +117,11 @@ def discard_states(output: str) -> None:
 
 
 class _WorkersLost(Exception):
-    """Workers, or the connections between them, are gone; another attempt may succeed."""
+    """Workers, or the connections between them, are gone, after `step`; another attempt may succeed."""
+
+    def __init__(self, reason: str, step: int) -> None:
+        super().__init__(reason)
+        self.step = step
 
 
 def _attempt(job: TrainJob, workers: TrainWorkers) -> Generator[TrainProgress, None, None]:
@@ -131,8 +138,9 @@ def _attempt(job: TrainJob, workers: TrainWorkers) -> Generator[TrainProgress, N
                 patience = 0.0  # who does not step does not stop either
                 raise S2LError(_stalled(step, workers, ray.get(mailbox.places.remote())))
         if (progress := ray.get(mailbox.take.remote())) is not None:
+            step = progress.step
             yield progress
-        fit.raise_failure(ray.get(mailbox.failures.remote()))
+        fit.raise_failure(ray.get(mailbox.failures.remote()), step)
     except RayError as error:
         raise S2LError(f"train: no word from the workers: {_reason(error)}; run again") from error
     finally:
@@ -199,8 +207,8 @@ class _Fit:
         """Whether it still runs after that many seconds at most."""
         return not self._ended.wait(seconds)
 
-    def raise_failure(self, failures: list[dict[str, str]]) -> None:
-        """Raise the training's own failure, or `_WorkersLost`; return where it ended well."""
+    def raise_failure(self, failures: list[dict[str, str]], step: int) -> None:
+        """Raise the training's own failure, or `_WorkersLost` after this step; return where it ended well."""
         if self._error is None:
             return
         own = [failure for failure in failures if not failure["peer"]]
@@ -208,7 +216,7 @@ class _Fit:
             raise from_record(own[0]) from self._error
         # a worker that fails by itself says so in the mailbox, one that is killed does not
         if isinstance(self._error, WorkerGroupError):
-            raise _WorkersLost(_reason(self._error)) from self._error
+            raise _WorkersLost(_reason(self._error), step) from self._error
         raise S2LError(f"train: Ray Train failed: {_reason(self._error)}") from self._error
 
 

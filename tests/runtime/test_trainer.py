@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -38,15 +38,17 @@ def run(job: TrainJob, workers: TrainWorkers = TrainWorkers()) -> tuple[TrainRes
             return end.value, said
 
 
-def run_until(job: TrainJob, enough: Callable[[], bool], act: Callable[[], None]) -> list[TrainProgress]:
-    """The training to its end; `act` once, as soon as there is enough of it."""
-    said, acted = [], False
-    for progress in train_proxy(job, TrainWorkers()):
+def run_with_losses(job: TrainJob, workers: TrainWorkers, losses: int) -> list[TrainProgress]:
+    """The training to its end; its worker is killed so many times, each time once it has got further and saved that."""
+    said: list[TrainProgress] = []
+    at = newest_state(job.output) or 0
+    for progress in train_proxy(job, workers):
         said.append(progress)
-        if not acted and enough():
-            act()
-            acted = True
-    assert acted
+        if losses and progress.step > at and (newest_state(job.output) or 0) > at:
+            [worker] = [one for one in psutil.Process().children(recursive=True) if "RayTrainWorker" in title(one)]
+            worker.kill()
+            losses, at = losses - 1, progress.step
+    assert losses == 0
     return said
 
 
@@ -169,13 +171,11 @@ def test_a_damaged_state_is_passed_over(disturbed: TrainJob) -> None:
 
 
 @pytest.mark.slow
-def test_a_lost_worker_is_replaced(disturbed: TrainJob) -> None:
-    def kill_worker() -> None:
-        [worker] = [one for one in psutil.Process().children(recursive=True) if "RayTrainWorker" in title(one)]
-        worker.kill()
-
-    said = run_until(disturbed, lambda: newest_state(disturbed.output) is not None, kill_worker)
-    assert [progress.note for progress in said if progress.note]
+def test_lost_workers_are_replaced_as_long_as_it_gets_on(disturbed: TrainJob) -> None:
+    with pytest.raises(S2LError, match=r"lost 1 times and got no further than step [1-9]\d*, last: .*run again"):
+        run_with_losses(disturbed, TrainWorkers(retries=0), 1)
+    said = run_with_losses(disturbed, TrainWorkers(retries=1), 2)
+    assert len([progress.note for progress in said if "workers were lost" in progress.note]) == 2
 
 
 @pytest.mark.slow
