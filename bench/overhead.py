@@ -24,7 +24,8 @@ from s2l_ray.demo import make_demo
 from s2l_ray.job_reading import make_config
 from s2l_ray.pipeline import plan, run
 from s2l_ray.runtime.session import connect
-from s2l_ray.runtime.units import Pool, run_units
+from s2l_ray.runtime.unit_actor import Pool
+from s2l_ray.runtime.units import run_units
 from s2l_ray.stages.build import Build
 from s2l_ray.stages.score import execution, plan_units
 from s2l_ray.stages.score_workers import ScoreWorker

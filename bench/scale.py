@@ -29,7 +29,8 @@ from s2l_ray.artifacts.tables import FileRecord, write_table
 from s2l_ray.config import Config
 from s2l_ray.job_reading import make_config
 from s2l_ray.runtime.session import connect
-from s2l_ray.runtime.units import Pool, run_units
+from s2l_ray.runtime.unit_actor import Pool
+from s2l_ray.runtime.units import run_units
 from s2l_ray.stages import cluster, score, select
 from s2l_ray.stages.build import Build, Product, Stage
 

@@ -11,6 +11,8 @@ OK = "ok"
 NO_TARGET_TOKENS = "no_target_tokens"
 NON_FINITE = "non_finite"
 NOT_SCORED = "not_scored"
+FAILED_ROWS = "failed_rows"
+"""The note of a unit's file of losses that says which rows could not be scored, and why."""
 
 DATASET = pa.schema(
     [

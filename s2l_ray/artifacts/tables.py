@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from s2l_ray.artifacts import storage
 from s2l_ray.artifacts.errors import DamagedError
 
-METADATA_PREFIX = b"s2l."
+FACTS, NOTES = b"s2l.", b"s2l-note."
 
 
 @dataclass(frozen=True)
@@ -33,9 +33,16 @@ def record_of(path: str, data: bytes, rows: int | None = None) -> FileRecord:
     return FileRecord(path, rows, len(data), hashlib.sha256(data).hexdigest())
 
 
-def encode_table(table: pa.Table, made_from: Mapping[str, str] | None = None) -> bytes:
-    """Parquet bytes of a table (zstd, page checksums), with the facts it was made from in its metadata."""
-    metadata = {METADATA_PREFIX + key.encode(): value.encode() for key, value in sorted((made_from or {}).items())}
+Words = Mapping[str, str]
+
+
+def encode_table(table: pa.Table, made_from: Words | None = None, notes: Words | None = None) -> bytes:
+    """Parquet bytes of a table (zstd, page checksums).
+
+    Its metadata says what it was made from, and has notes of what came of that, which do not tell it from another.
+    """
+    words = [(FACTS, made_from or {}), (NOTES, notes or {})]
+    metadata = {prefix + key.encode(): one[key].encode() for prefix, one in words for key in sorted(one)}
     stored = pa.schema([field.with_type(_stored_type(field.type)) for field in table.schema], metadata)
     sink = pa.BufferOutputStream()
     pq.write_table(
@@ -55,9 +62,11 @@ def _stored_type(kind: pa.DataType) -> pa.DataType:
     return pa.list_(pa.field("element", _stored_type(kind.value_type))) if pa.types.is_list(kind) else kind
 
 
-def write_table(folder: str, path: str, table: pa.Table, made_from: Mapping[str, str] | None = None) -> FileRecord:
+def write_table(
+    folder: str, path: str, table: pa.Table, made_from: Words | None = None, notes: Words | None = None
+) -> FileRecord:
     """Put a table whole at `folder/path` and say what was put."""
-    data = encode_table(table, made_from)
+    data = encode_table(table, made_from, notes)
     storage.write_bytes(storage.join(folder, path), data)
     return record_of(path, data, table.num_rows)
 
@@ -96,7 +105,7 @@ def read_table(folder: str, record: FileRecord, columns: Sequence[str] | None = 
     return decode_table(read_verified(folder, record), columns)
 
 
-def finished_unit(folder: str, path: str, made_from: Mapping[str, str]) -> FileRecord | None:
+def finished_unit(folder: str, path: str, made_from: Words) -> FileRecord | None:
     """The record of a unit file that is whole and was made from exactly these facts; None where it has to be made."""
     try:
         data = storage.read_bytes(storage.join(folder, path))
@@ -110,16 +119,23 @@ def decode_intact(data: bytes) -> pa.Table | None:
     """The table in bytes that this writer wrote, or None where a single bit of them differs from what it writes."""
     try:
         table = decode_table(data)
-        return table if encode_table(table, facts_of(table)) == data else None
+        return table if encode_table(table, facts_of(table), notes_of(table)) == data else None
     except (pa.ArrowException, OSError, ValueError):
         return None
 
 
 def facts_of(table: pa.Table) -> dict[str, str]:
     """The facts that `write_table` put into the file's metadata."""
+    return _words(table, FACTS)
+
+
+def notes_of(table: pa.Table) -> dict[str, str]:
+    """The notes that `write_table` put there."""
+    return _words(table, NOTES)
+
+
+def _words(table: pa.Table, prefix: bytes) -> dict[str, str]:
     metadata = table.schema.metadata or {}
     return {
-        key.removeprefix(METADATA_PREFIX).decode(): value.decode()
-        for key, value in metadata.items()
-        if key.startswith(METADATA_PREFIX)
+        key.removeprefix(prefix).decode(): value.decode() for key, value in metadata.items() if key.startswith(prefix)
     }

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 
-from s2l_ray.core.kmeans_backends import BACKENDS, KMeans, lloyd, place, resolve_backend, torch_device
+from s2l_ray.core.kmeans_backends import BACKENDS, KMeans, OnPass, lloyd, place, resolve_backend, torch_device, unheard
 from s2l_ray.core.kmeans_blocks import Float32, Int32, single_threaded
 from s2l_ray.core.kmeans_seeding import plus_plus, sample_rows
 
@@ -32,6 +32,7 @@ def fit_kmeans(
     sample_iterations: int = 30,
     initial_centroids_KT: Float32 | None = None,
     workers: int | None = None,
+    on_pass: OnPass = unheard,
 ) -> KMeans:
     """Cluster the rows of x_NT into min(k, N) clusters by Euclidean distance.
 
@@ -39,6 +40,7 @@ def fit_kmeans(
     `sample_per_cluster` * k rows; the best of them there then makes at most `iterations` passes over all rows.
     `initial_centroids_KT` takes the place of all that: only the passes are made. `workers` is the number of CPU threads
     (default: as many as torch uses); with the torch backend the result is the same, bit for bit, for any number.
+    `on_pass` is told the passes that are done, over the sample and then over all rows, and how many there can be.
 
     Raises ValueError for rows that are not finite, no rows, k < 1, or a backend that cannot run here.
     """
@@ -49,13 +51,14 @@ def fit_kmeans(
     if initial_centroids_KT is None:
         sample_ST = x_NT[sample_rows(len(x_NT), sample_per_cluster * k, np.random.default_rng([seed, 0]))]
         starts = [
-            _sample_fit(sample_ST, k, [seed, 1, restart], sample_iterations, workers) for restart in range(restarts)
+            _sample_fit(sample_ST, k, [seed, 1, restart], sample_iterations, workers, on_pass)
+            for restart in range(restarts)
         ]
         initial_centroids_KT = min(starts, key=lambda start: start.inertia).centroids_KT
     centroids_KT = np.ascontiguousarray(initial_centroids_KT, np.float32)
     if centroids_KT.shape != (k, x_NT.shape[1]):
         raise ValueError(f"initial centroids have shape {centroids_KT.shape}; {(k, x_NT.shape[1])} is needed")
-    return BACKENDS[backend](x_NT, centroids_KT, iterations, workers)
+    return BACKENDS[backend](x_NT, centroids_KT, iterations, workers, on_pass)
 
 
 def assign_clusters(x_NT: ArrayLike, centroids_KT: Float32, *, workers: int | None = None) -> tuple[Int32, Float32]:
@@ -75,10 +78,12 @@ def assign_clusters(x_NT: ArrayLike, centroids_KT: Float32, *, workers: int | No
         return blocks.nearest(centroids_KT)
 
 
-def _sample_fit(sample_ST: Float32, k: int, entropy: list[int], iterations: int, workers: int) -> KMeans:
+def _sample_fit(
+    sample_ST: Float32, k: int, entropy: list[int], iterations: int, workers: int, on_pass: OnPass
+) -> KMeans:
     with single_threaded():
         start_KT = plus_plus(sample_ST, k, np.random.default_rng(entropy), torch_device())
-    return lloyd(sample_ST, start_KT, iterations, workers)
+    return lloyd(sample_ST, start_KT, iterations, workers, on_pass)
 
 
 def _checked(x_NT: ArrayLike, least_rows: int = 1) -> Float32:

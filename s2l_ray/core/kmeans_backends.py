@@ -24,6 +24,13 @@ from threadpoolctl import threadpool_limits
 from s2l_ray.core.kmeans_blocks import Float32, Int32, PartialSums, cpu_blocks
 from s2l_ray.core.kmeans_device import device_blocks
 
+OnPass = Callable[[int, int], object]
+"""Is told how many passes are done, and how many there can be."""
+
+
+def unheard(done: int, total: int) -> None:
+    """Nobody listens."""
+
 
 @dataclass(frozen=True)
 class KMeans:
@@ -63,7 +70,7 @@ def torch_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def lloyd(x_NT: Float32, centroids_KT: Float32, iterations: int, workers: int) -> KMeans:
+def lloyd(x_NT: Float32, centroids_KT: Float32, iterations: int, workers: int, on_pass: OnPass = unheard) -> KMeans:
     """At most `iterations` passes, fewer if the centroids come to rest, and one more to measure the inertia.
 
     A cluster that has lost all its rows is moved to the row farthest from its centroid (of several, the first), as long
@@ -75,6 +82,7 @@ def lloyd(x_NT: Float32, centroids_KT: Float32, iterations: int, workers: int) -
             next_KT = _next_centroids(x_NT, blocks, centroids_KT)
             at_rest = np.array_equal(next_KT, centroids_KT)
             passes, centroids_KT = passes + 1, next_KT
+            on_pass(passes, iterations)
         label_N, distance_N = blocks.nearest(centroids_KT)
     return _summary(centroids_KT, np.square(distance_N, dtype=np.float64).sum(), passes, label_N, "torch")
 
@@ -92,8 +100,11 @@ def _next_centroids(x_NT: Float32, blocks: Blocks, centroids_KT: Float32) -> Flo
     return next_KT
 
 
-def _sklearn_lloyd(x_NT: Float32, centroids_KT: Float32, iterations: int, workers: int) -> KMeans:
-    """scikit-learn's own loop. Its threads add up in any order: the last bits may differ with more than one worker."""
+def _sklearn_lloyd(x_NT: Float32, centroids_KT: Float32, iterations: int, workers: int, on_pass: OnPass) -> KMeans:
+    """scikit-learn's own loop, which tells of no pass.
+
+    Its threads add up in any order: the last bits may differ with more than one worker.
+    """
     from sklearn import cluster, exceptions
 
     model = cluster.KMeans(
@@ -105,8 +116,8 @@ def _sklearn_lloyd(x_NT: Float32, centroids_KT: Float32, iterations: int, worker
     return _summary(model.cluster_centers_, model.inertia_, model.n_iter_, model.labels_, "sklearn")
 
 
-def _cuml_lloyd(x_NT: Float32, centroids_KT: Float32, iterations: int, workers: int) -> KMeans:
-    """RAPIDS cuML on one GPU."""
+def _cuml_lloyd(x_NT: Float32, centroids_KT: Float32, iterations: int, workers: int, on_pass: OnPass) -> KMeans:
+    """RAPIDS cuML on one GPU, which tells of no pass."""
     from cuml import cluster
 
     model = cluster.KMeans(
@@ -126,7 +137,7 @@ def _summary(centroids_KT: Float32, inertia: float, iterations: int, label_N: ND
     return KMeans(np.asarray(centroids_KT, np.float32), float(inertia), int(iterations), empty_clusters, name)
 
 
-BACKENDS: dict[str, Callable[[Float32, Float32, int, int], KMeans]] = {
+BACKENDS: dict[str, Callable[[Float32, Float32, int, int, OnPass], KMeans]] = {
     "torch": lloyd,
     "sklearn": _sklearn_lloyd,
     "cuml": _cuml_lloyd,

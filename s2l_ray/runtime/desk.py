@@ -2,6 +2,7 @@
 
 In: a word from every worker before it begins a unit, once it has ended it, and when it fails. Out: whether the unit is
 to be begun or set aside. A worker that dies leaves its unit at the desk; that is a failure of the unit, or of its node.
+Of a unit that failed in every try some rows are tried by themselves, once, and what came of that is kept here too.
 The desk is an actor beside the driver, one a pool: a driver that is killed and started again counts anew.
 """
 
@@ -9,7 +10,7 @@ import os
 import socket
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,6 +52,8 @@ class Ledger:
 
     def __init__(self, retries: int, finished: int, is_alive: Callable[[str], bool]) -> None:
         self._retries = retries
+        self._parts: dict[str, bool] = {}
+        self._rows_at_fault: dict[int, set[int]] = {}
         self._finished = finished
         self._is_alive = is_alive
         self._in_hand: dict[str, Work] = {}
@@ -69,10 +72,19 @@ class Ledger:
             self._in_hand[process.actor] = Work(process, unit, time.time())
         return failure
 
+    def begin_part(self, process: Process, part: str) -> tuple[bool, Record | None]:
+        """Whether rows of a unit are to be tried now, and how they failed if they did: they are tried once."""
+        passed = self._parts.setdefault(part, False)
+        failure = None if passed else self.begin(process, part)
+        return not passed and failure is None, failure
+
     def ended(self, process: Process) -> None:
         """Note that a worker has finished what it did."""
         work = self._in_hand.pop(process.actor, None)
-        self._finished += work is not None and not work.unit.startswith(STARTING)
+        if work is not None and work.unit in self._parts:
+            self._parts[work.unit] = True
+        elif work is not None:
+            self._finished += not work.unit.startswith(STARTING)
 
     def failed(self, process: Process, failure: Record, out_of_memory: bool) -> bool:
         """Note that a worker failed in its unit. Whether the run is to end: memory that no unit has fitted into."""
@@ -80,6 +92,12 @@ class Ledger:
         if work is not None:
             self._failures.setdefault(work.unit, []).append(failure)
         return out_of_memory and not self._finished
+
+    def rows_at_fault(self, shard: int, found: Collection[int] = ()) -> list[int]:
+        """The rows of a shard that failed in any unit; those of this one are added."""
+        rows = self._rows_at_fault.setdefault(shard, set())
+        rows.update(found)
+        return sorted(rows)
 
     def doing(self) -> list[Work]:
         """What every worker does now, the longest work first."""
@@ -94,7 +112,7 @@ class Ledger:
 
     def _last_failure(self, unit: str) -> Record | None:
         failures, lost = self._failures.get(unit, []), self._nodes_lost[unit]
-        if len(failures) > self._retries:
+        if len(failures) > (0 if unit in self._parts else self._retries):
             return {**failures[-1], "tries": str(len(failures))}
         if lost > NODES_LOST:
             return {"kind": "", "message": "its node was lost every time", "details": "", "tries": str(lost)}

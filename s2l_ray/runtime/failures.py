@@ -59,6 +59,11 @@ def from_record(record: Record) -> errors.S2LError:
     return WorkerError(record["message"], record["details"])
 
 
+def first_line(text: str) -> str:
+    """The first line of a message, or nothing."""
+    return next(iter(text.splitlines()), "")
+
+
 def summary_of(error: BaseException) -> str:
     """One line of an error of Ray's: the exception that ends its traceback, or what it begins with."""
     lines = [line.strip() for line in re.sub(r"\x1b\[[0-9;]*m", "", str(error)).splitlines() if line.strip()]

@@ -5,15 +5,14 @@ unit, as they finish. A worker is made once an actor and called once a unit; it 
 follows from the unit, so that a unit which Ray runs again after losing a node does no harm. A row of the pipeline
 carries several units, since a row costs tens of milliseconds.
 
-A unit that fails, or whose process dies in it, is tried again in a fresh process, and after `Pool.retries` set aside:
-the others go on, and the failures are raised at the end. A failure that says that the job is wrong is raised at once.
+A unit that fails, or whose process dies in it, is tried again in a fresh process, and after `Pool.retries` set aside,
+or done without the rows at fault: the others go on, and the failures are raised at the end. A failure that says that
+the job is wrong is raised at once.
 """
 
 import json
-import os
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import ray
@@ -21,20 +20,9 @@ from ray.data.exceptions import ExecutionTimeoutError
 from ray.exceptions import RayError
 
 from s2l_ray.artifacts.errors import S2LError
-from s2l_ray.runtime.desk import STARTING, Work, open_desk, this_process
-from s2l_ray.runtime.failures import (
-    Record,
-    UnitsSetAside,
-    ends_run,
-    from_record,
-    is_out_of_memory,
-    summary_of,
-    to_record,
-)
-
-Unit = dict[str, Any]
-Result = dict[str, Any]
-WorkerClass = Callable[..., Callable[[Unit], Result]]
+from s2l_ray.runtime.desk import STARTING, Work, open_desk
+from s2l_ray.runtime.failures import UnitsSetAside, first_line, from_record, summary_of
+from s2l_ray.runtime.unit_actor import Actor, Pool, Result, Unit, WorkerClass
 
 UNITS_IN_ROW = 32
 """At most: Ray hears of a row when all its units are done, and by that a run that stands still is told."""
@@ -42,76 +30,6 @@ ENOUGH = 3
 """Units set aside before it counts that they are more than those that were done."""
 SHOWN = 20
 ANSWER_SECONDS = 10.0
-
-
-@dataclass(frozen=True)
-class Pool:
-    """Actors: between `least` and `most` of them, with `cpus` and `gpus` each.
-
-    `name` and `lower` stand in messages: what the actors do, and the key that makes one need less memory. `finished`:
-    units of the same kind that were done before. `goes_on`: that units were set aside is no failure of the whole.
-    `remedy`: what to do about them.
-    """
-
-    name: str
-    lower: str
-    least: int = 1
-    most: int = 1
-    cpus: float = 1.0
-    gpus: float = 0.0
-    arguments: dict[str, Any] = field(default_factory=dict)
-    retries: int = 0
-    stall_minutes: float = 30.0
-    finished: int = 0
-    goes_on: bool = False
-    remedy: str = "run again, which does only these"
-
-
-class Actor:
-    """What Ray Data starts: the worker, its units unpacked, its failures turned into records."""
-
-    def __init__(self, worker: WorkerClass, pool: Pool, desk: Any) -> None:
-        self._pool = pool
-        self._desk = desk
-        self._process = this_process()
-        self._worker: Callable[[Unit], Result] | None = None
-        desk.come.remote(ray.get_runtime_context().current_actor)
-        try:
-            self._failure = self._begin(f"{STARTING} {self._process.actor}")
-            if self._failure is None:
-                self._worker = worker(**pool.arguments)
-                desk.ended.remote(self._process)
-        except Exception as error:  # travels to the driver, which raises it there
-            self._failure = to_record(error, pool.name, pool.lower)
-
-    def __call__(self, row: dict[str, str]) -> dict[str, str]:
-        return {"results": json.dumps([self._do(unit) for unit in json.loads(row["units"])])}
-
-    def _begin(self, name: str) -> Record | None:
-        answer: Record | None = ray.get(self._desk.begin.remote(self._process, name))
-        return answer
-
-    def _do(self, unit: Unit) -> Result:
-        if self._worker is None:
-            return {"failure": self._failure}
-        if (failure := self._begin(unit["name"])) is not None:
-            return {"set_aside": {**failure, "unit": unit["name"]}}
-        try:
-            result = self._worker(unit)
-        except Exception as error:  # travels to the driver, which raises it there
-            return self._failed(error)
-        self._desk.ended.remote(self._process)
-        return result
-
-    def _failed(self, error: Exception) -> Result:
-        """A failure that ends the run; of any other this process ends, for what it holds may be spoilt, as a CUDA
-        context is by a failed assertion. Ray starts the actor anew and gives it the row again.
-        """
-        failure = to_record(error, self._pool.name, self._pool.lower)
-        told = self._desk.failed.remote(self._process, failure, is_out_of_memory(error))
-        if ray.get(told) or ends_run(error):
-            return {"failure": failure}
-        os._exit(1)
 
 
 def run_units(units: Sequence[Unit], worker: WorkerClass, pool: Pool, bundle: int = 1) -> Iterator[Result]:
@@ -141,7 +59,7 @@ def run_units(units: Sequence[Unit], worker: WorkerClass, pool: Pool, bundle: in
 
 
 def _results(finished: ray.data.Dataset, pool: Pool, desk: Any) -> Iterator[Result]:
-    aside: list[Record] = []
+    aside: list[Result] = []
     done = pool.finished
     try:
         for result in _unpacked(finished):
@@ -169,7 +87,7 @@ def _unpacked(finished: ray.data.Dataset) -> Iterator[Result]:
         yield from json.loads(row["results"])
 
 
-def _set_aside(pool: Pool, aside: list[Record], done: int) -> UnitsSetAside:
+def _set_aside(pool: Pool, aside: list[Result], done: int) -> UnitsSetAside:
     lines = [f"{pool.name}: {len(aside)} units failed in every try, {done} are done and kept:"]
     lines += [f"  {describe(one)}" for one in aside[:SHOWN]]
     if len(aside) > SHOWN:
@@ -178,10 +96,10 @@ def _set_aside(pool: Pool, aside: list[Record], done: int) -> UnitsSetAside:
     return UnitsSetAside("\n".join([*lines, f"mend the cause, and {pool.remedy}"]), details)
 
 
-def describe(aside: Record) -> str:
-    """A unit that was set aside, in one line."""
-    first = next(iter(aside["message"].splitlines()), "")
-    return f"{aside['unit']}: {first} ({aside['tries']} tries)"
+def describe(aside: Result) -> str:
+    """A unit that was set aside, in one line, with the rows at fault where they were found."""
+    rows = aside.get("rows") or [first_line(aside["message"])]
+    return f"{aside['unit']}: {'; '.join(rows)} ({aside['tries']} tries)"
 
 
 def _stalled(pool: Pool, works: list[Work]) -> str:

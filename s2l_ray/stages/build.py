@@ -15,6 +15,8 @@ from s2l_ray.artifacts.manifest import Artifact
 from s2l_ray.artifacts.tables import FileRecord
 from s2l_ray.config import Config
 from s2l_ray.progress import Progress
+from s2l_ray.runtime.remote import Task, run_remote
+from s2l_ray.runtime.room import Need
 from s2l_ray.runtime.session import Cluster
 
 LOOKS_AT_ONCE = 16
@@ -70,6 +72,22 @@ def limits(build: Build) -> dict[str, Any]:
     """How long a pool bears with units that fail and with units that do not end, as `Pool` takes it."""
     resources = build.config.resources
     return {"retries": resources.retries, "stall_minutes": resources.stall_minutes}
+
+
+def in_one_place(
+    build: Build, function: Callable[..., Found], *arguments: Any, what: str, lower: str, place: Need
+) -> Generator[Progress, None, Found]:
+    """The function's result, computed on one node of the cluster; meanwhile how far it tells that it is.
+
+    `what` and `lower` stand in messages: what the function does, and the key that makes it need less memory.
+    """
+    said = run_remote(function, *arguments, task=Task(what, lower, place, **limits(build)))
+    while True:
+        try:
+            now = next(said)
+        except StopIteration as end:
+            return end.value  # type: ignore[no-any-return]
+        yield Progress(build.kind, now.done, now.total, now.unit)
 
 
 def look_for(units: Sequence[Unit], look: Callable[[Unit], Found | None]) -> list[Found | None]:

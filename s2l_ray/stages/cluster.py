@@ -19,11 +19,11 @@ from s2l_ray.artifacts.schemas import CLUSTERS, shard_path
 from s2l_ray.artifacts.tables import FileRecord, finished_unit, read_table
 from s2l_ray.config import Config
 from s2l_ray.progress import Progress
-from s2l_ray.runtime.remote import run_remote
 from s2l_ray.runtime.room import Need
 from s2l_ray.runtime.session import Cluster
-from s2l_ray.runtime.units import Pool, Unit, run_units
-from s2l_ray.stages.build import Build, Product, Stage, cpus_each, limits, look_for, memory_asked
+from s2l_ray.runtime.unit_actor import Pool, Unit
+from s2l_ray.runtime.units import run_units
+from s2l_ray.stages.build import Build, Product, Stage, cpus_each, in_one_place, limits, look_for, memory_asked
 from s2l_ray.stages.cluster_workers import CENTROIDS, AssignWorker, fit
 
 KIND = "clusters"
@@ -56,7 +56,8 @@ def cluster(build: Build) -> Stage:
         trajectories = build.inputs["trajectories"]
         yield Progress(KIND, 0, 1, unit="fits", note=f"fitting on {trajectories.manifest.counts['kept']} trajectories")
         what = f"clustering {trajectories.manifest.counts['kept']} trajectories"
-        run_remote(fit, _fit_arguments(build), what=what, lower="cluster.max_fit_rows", place=needs(build))
+        lower = "cluster.max_fit_rows"
+        yield from in_one_place(build, fit, _fit_arguments(build), what=what, lower=lower, place=needs(build))
         fitted = _stored_fit(build)
         if fitted is None:
             raise RuntimeError(f"{build.folder}/{CENTROIDS}: written and not readable")

@@ -4,6 +4,7 @@ In: trajectories, by their URI. Out: `centroids.parquet`, and shards of clusters
 called without Ray in tests.
 """
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import pyarrow as pa
 from s2l_ray.artifacts.manifest import open_artifact
 from s2l_ray.artifacts.schemas import CLUSTERS, OK, shard_path
 from s2l_ray.artifacts.tables import FileRecord, decode_intact, read_verified, write_table
+from s2l_ray.runtime.remote import tell
 
 CENTROIDS = "centroids.parquet"
 WHOLE_POOL = ""
@@ -28,8 +30,10 @@ def fit(arguments: dict[str, Any]) -> None:
     settings, execution = arguments["settings"], arguments["execution"]
     x_NT, source_N = _read_matrix(arguments["trajectories"], settings)
     rows: list[dict[str, Any]] = []
-    for group in sorted(set(source_N.tolist())):
+    groups = sorted(set(source_N.tolist()))
+    for number, group in enumerate(groups):
         x_GT = x_NT[source_N == group]
+        where = f"passes over {len(x_GT):,} rows" + (f" (group {number + 1} of {len(groups)})" if group else "")
         fitted = fit_kmeans(
             x_GT,
             settings["k"],
@@ -40,6 +44,7 @@ def fit(arguments: dict[str, Any]) -> None:
             sample_per_cluster=settings["sample_per_cluster"],
             sample_iterations=settings["sample_iterations"],
             workers=execution["workers"],
+            on_pass=functools.partial(tell, unit=where),
         )
         for centroid_T in fitted.centroids_KT:
             rows.append({"source": group, "cluster": len(rows), "centroid": centroid_T})
@@ -63,7 +68,9 @@ def _read_matrix(uri: str, settings: dict[str, Any]) -> tuple[Any, Any]:
     taken = fit_rows(by_group, settings["max_fit_rows"], settings["k"], settings["seed"])
     seen = dict.fromkeys(by_group, 0)
     parts, groups = [], []
-    for table in trajectories.read_tables(COLUMNS):
+    shards = len(trajectories.shards())
+    for shard, table in enumerate(trajectories.read_tables(COLUMNS)):
+        tell(shard, shards, "shards read")
         x_BT, group_B = ok_rows(table, columns_T, settings["group_by"])
         kept_B = np.zeros(len(x_BT), bool)
         for group in set(group_B.tolist()):

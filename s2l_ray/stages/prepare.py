@@ -27,11 +27,11 @@ from s2l_ray.config import Config, TokenizerToTrain
 from s2l_ray.core.pool import cut_shards
 from s2l_ray.identity import local_folder, source_spec
 from s2l_ray.progress import Progress
-from s2l_ray.runtime.remote import run_remote
 from s2l_ray.runtime.room import Need
 from s2l_ray.runtime.session import Cluster
-from s2l_ray.runtime.units import Pool, Result, Unit, WorkerClass, describe, run_units
-from s2l_ray.stages.build import Build, Product, Stage, cpus_each, limits, look_for, pool_size
+from s2l_ray.runtime.unit_actor import Pool, Result, Unit, WorkerClass
+from s2l_ray.runtime.units import describe, run_units
+from s2l_ray.stages.build import Build, Product, Stage, cpus_each, in_one_place, limits, look_for, pool_size
 from s2l_ray.stages.prepare_workers import CutWorker, EncodeWorker, ParseWorker, make_tokenizer, settle_rows
 
 KIND = "dataset"
@@ -58,8 +58,8 @@ def prepare(build: Build) -> Stage:
     yield Progress(KIND, 0, len(ranges), unit="ranges", note=f"{len(data.sources)} sources in {len(ranges)} ranges")
     parsed = yield from _pass(build, "parse", _parse_units(build, ranges), ParseWorker, {"data": data.model_dump()})
     _refuse_empty(build, parsed)
-    settled = _settle(build, parsed)
-    tokenizer = _tokenizer(build, parsed, settled)
+    settled = yield from _settle(build, parsed)
+    tokenizer = yield from _tokenizer(build, parsed, settled)
     units = _encode_units(build, ranges, parsed, settled, tokenizer)
     arguments = {"data": data.model_dump(), "tokenizer": tokenizer["files"]}
     encoded = yield from _pass(build, "encode", units, EncodeWorker, arguments)
@@ -133,7 +133,7 @@ def _refuse_empty(build: Build, parsed: list[Result]) -> None:
         )
 
 
-def _settle(build: Build, parsed: list[Result]) -> Result:
+def _settle(build: Build, parsed: list[Result]) -> Generator[Progress, None, Result]:
     data = build.config.data
     settings = {
         "drop_duplicates": data.duplicates == "drop",
@@ -146,12 +146,13 @@ def _settle(build: Build, parsed: list[Result]) -> Result:
     if done is not None:
         return done
     formed = [result["files"][0] for result in parsed]
-    what = "settling which rows are kept"
-    files = run_remote(settle_rows, build.folder, formed, settings, what=what, lower="data.sources")
+    what, lower, place = "settling which rows are kept", "data.sources", needs(build)
+    arguments = (build.folder, formed, settings)
+    files = yield from in_one_place(build, settle_rows, *arguments, what=what, lower=lower, place=place)
     return write_receipt(build.folder, f"{WORK}/settle.json", facts, {}, [FileRecord(**record) for record in files])
 
 
-def _tokenizer(build: Build, parsed: list[Result], settled: Result) -> Result:
+def _tokenizer(build: Build, parsed: list[Result], settled: Result) -> Generator[Progress, None, Result]:
     """The tokenizer's files, in the dataset's own folder, and its size."""
     data = build.config.data
     train = data.tokenizer.train.vocab_size if isinstance(data.tokenizer, TokenizerToTrain) else None
@@ -163,7 +164,8 @@ def _tokenizer(build: Build, parsed: list[Result], settled: Result) -> Result:
     if done is None:
         pairs = [(result["files"][0], verdict) for result, verdict in zip(parsed, settled["files"], strict=True)]
         arguments = (place, data.tokenizer_revision, train, build.folder, pairs)
-        contents, size = run_remote(make_tokenizer, *arguments, what="making the tokenizer", lower="data.sources")
+        what, lower, at = "making the tokenizer", "data.sources", needs(build)
+        contents, size = yield from in_one_place(build, make_tokenizer, *arguments, what=what, lower=lower, place=at)
         records = []
         for name, content in sorted(contents.items()):
             storage.write_bytes(storage.join(build.folder, TOKENIZER, name), content)

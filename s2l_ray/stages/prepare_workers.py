@@ -31,6 +31,7 @@ from s2l_ray.core.examples import (
     response_text,
 )
 from s2l_ray.core.pool import KEPT, REASONS, id_words, settle
+from s2l_ray.runtime.remote import telling
 
 FORMED = pa.schema(
     [
@@ -133,7 +134,7 @@ class Parser:
 def settle_rows(folder: str, formed: Sequence[dict[str, Any]], settings: dict[str, Any]) -> list[dict[str, Any]]:
     """A verdict for every formed row, in one file a range. Runs in one actor, which holds the ids of all rows."""
     words, entries = [], []
-    for record in formed:
+    for record in telling(formed, "ranges settled"):
         table = read_table(folder, FileRecord(**record), ["example_id", "entry"])
         words.append(id_words(table["example_id"].to_pylist()))
         entries.append(table["entry"].to_numpy())
@@ -160,7 +161,7 @@ def make_tokenizer(
 
 
 def _kept_texts(folder: str, pairs: Sequence[tuple[dict[str, Any], dict[str, Any]]]) -> Iterator[str]:
-    for formed, verdict in pairs:
+    for formed, verdict in telling(pairs, "ranges read for the tokenizer"):
         for turns in _kept(folder, formed, verdict)["turns"].to_pylist():
             yield from (text for _, text in json.loads(turns))
 

@@ -21,12 +21,13 @@ from s2l_ray.artifacts.schemas import OK, losses_path, step_name, trajectories_s
 from s2l_ray.artifacts.tables import FileRecord, finished_unit
 from s2l_ray.config import Config
 from s2l_ray.progress import Progress
-from s2l_ray.runtime.remote import run_remote
 from s2l_ray.runtime.room import Need
 from s2l_ray.runtime.session import Cluster
-from s2l_ray.runtime.units import Pool, Unit, describe, run_units
-from s2l_ray.stages.build import Build, Product, Stage, cpus_each, limits, look_for, pool_size
-from s2l_ray.stages.score_workers import JoinWorker, ScoreWorker, numerics_of
+from s2l_ray.runtime.unit_actor import Pool, Unit
+from s2l_ray.runtime.units import describe, run_units
+from s2l_ray.stages.build import Build, Product, Stage, cpus_each, in_one_place, limits, look_for, pool_size
+from s2l_ray.stages.score_join import JoinWorker
+from s2l_ray.stages.score_workers import ScoreWorker, numerics_of
 
 KIND = "trajectories"
 
@@ -59,7 +60,7 @@ def score(build: Build) -> Stage:
     scored = yield from _score_missing(build, missing, len(units))
     records = [*done.values(), *scored.files]
     joined = yield from join(build, records)
-    numerics = measure_numerics(build, joined.facts["steps"][-1])
+    numerics = yield from measure_numerics(build, joined.facts["steps"][-1])
     return Product(
         files=[*records, *joined.files],
         counts=joined.counts | {"units": len(units), "units_scored": len(scored.files)},
@@ -140,7 +141,8 @@ def _score_missing(build: Build, missing: list[Unit], total: int) -> Generator[P
         },
         finished=total - len(missing),
         goes_on=config.score.failures == "allow",
-        remedy="run again, which does only these; or do without them: score.failures: allow",
+        remedy="run again, which does only these; or do without such rows: score.failures: allow",
+        by_row=True,
         **limits(build),
     )
     files: list[FileRecord] = []
@@ -165,7 +167,7 @@ def _score_missing(build: Build, missing: list[Unit], total: int) -> Generator[P
     return Product(files, facts=facts)
 
 
-def measure_numerics(build: Build, step: int) -> dict[str, Any]:
+def measure_numerics(build: Build, step: int) -> Generator[Progress, None, dict[str, Any]]:
     """The numerics contract. Where it cannot be measured what is scored stays good, and the reason stands there."""
     arguments = (
         build.inputs["dataset"].uri,
@@ -178,7 +180,7 @@ def measure_numerics(build: Build, step: int) -> dict[str, Any]:
     what, lower = "measuring the numerics", "resources.score.tokens_per_batch"
     place = replace(needs(build), workers=1)
     try:
-        return run_remote(numerics_of, *arguments, what=what, lower=lower, place=place)
+        return (yield from in_one_place(build, numerics_of, *arguments, what=what, lower=lower, place=place))
     except S2LError as error:
         return {"not_measured": next(iter(str(error).splitlines()), type(error).__name__)}
 
@@ -211,12 +213,14 @@ def join(build: Build, records: list[FileRecord]) -> Generator[Progress, None, P
     files: list[FileRecord] = []
     statuses: Counter[str] = Counter()
     ok_by_source: Counter[str] = Counter()
+    failed_rows: list[str] = []
     for result in run_units(units, JoinWorker, pool, bundle=max(1, len(units) // 16)):
         if "set_aside" in result:
             continue
         files.append(FileRecord(**result["file"]))
         statuses.update(result["statuses"])
         ok_by_source.update(result["ok_by_source"])
+        failed_rows += result["failed_rows"]
         yield Progress(KIND, len(files), len(units), unit="shards joined")
     counts = {"read": sum(statuses.values()), "kept": statuses[OK]}
     aside = {status: count for status, count in sorted(statuses.items()) if status != OK}
@@ -227,4 +231,7 @@ def join(build: Build, records: list[FileRecord]) -> Generator[Progress, None, P
     }
     if failed := sorted(set(asked) - set(steps)):
         facts["failed_steps"] = failed
+    if failed_rows:
+        facts["failed_rows"] = sorted(failed_rows)
+        yield Progress(KIND, warning=f"{len(failed_rows)} times a row could not be scored: {min(failed_rows)}")
     return Product(files, counts | {"set_aside": aside}, facts)

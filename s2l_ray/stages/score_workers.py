@@ -1,4 +1,4 @@
-"""What the workers of `score` do: one checkpoint on one shard, and the units of a shard put side by side.
+"""What the workers of `score` do: one checkpoint on one shard, and at the end the numerics.
 
 In: units as records. Out: files under the trajectories' folder and their records. Workers take plain values and are
 called without Ray in tests and benchmarks. Torch and transformers are imported inside them, so that the driver, which
@@ -6,8 +6,10 @@ names these classes, needs neither.
 """
 
 import dataclasses
-from collections import Counter
+import json
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -17,20 +19,17 @@ from s2l_ray.artifacts.errors import S2LError
 from s2l_ray.artifacts.manifest import open_artifact
 from s2l_ray.artifacts.node_cache import LIMIT_BYTES
 from s2l_ray.artifacts.schemas import (
-    NO_TARGET_TOKENS,
-    NON_FINITE,
-    NOT_SCORED,
-    OK,
+    FAILED_ROWS,
     losses_schema,
     shard_path,
     step_name,
     token_arrays,
-    trajectories_schema,
 )
 from s2l_ray.artifacts.storage import is_local
-from s2l_ray.artifacts.tables import FileRecord, read_table, write_table
+from s2l_ray.artifacts.tables import write_table
 
 NUMERICS_ROWS = 256
+NONE: Mapping[int, str] = MappingProxyType({})
 
 Unit = dict[str, Any]
 Result = dict[str, Any]
@@ -67,24 +66,46 @@ class ScoreWorker:
         self._ahead = ThreadPoolExecutor(max_workers=1)
         self._choice = self._choose_path(execution["path"])
 
-    def __call__(self, unit: Unit) -> Result:
-        from s2l_ray.core.losses import score_rows
-
+    def __call__(self, unit: Unit, without: Mapping[int, str] = NONE) -> Result:
+        """Score a shard; the rows of `without` stay null, with the failure for which they do in the file's notes."""
         self._load(unit["step"])
         ids, rows = self._read(unit["shard"])
-        scored = score_rows(self._model, rows, options=self._options)
-        self._check_finite(unit, ids, scored)
+        scored = self._score(rows, np.setdiff1d(np.arange(len(rows)), list(without)))
+        self._check_finite(unit, ids, scored, list(without))
         names = statistics_of_options(self._options.statistics)
         columns = [ids, pa.array(scored["nll_sum"], from_pandas=True), scored["target_tokens"]]
         columns += [pa.array(scored[name].astype(np.float32), from_pandas=True) for name in names]
         table = pa.Table.from_arrays([pa.array(column) for column in columns], schema=losses_schema(names))
-        record = write_table(self._folder, unit["path"], table, unit["facts"])
+        notes = {FAILED_ROWS: json.dumps(without)} if without else {}
+        record = write_table(self._folder, unit["path"], table, unit["facts"], notes)
         return {
             "file": vars(record),
             "tokens": len(rows.ids_X),
             "path": self._choice.path,
             "max_difference": None if np.isnan(self._choice.max_difference) else float(self._choice.max_difference),
         }
+
+    def rows(self, unit: Unit) -> list[str]:
+        """The ids of the shard's examples."""
+        ids: list[str] = self._read(unit["shard"])[0].to_pylist()
+        return ids
+
+    def attempt(self, unit: Unit, start: int, stop: int) -> None:
+        """Score these rows of the shard for nothing but to see whether they can be."""
+        self._load(unit["step"])
+        self._score(self._read(unit["shard"])[1], np.arange(start, stop))
+
+    def _score(self, rows: Any, kept_M: Any) -> dict[str, Any]:
+        """What `score_rows` gives of these rows, NaN for the others."""
+        from s2l_ray.core.losses import score_rows
+
+        if len(kept_M) == len(rows):
+            return score_rows(self._model, rows, options=self._options)
+        scored = score_rows(self._model, rows.take(kept_M), options=self._options)
+        spread = {name: np.full(len(rows), np.nan) for name in scored}
+        for name, value_M in scored.items():
+            spread[name][kept_M] = value_M
+        return spread | {"target_tokens": rows.target_tokens_N.astype(np.int32)}
 
     def _choose_path(self, wanted: str) -> Any:
         """The same trial for every worker: the first checkpoint that is scored, on the first shard."""
@@ -131,9 +152,10 @@ class ScoreWorker:
         table = self._dataset.read_held(shard_path(shard), columns, self._cache_bytes)
         return table["example_id"].combine_chunks(), TokenRows(*token_arrays(table))
 
-    def _check_finite(self, unit: Unit, ids: pa.Array, scored: dict[str, Any]) -> None:
+    def _check_finite(self, unit: Unit, ids: pa.Array, scored: dict[str, Any], without: list[int]) -> None:
         """A row with targets and no finite loss ends the run, or is kept as missing."""
         bad_N = ~np.isfinite(scored["nll_sum"]) & (scored["target_tokens"] > 0)
+        bad_N[without] = False
         if bad_N.any() and self._non_finite == "fail":
             some = ", ".join(ids.filter(pa.array(bad_N)).to_pylist()[:5])
             raise S2LError(
@@ -147,70 +169,6 @@ class ScoreWorker:
 def statistics_of_options(statistics: tuple[str, ...]) -> tuple[str, ...]:
     """The statistics beside the loss."""
     return tuple(name for name in statistics if name != "loss")
-
-
-class JoinWorker:
-    """The units of one shard, side by side: one trajectory a row. Of a unit that failed there is None."""
-
-    def __init__(self, folder: str, dataset: str, statistics: tuple[str, ...]) -> None:
-        self._folder = folder
-        self._dataset = open_artifact(dataset)
-        self._statistics = tuple(statistics)
-
-    def __call__(self, unit: Unit) -> Result:
-        rows = self._dataset.read_file(shard_path(unit["shard"]), ["example_id", "source"])
-        columns = [self._read(record, rows, unit["shard"]) for record in unit["units"]]
-        tokens_N = self._target_tokens(columns, unit["shard"])
-        nll_NT = _side_by_side(columns, "nll_sum", len(rows))
-        with np.errstate(invalid="ignore", divide="ignore"):
-            loss_NT = (nll_NT / tokens_N[:, None]).astype(np.float32)
-        missing_N = tokens_N == 0
-        numbers_N = np.isfinite(loss_NT[:, [column is not None for column in columns]]).all(axis=1)
-        scored = NOT_SCORED if None in columns else OK
-        status_N = np.where(missing_N, NO_TARGET_TOKENS, np.where(numbers_N, scored, NON_FINITE))
-        series = [_series(loss_NT, missing_N)]
-        for name in self._statistics:
-            series.append(_series(_side_by_side(columns, name, len(rows)), missing_N))
-        table = pa.Table.from_arrays(
-            [rows["example_id"], rows["source"], pa.array(tokens_N), pa.array(status_N), *series],
-            schema=trajectories_schema(len(columns), self._statistics),
-        )
-        record = write_table(self._folder, shard_path(unit["shard"]), table)
-        ok_sources = rows["source"].filter(pa.array(status_N == OK)).to_pylist()
-        return {
-            "file": vars(record),
-            "statuses": dict(Counter(status_N.tolist())),
-            "ok_by_source": dict(Counter(ok_sources)),
-        }
-
-    def _read(self, record: dict[str, Any] | None, rows: pa.Table, shard: int) -> pa.Table | None:
-        if record is None:
-            return None
-        column = read_table(self._folder, FileRecord(**record))
-        if column["example_id"] != rows["example_id"]:
-            raise S2LError(f"{self._folder}/{record['path']}: holds other rows than shard {shard}")
-        return column
-
-    def _target_tokens(self, columns: list[pa.Table | None], shard: int) -> Any:
-        from s2l_ray.core.token_rows import TokenRows
-
-        for column in columns:
-            if column is not None:
-                return column["target_tokens"].to_numpy()
-        table = self._dataset.read_file(shard_path(shard), ["input_ids", "target_spans"])
-        return TokenRows(*token_arrays(table)).target_tokens_N
-
-
-def _side_by_side(columns: list[pa.Table | None], name: str, rows: int) -> Any:
-    """One column of every unit as value_NT, NaN where a unit is missing."""
-    missing_N = np.full(rows, np.nan)
-    return np.stack([missing_N if one is None else one[name].to_numpy() for one in columns], axis=1)
-
-
-def _series(value_NT: Any, missing_N: Any) -> pa.FixedSizeListArray:
-    """One list a row: null where the row has no targets, a null entry where a checkpoint gave no number."""
-    values = pa.array(value_NT.astype(np.float32).reshape(-1), from_pandas=True)
-    return pa.FixedSizeListArray.from_arrays(values, value_NT.shape[1], mask=pa.array(missing_N))
 
 
 def numerics_of(

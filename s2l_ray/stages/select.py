@@ -19,10 +19,10 @@ from s2l_ray.config import Config, rows_of
 from s2l_ray.core.selectors import SELECTORS, Draw
 from s2l_ray.core.selectors import Pool as SelectorPool
 from s2l_ray.progress import Progress
-from s2l_ray.runtime.remote import run_remote
+from s2l_ray.runtime.remote import telling
 from s2l_ray.runtime.room import Need
 from s2l_ray.runtime.session import Cluster
-from s2l_ray.stages.build import Build, Product, Stage, cpus_each, memory_asked
+from s2l_ray.stages.build import Build, Product, Stage, cpus_each, in_one_place, memory_asked
 
 KIND = "subset"
 ROW_BYTES = 500
@@ -43,7 +43,8 @@ def select(build: Build) -> Stage:
     """Pick the subset."""
     method, budget = build.config.select.method, budget_of(build)
     yield Progress(KIND, 0, budget, unit="rows", note=f"picking {budget} rows by {method}")
-    picked = run_remote(
+    picked = yield from in_one_place(
+        build,
         pick,
         build.folder,
         {kind: artifact.uri for kind, artifact in build.inputs.items()},
@@ -95,7 +96,7 @@ def read_pool(inputs: dict[str, Artifact]) -> dict[str, Any]:
     """Columns of the pool in the dataset's order: the rows with status ok; with clusters, those that have one."""
     parts: dict[str, list[Any]] = {name: [] for name in ("example_id", "source", "shard", "row", "cluster")}
     clusters = inputs.get("clusters")
-    for shard, record in enumerate(inputs["dataset"].shards()):
+    for shard, record in enumerate(telling(inputs["dataset"].shards(), "shards read")):
         table = inputs["dataset"].read_file(record.path, ["example_id", "source", "status"])
         kept_N = np.asarray(table["status"]) == OK
         cluster_N = np.full(len(table), -1, np.int32)

@@ -14,7 +14,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +24,11 @@ from ray.cluster_utils import Cluster
 
 from s2l_ray.artifacts import storage
 from s2l_ray.artifacts.errors import S2LError
-from s2l_ray.runtime.remote import run_remote
+from s2l_ray.runtime.remote import Task, run_remote
 from s2l_ray.runtime.room import Need, wait_for_room
 from s2l_ray.runtime.session import connect
-from s2l_ray.runtime.units import Pool, run_units
+from s2l_ray.runtime.unit_actor import Pool
+from s2l_ray.runtime.units import run_units
 from tests.s3 import free_ports
 
 STORE_BYTES = 100_000_000
@@ -173,9 +174,18 @@ def rooms(argument: str) -> dict[str, Any]:
             kill_raylet(next(one for one in nodes if one.node_id == place.name.partition("-")[2]))
 
         threading.Thread(target=lose).start()
-        value = run_remote(note_and_sleep, notes, 60.0, what="sleeping", lower="sleep")
+        value = end_of(run_remote(note_and_sleep, notes, 60.0, task=Task("sleeping", "sleep")))
         calls = [path.name.partition("-")[2] for path in sorted(Path(notes).iterdir())]
         return {"refused": refused, "seconds": seconds, "nodes": len(spread), "calls": calls, "value": value}
+
+
+def end_of(work: Generator[Any, None, Any]) -> Any:
+    """What a generator returns."""
+    while True:
+        try:
+            next(work)
+        except StopIteration as end:
+            return end.value
 
 
 def kill_raylet(node: Any) -> None:

@@ -55,3 +55,15 @@ def test_what_workers_do_is_known() -> None:
     desk.begin(process(3, "a"), "three")
     desk.ended(process(2, "b"))
     assert [(work.process.pid, work.unit) for work in desk.doing()] == [(3, "three")]
+
+
+def test_a_part_is_tried_once_and_what_came_of_it_is_known() -> None:
+    desk = Ledger(retries=3, finished=0, is_alive=lambda node: True)
+    assert desk.begin_part(process(1), "unit rows 0 to 4") == (True, None)
+    desk.ended(process(1))
+    assert desk.begin_part(process(1), "unit rows 4 to 8") == (True, None)
+    assert desk.begin_part(process(2), "unit rows 0 to 4") == (False, None)
+    is_new, failure = desk.begin_part(process(2), "unit rows 4 to 8")
+    assert not is_new and failure is not None and "pid 1 on host" in failure["message"]
+    assert desk.rows_at_fault(7, [5, 2]) == [2, 5] == desk.rows_at_fault(7)
+    assert desk.rows_at_fault(8) == []

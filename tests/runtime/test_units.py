@@ -5,7 +5,10 @@ import re
 import signal
 import sys
 import time
+from collections.abc import Generator, Mapping
+from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import psutil
@@ -15,9 +18,10 @@ from ray import cloudpickle
 
 from s2l_ray.artifacts.errors import DamagedError, S2LError
 from s2l_ray.runtime.failures import UnitsSetAside, WorkerError, from_record, to_record
-from s2l_ray.runtime.remote import run_remote
+from s2l_ray.runtime.remote import Said, Task, run_remote, telling
 from s2l_ray.runtime.session import connect
-from s2l_ray.runtime.units import Pool, run_units
+from s2l_ray.runtime.unit_actor import Pool
+from s2l_ray.runtime.units import run_units
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])  # Ray's workers do not find the tests
 
@@ -53,6 +57,27 @@ class Squares:
         except FileExistsError:
             return False
         return True
+
+
+class Sums:
+    """A worker of units with rows: the sum of a unit's numbers, which dies of a row "killed" and fails on others."""
+
+    def __call__(self, unit: dict[str, Any], without: Mapping[int, str] = MappingProxyType({})) -> dict[str, Any]:
+        return {
+            "sum": self._sum([row for at, row in enumerate(unit["numbers"]) if at not in without]),
+            "without": dict(without),
+        }
+
+    def rows(self, unit: dict[str, Any]) -> list[str]:
+        return [f"id-{row}" for row in unit["numbers"]]
+
+    def attempt(self, unit: dict[str, Any], start: int, stop: int) -> None:
+        self._sum(unit["numbers"][start:stop])
+
+    def _sum(self, numbers: list[Any]) -> int:
+        if "killed" in numbers:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return sum(numbers)
 
 
 def units_of(*numbers: Any) -> list[dict[str, Any]]:
@@ -115,6 +140,21 @@ def test_a_run_that_stands_still_ends_and_says_what_its_workers_did(ray_session:
         time.sleep(0.1)
 
 
+@pytest.mark.slow
+def test_a_unit_is_done_without_the_rows_at_fault_or_they_are_named(ray_session: None, tmp_path: Path) -> None:
+    bad = {0: [*range(40), "killed", *range(40), "bug"], 1: [4, 5]}
+    units = [{"name": f"unit {shard}", "shard": shard, "numbers": numbers} for shard, numbers in bad.items()]
+    rows = replace(pool(tmp_path), arguments={}, by_row=True, goes_on=True)
+    first, other = sorted(
+        (one for one in run_units(units, Sums, rows) if "set_aside" not in one), key=lambda one: str(one["sum"])
+    )[::-1]
+    assert other["sum"] == 2 * sum(range(40)) and first["sum"] == 9
+    assert list(other["without"]) == ["40", "81"]
+    assert "its process died" in other["without"]["40"] and "TypeError" in other["without"]["81"]
+    with pytest.raises(UnitsSetAside, match=r"unit 0: row 40 \(example id-killed\): .*; row 81 .*TypeError"):
+        list(run_units(units, Sums, replace(rows, goes_on=False)))
+
+
 @pytest.mark.parametrize(
     ("number", "message"),
     [
@@ -147,10 +187,46 @@ def divide(one: float, other: float) -> float:
     return one / other
 
 
-def test_one_function_on_one_node(ray_session: None) -> None:
-    assert run_remote(divide, 1, 4, what="dividing", lower="cluster.max_fit_rows") == 0.25
+def fails_once(note: Path) -> str:
+    if not note.exists():
+        note.touch()
+        raise TimeoutError("the store did not answer")
+    return "done"
+
+
+def count_and_hang(seconds: list[float]) -> str:
+    for _ in telling(seconds, "naps"):
+        time.sleep(_)
+    return "woke up"
+
+
+def value_of(work: Generator[Said, None, Any]) -> tuple[Any, list[Said]]:
+    said: list[Said] = []
+    while True:
+        try:
+            said.append(next(work))
+        except StopIteration as end:
+            return end.value, said
+
+
+def test_one_function_on_one_node(ray_session: None, tmp_path: Path) -> None:
+    task = Task("dividing", "cluster.max_fit_rows")
+    assert value_of(run_remote(divide, 1, 4, task=task)) == (0.25, [])
     with pytest.raises(WorkerError, match="dividing: ZeroDivisionError"):
-        run_remote(divide, 1, 0, what="dividing", lower="cluster.max_fit_rows")
+        value_of(run_remote(divide, 1, 0, task=replace(task, retries=1)))
+    with pytest.raises(WorkerError, match="dividing: TimeoutError"):
+        value_of(run_remote(fails_once, tmp_path / "first", task=task))
+    assert value_of(run_remote(fails_once, tmp_path / "second", task=replace(task, retries=1)))[0] == "done"
+
+
+def test_a_function_is_ended_when_it_tells_nothing_new_and_not_while_it_does(ray_session: None) -> None:
+    task = Task("napping", "cluster.max_fit_rows", stall_minutes=4 / 60)
+    value, said = value_of(run_remote(count_and_hang, [2.0] * 4, task=task))
+    assert value == "woke up" and len(said) >= 3 and {(one.total, one.unit) for one in said} == {(4, "naps")}
+    begun = time.monotonic()
+    with pytest.raises(S2LError, match=r"napping: nothing new .* it was at 1 of 2 naps \(pid \d+ on .*stall_minutes"):
+        value_of(run_remote(count_and_hang, [0.0, 600.0], task=task))
+    assert time.monotonic() - begun < 30
 
 
 def test_a_cluster_that_was_there_before_stays(ray_session: None) -> None:

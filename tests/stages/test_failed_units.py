@@ -1,7 +1,8 @@
-"""Units of scoring that cannot be done: a row longer than the model's positions, which training never met."""
+"""A row that cannot be scored: one longer than the model's positions, which training never met."""
 
 import json
 import random
+import re
 from pathlib import Path
 
 import pyarrow.compute as pc
@@ -19,6 +20,7 @@ from tests.jobs import small_job
 ROWS, LONG = 150, 70
 SHARDS, STEPS = 3, 2
 ALLOW = ["score.failures=allow"]
+AT_FAULT = r"losses/step-000000/shard-00001\.parquet:? row 20 \(example \w+\): .*IndexError"
 
 
 @pytest.fixture
@@ -43,7 +45,7 @@ def job(tmp_path: Path) -> Path:
 @pytest.mark.slow
 def test_failed_units_are_named_at_the_end_or_done_without(job: Path, ray_session: None) -> None:
     config = load_config(job)
-    with pytest.raises(UnitsSetAside, match=r"losses/step-000000/shard-00001\.parquet: .*IndexError") as caught:
+    with pytest.raises(UnitsSetAside, match=AT_FAULT) as caught:
         run(config)
     done = STEPS * (SHARDS - 1)
     assert f"{STEPS} units failed in every try, {done} are done" in str(caught.value)
@@ -56,10 +58,11 @@ def test_failed_units_are_named_at_the_end_or_done_without(job: Path, ray_sessio
     run(without)
     trajectories = open_artifact(plan(without)["trajectories"].uri)
     counts, facts = trajectories.manifest.counts, trajectories.manifest.facts
-    assert counts["units_scored"] == 0, "what was scored before is taken over"
-    assert counts["set_aside"] == {"not_scored": ROWS // SHARDS}
+    assert counts["units_scored"] == STEPS, "what was scored before is taken over"
+    assert counts["set_aside"] == {"not_scored": 1}
     assert counts["read"] == ROWS == counts["kept"] + sum(counts["set_aside"].values())
-    assert len(facts["failed_units"]) == STEPS and "IndexError" in facts["failed_units"][0]
+    assert len(facts["failed_rows"]) == STEPS and re.match(AT_FAULT, facts["failed_rows"][0])
+    assert "failed_units" not in facts
     table = trajectories.read_table()
     aside = table.filter(pc.field("status") == "not_scored")
     assert set(map(tuple, aside["losses"].to_pylist())) == {(None,) * STEPS}

@@ -9,8 +9,12 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from s2l_ray.artifacts.manifest import open_artifact
+from s2l_ray.artifacts.schemas import losses_path
+from s2l_ray.artifacts.tables import FileRecord, finished_unit, read_table
 from s2l_ray.job_reading import load_config
 from s2l_ray.pipeline import plan, run
+from s2l_ray.stages.score_join import JoinWorker
+from s2l_ray.stages.score_workers import ScoreWorker
 from tests.jobs import small_job
 
 
@@ -46,6 +50,36 @@ def test_losses_are_those_of_transformers_one_row_at_a_time(scored: Path) -> Non
                 assert abs(float(expected) - loss) < 1e-5
             else:
                 assert np.isnan(loss)
+
+
+def test_rows_and_units_that_could_not_be_scored_are_missing_and_said(scored: Path, tmp_path: Path) -> None:
+    planned, config = plan(load_config(scored)), load_config(scored)
+    before = open_artifact(planned["trajectories"].uri)
+    steps, execution = before.manifest.facts["steps"][:2], before.manifest.execution
+    uris = [planned[kind].uri for kind in ("dataset", "checkpoints")]
+    score_unit = ScoreWorker(str(tmp_path), *uris, config.score.model_dump(), execution)
+    units = [{"step": step, "shard": 1, "path": losses_path(step, 1), "facts": {"made": "here"}} for step in steps]
+    assert len(score_unit.rows(units[0])) == 50
+    score_unit.attempt(units[1], 0, 0)
+    whole = score_unit(units[0])["file"]
+    part = score_unit(units[1], {3: "too long", 49: "cursed"})["file"]
+    assert finished_unit(str(tmp_path), units[1]["path"], units[1]["facts"]) == FileRecord(**part)
+    join = JoinWorker(str(tmp_path), uris[0], ())
+
+    joined = join({"shard": 1, "units": [whole, part]})
+    table = read_table(str(tmp_path), FileRecord(**joined["file"]))
+    statuses, losses = table["status"].to_pylist(), table["losses"].to_pylist()
+    assert [row for row, status in enumerate(statuses) if status == "not_scored"] == [3, 49]
+    assert losses[3][0] is not None and losses[3][1] is None
+    scored_NT = np.array([row for row, status in zip(losses, statuses, strict=True) if status == "ok"])
+    kept_N = np.array(statuses) == "ok"
+    assert np.abs(scored_NT - losses_of(scored)[50:100][kept_N][:, :2]).max() < 1e-6
+    name = f"{units[1]['path']} row 3 (example {table['example_id'][3]}): too long"
+    assert joined["failed_rows"][0] == name and len(joined["failed_rows"]) == 2
+    assert joined["statuses"]["not_scored"] == 2 and sum(joined["ok_by_source"].values()) == kept_N.sum()
+
+    joined = join({"shard": 1, "units": [whole, None]})
+    assert joined["statuses"]["not_scored"] == kept_N.sum() + 2 and joined["failed_rows"] == []
 
 
 @pytest.mark.slow
