@@ -33,6 +33,15 @@ def unheard(done: int, total: int) -> None:
 
 
 @dataclass(frozen=True)
+class How:
+    """By what the work is done: so many CPU threads, or the device if that is a GPU."""
+
+    workers: int
+    device: torch.device
+    on_pass: OnPass = unheard
+
+
+@dataclass(frozen=True)
 class KMeans:
     """A fit. `inertia` is the sum over all rows of the squared distance to the nearest of `centroids_KT`."""
 
@@ -56,33 +65,33 @@ class Blocks(Protocol):
 
 
 @contextmanager
-def place(x_NT: Float32, workers: int) -> Iterator[Blocks]:
-    """The rows on the GPU if torch sees one, else in `workers` threads of this process."""
-    if torch.cuda.is_available():
-        yield device_blocks(x_NT, torch_device())
+def place(x_NT: Float32, how: How) -> Iterator[Blocks]:
+    """The rows where they are worked: on the GPU, or in threads of this process."""
+    if how.device.type == "cuda":
+        yield device_blocks(x_NT, how.device)
     else:
-        with cpu_blocks(x_NT, workers) as blocks:
+        with cpu_blocks(x_NT, how.workers) as blocks:
             yield blocks
 
 
-def torch_device() -> torch.device:
-    """The GPU if torch sees one, else the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+def torch_device(gpu: bool | None = None) -> torch.device:
+    """The GPU if torch sees one and it is not to be the CPU."""
+    return torch.device("cuda" if gpu is not False and torch.cuda.is_available() else "cpu")
 
 
-def lloyd(x_NT: Float32, centroids_KT: Float32, iterations: int, workers: int, on_pass: OnPass = unheard) -> KMeans:
+def lloyd(x_NT: Float32, centroids_KT: Float32, iterations: int, how: How) -> KMeans:
     """At most `iterations` passes, fewer if the centroids come to rest, and one more to measure the inertia.
 
     A cluster that has lost all its rows is moved to the row farthest from its centroid (of several, the first), as long
     as there is one that is not on its centroid; else it stays where it is. Same bits for any number of workers.
     """
     passes, at_rest = 0, False
-    with place(x_NT, workers) as blocks:
+    with place(x_NT, how) as blocks:
         while passes < iterations and not at_rest:
             next_KT = _next_centroids(x_NT, blocks, centroids_KT)
             at_rest = np.array_equal(next_KT, centroids_KT)
             passes, centroids_KT = passes + 1, next_KT
-            on_pass(passes, iterations)
+            how.on_pass(passes, iterations)
         label_N, distance_N = blocks.nearest(centroids_KT)
     return _summary(centroids_KT, np.square(distance_N, dtype=np.float64).sum(), passes, label_N, "torch")
 
@@ -100,7 +109,7 @@ def _next_centroids(x_NT: Float32, blocks: Blocks, centroids_KT: Float32) -> Flo
     return next_KT
 
 
-def _sklearn_lloyd(x_NT: Float32, centroids_KT: Float32, iterations: int, workers: int, on_pass: OnPass) -> KMeans:
+def _sklearn_lloyd(x_NT: Float32, centroids_KT: Float32, iterations: int, how: How) -> KMeans:
     """scikit-learn's own loop, which tells of no pass.
 
     Its threads add up in any order: the last bits may differ with more than one worker.
@@ -110,13 +119,13 @@ def _sklearn_lloyd(x_NT: Float32, centroids_KT: Float32, iterations: int, worker
     model = cluster.KMeans(
         len(centroids_KT), init=centroids_KT, n_init=1, max_iter=iterations, tol=0, algorithm="lloyd"
     )
-    with threadpool_limits(workers), warnings.catch_warnings():
+    with threadpool_limits(how.workers), warnings.catch_warnings():
         warnings.simplefilter("ignore", exceptions.ConvergenceWarning)  # fewer distinct rows than k: counted below
         model.fit(x_NT)
     return _summary(model.cluster_centers_, model.inertia_, model.n_iter_, model.labels_, "sklearn")
 
 
-def _cuml_lloyd(x_NT: Float32, centroids_KT: Float32, iterations: int, workers: int, on_pass: OnPass) -> KMeans:
+def _cuml_lloyd(x_NT: Float32, centroids_KT: Float32, iterations: int, how: How) -> KMeans:
     """RAPIDS cuML on one GPU, which tells of no pass."""
     from cuml import cluster
 
@@ -137,7 +146,7 @@ def _summary(centroids_KT: Float32, inertia: float, iterations: int, label_N: ND
     return KMeans(np.asarray(centroids_KT, np.float32), float(inertia), int(iterations), empty_clusters, name)
 
 
-BACKENDS: dict[str, Callable[[Float32, Float32, int, int, OnPass], KMeans]] = {
+BACKENDS: dict[str, Callable[[Float32, Float32, int, How], KMeans]] = {
     "torch": lloyd,
     "sklearn": _sklearn_lloyd,
     "cuml": _cuml_lloyd,

@@ -44,6 +44,7 @@ def fit(arguments: dict[str, Any]) -> None:
             sample_per_cluster=settings["sample_per_cluster"],
             sample_iterations=settings["sample_iterations"],
             workers=execution["workers"],
+            gpu=execution["gpus"] > 0,
             on_pass=functools.partial(tell, unit=where),
         )
         for centroid_T in fitted.centroids_KT:
@@ -115,7 +116,7 @@ def ok_rows(table: pa.Table, columns_T: list[int], group_by: str) -> tuple[Any, 
 
 
 class AssignWorker:
-    """The nearest centroid of its group for every row of a shard."""
+    """The nearest centroid of its group for every row of a shard, on the CPU, which gives the same bits on any node."""
 
     def __init__(self, folder: str, trajectories: str, settings: dict[str, Any], centroids: dict[str, Any]) -> None:
         self._folder = folder
@@ -141,7 +142,7 @@ class AssignWorker:
         for group in sorted(set(group_B.tolist())):
             mine_B = group_B == group
             number_K, centroid_KT = self._groups[group]
-            label_G, distance_B[mine_B] = assign_clusters(np.ascontiguousarray(x_BT[mine_B]), centroid_KT)
+            label_G, distance_B[mine_B] = assign_clusters(np.ascontiguousarray(x_BT[mine_B]), centroid_KT, gpu=False)
             cluster_B[mine_B] = number_K[label_G]
         place_B = np.flatnonzero(np.asarray(table["status"]) == OK)
         columns = [_spread(len(table), place_B, cluster_B), _spread(len(table), place_B, distance_B)]
