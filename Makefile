@@ -11,6 +11,8 @@ GPU := $(shell command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L >/dev/null
 CONSTRAINTS := $(if $(GPU),,-c constraints-cpu.txt)
 EXTRAS := $(if $(GPU),dev$(comma)gpu,dev)
 DEMO ?= demo
+# two at a time, by file: most of a test here is waiting for Ray's processes
+PYTEST := $(BIN)/python -m pytest -q -n 2 --dist loadfile
 
 .PHONY: run test test-slow test-all check format clean
 
@@ -19,12 +21,13 @@ run: $(VENV)/.ready
 	$(BIN)/s2l run jobs/demo.yaml --set root=$(DEMO)/artifacts --set data.root=$(DEMO)
 
 test: $(VENV)/.ready
-	$(BIN)/python -m pytest -q -m "not slow"
+	$(PYTEST) -m "not slow and not long"
 
 test-slow: $(VENV)/.ready
-	$(BIN)/python -m pytest -q -m slow
+	$(PYTEST) -m slow --durations 10
 
-test-all: test test-slow
+test-all: $(VENV)/.ready
+	$(PYTEST)
 
 check: $(VENV)/.ready
 	$(BIN)/ruff check .

@@ -41,13 +41,20 @@ def shards_of_subset(job: Path, root: str) -> list[str]:
     return [record.sha256 for record in open_artifact(plan(load_config(job, [f"root={root}"]))["subset"].uri).shards()]
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(1800)
-def test_the_whole_way_in_an_object_store(
-    s3: str, running_s3: S3Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, temporary: Path, ray_session: None
-) -> None:
-    job = small_job(tmp_path / "job", rows=200)
+@pytest.fixture(scope="module")
+def job(tmp_path_factory: pytest.TempPathFactory, ray_session: None) -> Path:
+    """A job whose artefacts stand on this machine's disk."""
+    job = small_job(tmp_path_factory.mktemp("job"), rows=200)
     run(load_config(job))
+    return job
+
+
+def shards_on_disk(job: Path) -> list[str]:
+    return shards_of_subset(job, str(job.parent / "artifacts"))
+
+
+@pytest.mark.slow
+def test_the_whole_way_in_an_object_store(s3: str, job: Path, temporary: Path) -> None:
     said = run_there(job, s3, temporary)
     config = load_config(job, [f"root={s3}"])
     assert {step.state for step in plan(config).steps} == {COMPLETE}
@@ -55,17 +62,22 @@ def test_the_whole_way_in_an_object_store(
     assert find_garbage(s3) == []
     files = storage.list_files(s3)
     assert list(run_steps(config)) == [] and storage.list_files(s3) == files, "a second run writes nothing"
-    assert shards_of_subset(job, s3) == shards_of_subset(job, str(tmp_path / "job" / "artifacts"))
+    assert shards_of_subset(job, s3) == shards_on_disk(job)
 
     logs = [path.read_bytes() for path in temporary.rglob("*") if path.is_file()]
     stored = [storage.read_bytes(storage.join(s3, entry.path)) for entry in files]
     assert logs and stored
     assert not [text for text in (*logs, *stored, said.encode()) if SECRET.encode() in text]
 
+
+@pytest.mark.long
+def test_the_whole_way_in_an_object_store_that_fails(
+    s3: str, running_s3: S3Server, monkeypatch: pytest.MonkeyPatch, job: Path, temporary: Path
+) -> None:
     with fault_proxy(running_s3.endpoint, Faults(0.05, seed=1, stall_seconds=1)) as proxy:
         lead_to(proxy.endpoint, monkeypatch)
-        run_there(job, f"{s3}-faults", temporary)
+        run_there(job, s3, temporary)
         assert sum(number for kind, number in proxy.done.items() if kind) >= 5, proxy.done
     lead_to(running_s3.endpoint, monkeypatch)
-    assert shards_of_subset(job, f"{s3}-faults") == shards_of_subset(job, s3)
-    assert find_garbage(f"{s3}-faults") == []
+    assert shards_of_subset(job, s3) == shards_on_disk(job)
+    assert find_garbage(s3) == []

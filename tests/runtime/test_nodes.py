@@ -52,7 +52,7 @@ def test_work_spreads_and_a_function_outlives_its_node() -> None:
     assert found["value"] == found["calls"][1]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_pool_grows_with_the_cluster_and_leaves_it_empty() -> None:
     found = on_several_nodes("grow")
     assert found["cold"] == 0 and found["grows"]
@@ -87,7 +87,7 @@ def test_a_node_lost_during_scoring_changes_nothing(s3: str, undisturbed: Path) 
     assert len(losses) == open_artifact(planned["trajectories"].uri).manifest.counts["units"] == found["units"]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_cluster_that_starts_from_nothing(tmp_path: Path, undisturbed: Path) -> None:
     root = tmp_path / "cold"
     found = on_several_nodes("cold", json.dumps({"job": str(undisturbed), "root": str(root)}))

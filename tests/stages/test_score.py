@@ -91,7 +91,7 @@ def test_the_number_of_scoring_workers_changes_no_bit(scored: Path) -> None:
     assert [vars(record) for record in again.files()] == [vars(record) for record in before.files()]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_two_training_workers_give_the_same_trajectories(scored: Path) -> None:
     two = ["resources.train.workers=2", f"root={scored.parent / 'two'}"]
     run(load_config(scored, two), to="trajectories")
