@@ -178,7 +178,7 @@ class TrainResources(Section):
     strategy: Literal["ddp", "fsdp"] = "ddp"
     path: Literal["auto", "plain"] = "auto"
     gradient_checkpointing: bool = False
-    retries: NonNegativeInt = 3
+    retries: NonNegativeInt = 3  # of lost workers, before a newer state is saved
 
 
 class ScoreResources(Section):
@@ -210,7 +210,7 @@ class Resources(Section):
     wait_minutes: Annotated[float, Field(ge=0)] = 15.0  # for nodes that a cluster has yet to start
     keep_checkpoints: Literal["none", "last", "all"] = "all"  # their weights, once they are scored
     retries: NonNegativeInt = 2  # of a unit that failed, before it is set aside
-    stall_minutes: Annotated[float, Field(gt=0)] = 30.0  # without any result, before a run ends
+    stall_minutes: Annotated[float, Field(gt=0)] = 30.0  # without anything new, before a run ends
 
 
 class Config(Section):

@@ -6,6 +6,7 @@ of its own. An untrained one can do all of that and hardly show it in its loss, 
 and the losses are first compared with the weights in float32, where rounding hides nothing.
 """
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -61,12 +62,17 @@ def prove(model: PreTrainedModel, rows: TokenRows, tokens_per_batch: int) -> Pat
 
 
 def probe_rows(model: PreTrainedModel, rows: TokenRows) -> TokenRows:
-    """Rows spread over the lengths, up to the longest whose whole logits the plain way can hold."""
-    longest = LOGITS // model.config.get_text_config().vocab_size
+    """Rows spread over the lengths, up to the longest that the model has positions for and whose logits fit."""
+    longest = min(LOGITS // model.config.get_text_config().vocab_size, positions(model))
     usable_M = np.flatnonzero((rows.target_tokens_N > 0) & (rows.lengths_N <= longest))
     usable_M = usable_M[np.argsort(rows.lengths_N[usable_M], kind="stable")]
     spread = np.linspace(0, len(usable_M) - 1, min(PROBE_ROWS, len(usable_M))).round().astype(np.int64)
     return rows.take(usable_M[spread])
+
+
+def positions(model: PreTrainedModel) -> int:
+    """The tokens of a row that the model was made for."""
+    return getattr(model.config.get_text_config(), "max_position_embeddings", None) or sys.maxsize
 
 
 @contextmanager

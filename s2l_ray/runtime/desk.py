@@ -2,7 +2,7 @@
 
 In: a word from every worker before it begins a unit, once it has ended it, and when it fails. Out: whether the unit is
 to be begun or set aside. A worker that dies leaves its unit at the desk; that is a failure of the unit, or of its node.
-Of a unit that failed in every try some rows are tried by themselves, once, and what came of that is kept here too.
+Of a unit that failed in every try some rows are tried by themselves, and what came of that is kept here too.
 The desk is an actor beside the driver, one a pool: a driver that is killed and started again counts anew.
 """
 
@@ -52,7 +52,9 @@ class Ledger:
 
     def __init__(self, retries: int, finished: int, is_alive: Callable[[str], bool]) -> None:
         self._retries = retries
-        self._parts: dict[str, bool] = {}
+        self._retries_of_part: dict[str, int] = {}
+        self._passed: set[str] = set()
+        self._narrowed_since: dict[str, float] = {}
         self._rows_at_fault: dict[int, set[int]] = {}
         self._finished = finished
         self._is_alive = is_alive
@@ -72,17 +74,22 @@ class Ledger:
             self._in_hand[process.actor] = Work(process, unit, time.time())
         return failure
 
-    def begin_part(self, process: Process, part: str) -> tuple[bool, Record | None]:
-        """Whether rows of a unit are to be tried now, and how they failed if they did: they are tried once."""
-        passed = self._parts.setdefault(part, False)
+    def begin_part(self, process: Process, part: str, once: bool) -> tuple[bool, Record | None]:
+        """Whether rows of a unit are to be tried now, and how they failed if they did; `once` allows no retries."""
+        self._retries_of_part[part] = 0 if once else self._retries
+        passed = part in self._passed
         failure = None if passed else self.begin(process, part)
         return not passed and failure is None, failure
+
+    def narrowed_for(self, unit: str) -> float:
+        """For how many seconds the rows at fault of this unit have been searched for."""
+        return time.time() - self._narrowed_since.setdefault(unit, time.time())
 
     def ended(self, process: Process) -> None:
         """Note that a worker has finished what it did."""
         work = self._in_hand.pop(process.actor, None)
-        if work is not None and work.unit in self._parts:
-            self._parts[work.unit] = True
+        if work is not None and work.unit in self._retries_of_part:
+            self._passed.add(work.unit)
         elif work is not None:
             self._finished += not work.unit.startswith(STARTING)
 
@@ -107,12 +114,13 @@ class Ledger:
         if not self._is_alive(work.process.node):
             self._nodes_lost[work.unit] += 1
             return
-        message = f"its process died ({work.process}): killed from outside, out of the host's memory, or crashed"
-        self._failures.setdefault(work.unit, []).append({"kind": "", "message": message, "details": ""})
+        message = "its process died: killed from outside, out of the host's memory, or crashed"
+        failure = {"kind": "", "message": message, "details": "", "where": str(work.process)}
+        self._failures.setdefault(work.unit, []).append(failure)
 
     def _last_failure(self, unit: str) -> Record | None:
         failures, lost = self._failures.get(unit, []), self._nodes_lost[unit]
-        if len(failures) > (0 if unit in self._parts else self._retries):
+        if len(failures) > self._retries_of_part.get(unit, self._retries):
             return {**failures[-1], "tries": str(len(failures))}
         if lost > NODES_LOST:
             return {"kind": "", "message": "its node was lost every time", "details": "", "tries": str(lost)}

@@ -15,7 +15,8 @@ from ray.exceptions import RayError
 
 from s2l_ray.artifacts.errors import S2LError
 from s2l_ray.runtime.desk import this_process
-from s2l_ray.runtime.failures import ends_run, from_record, is_out_of_memory, summary_of, to_record
+from s2l_ray.runtime.failures import ends_run, first_line, from_record, is_out_of_memory, summary_of, to_record
+from s2l_ray.runtime.leaving import leave_for_certain
 from s2l_ray.runtime.room import Need
 
 T = TypeVar("T")
@@ -27,7 +28,7 @@ ANYWHERE = Need("", "")
 
 @dataclass(frozen=True)
 class Said:
-    """How far a function is: so many of a total of units, e.g. "passes over 1,000 rows"."""
+    """How far a function is: so many of a total of units, e.g. "shards read"."""
 
     done: int
     total: int
@@ -38,7 +39,8 @@ class Said:
 class Task:
     """What is called: its name in messages, the key that makes it need less memory, what it takes of a node.
 
-    `retries`: calls after one that failed. `stall_minutes`: how long it may tell nothing new.
+    `retries`: calls after one that failed. `stall_minutes`: how long it may tell nothing new once it runs;
+    `wait_minutes`: how long it may be without a node.
     """
 
     what: str
@@ -46,8 +48,18 @@ class Task:
     place: Need = ANYWHERE
     retries: int = 0
     stall_minutes: float = 30.0
+    wait_minutes: float = 15.0
 
 
+@dataclass(frozen=True)
+class Heard:
+    """What a process told last."""
+
+    process: str
+    said: Said | None
+
+
+NOWHERE = Heard("", None)
 _said: Said | None = None
 
 
@@ -74,6 +86,9 @@ def _last_said() -> Said | None:
 class Place:
     """An actor that calls one function, and answers meanwhile how far that is."""
 
+    def __init__(self) -> None:
+        leave_for_certain()
+
     def call(self, function: Callable[..., Any], arguments: tuple[Any, ...], task: Task) -> Any:
         try:
             return {"value": function(*arguments)}
@@ -81,21 +96,24 @@ class Place:
             final = ends_run(error) or is_out_of_memory(error)
             return {"failure": to_record(error, task.what, task.lower), "final": final}
 
+    @ray.method(max_task_retries=0)  # of a process that was lost no question is asked again
     def said(self) -> tuple[str, Said | None]:
         return str(this_process()), _last_said()
 
 
-def run_remote(function: Callable[..., T], *arguments: Any, task: Task) -> Generator[Said, None, T]:
-    """The function's result, computed in an actor that takes `task.place` of a node; yields what it tells.
+def run_remote(function: Callable[..., T], *arguments: Any, task: Task) -> Generator[Said | str, None, T]:
+    """The function's result, computed in an actor that takes `task.place` of a node.
 
-    Raises its failure as an `S2LError`.
+    Yields what it tells, and a line for a failure after which it is called again. Raises the last as an `S2LError`.
     """
     for tries in range(task.retries + 1):
         answer = yield from _answer(function, arguments, task)
         if "failure" not in answer:
             return answer["value"]  # type: ignore[no-any-return]
+        failure = from_record(answer["failure"])
         if answer["final"] or tries == task.retries:
-            raise from_record(answer["failure"])
+            raise failure
+        yield f"{first_line(str(failure))}; trying again"
     raise AssertionError("retries are not negative")
 
 
@@ -118,31 +136,42 @@ def _answer(function: Callable[..., T], arguments: tuple[Any, ...], task: Task) 
 
 def _watch(actor: Any, answer: Any, task: Task) -> Iterator[Said]:
     """What is told until there is an answer. Raises `S2LError` where nothing new is, for too long."""
-    heard: tuple[str, Said | None] = ("a worker that never answered", None)
-    asked, since = actor.said.remote(), time.monotonic()
+    heard, since = NOWHERE, time.monotonic()
+    asked = actor.said.remote()
     while not ray.wait([answer], timeout=POLL_SECONDS)[0]:
         news = _heard(asked)
         if news is not None:
             asked = actor.said.remote()
         if news is not None and news != heard:
             heard, since = news, time.monotonic()
-            if heard[1] is not None:
-                yield heard[1]
-        elif time.monotonic() - since > task.stall_minutes * 60:
-            process, said = heard
-            at = f"it was at {said.done} of {said.total} {said.unit}" if said else "it had told nothing"
-            raise S2LError(
-                f"{task.what}: nothing new for {task.stall_minutes:g} minutes, {at} ({process}); look there for what "
-                "it waits for, and run again; raise resources.stall_minutes if a step of it takes that long"
-            )
+            if heard.said is not None:
+                yield heard.said
+        elif time.monotonic() - since > _patience(heard, task) * 60:
+            raise S2LError(_stalled(heard, task))
 
 
-def _heard(asked: Any) -> tuple[str, Said | None] | None:
+def _patience(heard: Heard, task: Task) -> float:
+    return max(task.stall_minutes, task.wait_minutes) if heard == NOWHERE else task.stall_minutes
+
+
+def _stalled(heard: Heard, task: Task) -> str:
+    minutes = f"{task.what}: nothing new for {_patience(heard, task):g} minutes"
+    if heard == NOWHERE:
+        room = f"{task.place.cpus:g} CPUs, {task.place.gpus:g} GPUs and {task.place.memory / 1e9:.3g} GB of memory"
+        return f"{minutes}, it has no process: there was no room for {room}; see to the cluster's nodes, then run again"
+    said = heard.said
+    at = f"it was at {said.done} of {said.total} {said.unit}" if said else "it had told nothing"
+    return (
+        f"{minutes}, {at} ({heard.process}); look there for what it waits for, and run again; raise "
+        "resources.stall_minutes if a step of it takes that long"
+    )
+
+
+def _heard(asked: Any) -> Heard | None:
     """What was told since the last question, if it was answered; nobody answers for a process that was lost."""
     if not ray.wait([asked], timeout=0)[0]:
         return None
     try:
-        news: tuple[str, Said | None] = ray.get(asked)
+        return Heard(*ray.get(asked))
     except RayError:
-        return "a process that was lost", None
-    return news
+        return NOWHERE

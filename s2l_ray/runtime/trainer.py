@@ -40,7 +40,7 @@ SNAPSHOT = "checkpoint_manager_snapshot.json"
 class TrainWorkers:
     """Workers of a training, and what each gets of Ray's CPUs and GPUs.
 
-    `retries`: how often lost ones are replaced without getting further. `stall_minutes`: how long no step may end.
+    `retries`: how often lost ones are replaced without a newer state. `stall_minutes`: how long no step may end.
     """
 
     workers: int = 1
@@ -69,20 +69,19 @@ def train_proxy(job: TrainJob, workers: TrainWorkers) -> Training:
     """
     if (result := finished_training(job)) is not None:
         return result
-    lost, furthest = 0, 0
+    lost, saved = 0, prune_states(job.output, STATES_KEPT)
     while True:
-        prune_states(job.output, STATES_KEPT)
         storage.delete_file(storage.join(job.output, RESUME, SNAPSHOT))
         try:
             yield from _attempt(job, workers)
             break
         except _WorkersLost as error:
-            lost = lost + 1 if error.step <= furthest else 1
-            furthest = max(furthest, error.step)
+            newest = prune_states(job.output, STATES_KEPT)
+            lost, saved = lost + 1 if newest <= saved else 1, newest
             if lost > workers.retries:
                 raise S2LError(
-                    f"train: workers were lost {lost} times and got no further than step {furthest}, last: {error}; "
-                    f"lower {LOWER} if memory ran out, then run again: it goes on from the last saved state"
+                    f"train: workers were lost {lost} times since step {saved} was saved, last: {error}; "
+                    f"lower {LOWER} if memory ran out, then run again: it goes on from there"
                 ) from error
             yield TrainProgress(0, 0, 0, 0, 0, 0, 0, note=f"workers were lost ({error}); going on from the last state")
     if (result := finished_training(job)) is None:
@@ -117,11 +116,7 @@ def discard_states(output: str) -> None:
 
 
 class _WorkersLost(Exception):
-    """Workers, or the connections between them, are gone, after `step`; another attempt may succeed."""
-
-    def __init__(self, reason: str, step: int) -> None:
-        super().__init__(reason)
-        self.step = step
+    """Workers, or the connections between them, are gone; another attempt may succeed."""
 
 
 def _attempt(job: TrainJob, workers: TrainWorkers) -> Generator[TrainProgress, None, None]:
@@ -138,9 +133,8 @@ def _attempt(job: TrainJob, workers: TrainWorkers) -> Generator[TrainProgress, N
                 patience = 0.0  # who does not step does not stop either
                 raise S2LError(_stalled(step, workers, ray.get(mailbox.places.remote())))
         if (progress := ray.get(mailbox.take.remote())) is not None:
-            step = progress.step
             yield progress
-        fit.raise_failure(ray.get(mailbox.failures.remote()), step)
+        fit.raise_failure(ray.get(mailbox.failures.remote()))
     except RayError as error:
         raise S2LError(f"train: no word from the workers: {_reason(error)}; run again") from error
     finally:
@@ -207,8 +201,8 @@ class _Fit:
         """Whether it still runs after that many seconds at most."""
         return not self._ended.wait(seconds)
 
-    def raise_failure(self, failures: list[dict[str, str]], step: int) -> None:
-        """Raise the training's own failure, or `_WorkersLost` after this step; return where it ended well."""
+    def raise_failure(self, failures: list[dict[str, str]]) -> None:
+        """Raise the training's own failure, or `_WorkersLost`; return where it ended well."""
         if self._error is None:
             return
         own = [failure for failure in failures if not failure["peer"]]
@@ -216,7 +210,7 @@ class _Fit:
             raise from_record(own[0]) from self._error
         # a worker that fails by itself says so in the mailbox, one that is killed does not
         if isinstance(self._error, WorkerGroupError):
-            raise _WorkersLost(_reason(self._error), step) from self._error
+            raise _WorkersLost(_reason(self._error)) from self._error
         raise S2LError(f"train: Ray Train failed: {_reason(self._error)}") from self._error
 
 

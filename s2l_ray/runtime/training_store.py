@@ -68,11 +68,12 @@ def read_state(output: str, step: int) -> TrainingState:
         return load_state(Path(temporary), step)
 
 
-def prune_states(output: str, keep: int) -> None:
-    """Remove all states but the newest `keep`, and those that broke off."""
+def prune_states(output: str, keep: int) -> int:
+    """Remove all states but the newest `keep`, and those that broke off. The step of the newest, 0 for none."""
     whole = [step for step in _state_steps(output) if _sizes_agree(output, step)]
     for step in set(_state_steps(output)) - set(whole[-keep:]):
         storage.delete_folder(storage.join(output, RESUME, step_name(step)))
+    return max(whole, default=0)
 
 
 def _state_steps(output: str) -> list[int]:

@@ -29,6 +29,7 @@ from s2l_ray.core.training_state import TrainingState
 from s2l_ray.runtime.checkpoint_writer import CheckpointWriter, put_tables, write_state
 from s2l_ray.runtime.desk import this_process
 from s2l_ray.runtime.failures import Record, to_record
+from s2l_ray.runtime.leaving import leave_for_certain
 from s2l_ray.runtime.training_job import LOWER, TrainJob
 from s2l_ray.runtime.training_reports import Reporter
 from s2l_ray.runtime.training_store import newest_state, read_state
@@ -36,6 +37,7 @@ from s2l_ray.runtime.training_store import newest_state, read_state
 
 def train_worker(job: TrainJob, mailbox: Any) -> None:
     """Train, from the newest state on. Leaves a failure in the mailbox before it raises it."""
+    leave_for_certain()
     mailbox.post_place.remote(ray.train.get_context().get_world_rank(), str(this_process()))
     try:
         _train(job, mailbox)

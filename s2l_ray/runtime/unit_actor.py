@@ -16,11 +16,15 @@ import ray
 
 from s2l_ray.runtime.desk import STARTING, this_process
 from s2l_ray.runtime.failures import Record, ends_run, first_line, is_out_of_memory, to_record
+from s2l_ray.runtime.leaving import leave_for_certain
 from s2l_ray.runtime.narrowing import failing_rows
 
 Unit = dict[str, Any]
 Result = dict[str, Any]
 WorkerClass = Callable[..., Callable[[Unit], Result]]
+
+NARROWING_SHARE = 0.5
+"""Of `stall_minutes`: a search gives no results, and must not look like a run that stands still."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +73,10 @@ class _RunEnds(Exception):
         self.failure = failure
 
 
+class _TakesTooLong(Exception):
+    """The search for the rows at fault, in which no unit is done."""
+
+
 class Actor:
     """The worker, its units unpacked, its failures turned into records."""
 
@@ -77,6 +85,7 @@ class Actor:
         self._desk = desk
         self._process = this_process()
         self._worker: Any = None
+        leave_for_certain()
         desk.come.remote(ray.get_runtime_context().current_actor)
         try:
             self._failure = self._ask("begin", f"{STARTING} {self._process.actor}")
@@ -103,11 +112,13 @@ class Actor:
     def _narrow(self, unit: Unit, failure: Record) -> Result:
         """Do a unit that failed in every try without the rows at fault; or set it aside, and name them."""
         try:
+            if self._fails(unit, 0, 0) is not None:  # it is not the rows
+                return _set_aside(unit, failure)
             names = self._worker.rows(unit)
-        except Exception:  # what the unit's own failure says
+            known: list[int] = ray.get(self._desk.rows_at_fault.remote(unit["shard"]))
+            found = failing_rows(len(names), lambda start, stop: self._fails(unit, start, stop), known)
+        except _TakesTooLong:
             return _set_aside(unit, failure)
-        known: list[int] = ray.get(self._desk.rows_at_fault.remote(unit["shard"]))
-        found = failing_rows(len(names), lambda start, stop: self._fails(unit, start, stop), known)
         ray.get(self._desk.rows_at_fault.remote(unit["shard"], list(found)))
         at_fault = {row: first_line(one["message"]) for row, one in sorted(found.items())}
         rows = [f"row {row} (example {names[row]}): {message}" for row, message in at_fault.items()]
@@ -115,12 +126,17 @@ class Actor:
             return _set_aside(unit, {**failure, "rows": rows})
         again = self._ask("begin", f"{unit['name']} without {len(rows)} rows")
         if again is not None:
-            return _set_aside(unit, {**again, "rows": rows})
+            return _set_aside(unit, again)
         return dict(self._try(lambda: self._worker(unit, at_fault)))
 
     def _fails(self, unit: Unit, start: int, stop: int) -> Record | None:
-        """How these rows fail, if they do. Where it was not known, this process ends, and the next one knows."""
-        is_new, failure = self._ask("begin_part", f"{unit['name']} rows {start} to {stop}")
+        """How these rows fail, if they do. Where it was not known, this process ends, and the next one knows.
+
+        What may be the last word, on one row or on none, has the retries of a unit.
+        """
+        if ray.get(self._desk.narrowed_for.remote(unit["name"])) > self._pool.stall_minutes * 60 * NARROWING_SHARE:
+            raise _TakesTooLong
+        is_new, failure = self._ask("begin_part", f"{unit['name']} rows {start} to {stop}", stop - start > 1)
         if is_new:
             self._try(lambda: self._worker.attempt(unit, start, stop))
         known: Record | None = failure
@@ -139,8 +155,8 @@ class Actor:
         self._desk.ended.remote(self._process)
         return result
 
-    def _ask(self, question: str, name: str) -> Any:
-        return ray.get(getattr(self._desk, question).remote(self._process, name))
+    def _ask(self, question: str, *words: Any) -> Any:
+        return ray.get(getattr(self._desk, question).remote(self._process, *words))
 
 
 def _set_aside(unit: Unit, failure: Mapping[str, Any]) -> Result:

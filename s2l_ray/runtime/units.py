@@ -99,7 +99,8 @@ def _set_aside(pool: Pool, aside: list[Result], done: int) -> UnitsSetAside:
 def describe(aside: Result) -> str:
     """A unit that was set aside, in one line, with the rows at fault where they were found."""
     rows = aside.get("rows") or [first_line(aside["message"])]
-    return f"{aside['unit']}: {'; '.join(rows)} ({aside['tries']} tries)"
+    where = f"last on {aside['where']}, " if "where" in aside else ""
+    return f"{aside['unit']}: {'; '.join(rows)} ({where}{aside['tries']} tries)"
 
 
 def _stalled(pool: Pool, works: list[Work]) -> str:

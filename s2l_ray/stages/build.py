@@ -6,6 +6,7 @@ Out: files in that place while it yields `Progress`, and at the end a `Product`,
 
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -15,7 +16,7 @@ from s2l_ray.artifacts.manifest import Artifact
 from s2l_ray.artifacts.tables import FileRecord
 from s2l_ray.config import Config
 from s2l_ray.progress import Progress
-from s2l_ray.runtime.remote import Task, run_remote
+from s2l_ray.runtime.remote import Said, Task, run_remote
 from s2l_ray.runtime.room import Need
 from s2l_ray.runtime.session import Cluster
 
@@ -81,13 +82,17 @@ def in_one_place(
 
     `what` and `lower` stand in messages: what the function does, and the key that makes it need less memory.
     """
-    said = run_remote(function, *arguments, task=Task(what, lower, place, **limits(build)))
-    while True:
-        try:
-            now = next(said)
-        except StopIteration as end:
-            return end.value  # type: ignore[no-any-return]
-        yield Progress(build.kind, now.done, now.total, now.unit)
+    task = Task(what, lower, place, wait_minutes=build.config.resources.wait_minutes, **limits(build))
+    with closing(run_remote(function, *arguments, task=task)) as work:
+        while True:
+            try:
+                now = next(work)
+            except StopIteration as end:
+                return end.value  # type: ignore[no-any-return]
+            if isinstance(now, Said):
+                yield Progress(build.kind, now.done, now.total, now.unit)
+            else:
+                yield Progress(build.kind, warning=now)
 
 
 def look_for(units: Sequence[Unit], look: Callable[[Unit], Found | None]) -> list[Found | None]:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from s2l_ray.artifacts.errors import S2LError
 from s2l_ray.artifacts.manifest import open_artifact
 from s2l_ray.artifacts.schemas import CLUSTERS, OK, shard_path
 from s2l_ray.artifacts.tables import FileRecord, decode_intact, read_verified, write_table
@@ -33,7 +34,7 @@ def fit(arguments: dict[str, Any]) -> None:
     groups = sorted(set(source_N.tolist()))
     for number, group in enumerate(groups):
         x_GT = x_NT[source_N == group]
-        where = f"passes over {len(x_GT):,} rows" + (f" (group {number + 1} of {len(groups)})" if group else "")
+        passes = "passes" + (f" (group {number + 1} of {len(groups)})" if group else "")
         fitted = fit_kmeans(
             x_GT,
             settings["k"],
@@ -45,12 +46,12 @@ def fit(arguments: dict[str, Any]) -> None:
             sample_iterations=settings["sample_iterations"],
             workers=execution["workers"],
             gpu=execution["gpus"] > 0,
-            on_pass=functools.partial(tell, unit=where),
+            on_pass=functools.partial(tell, unit=passes),
         )
         for centroid_T in fitted.centroids_KT:
             rows.append({"source": group, "cluster": len(rows), "centroid": centroid_T})
     if not rows:
-        raise ValueError("no row has status ok, so there is nothing to cluster; `s2l show` the trajectories' counts")
+        raise S2LError("no row has status ok, so there is nothing to cluster; `s2l show` the trajectories' counts")
     table = pa.Table.from_pylist(rows, schema=_centroids_schema(rows))
     write_table(arguments["folder"], CENTROIDS, table, arguments["facts"])
 

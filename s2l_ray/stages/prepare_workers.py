@@ -134,13 +134,13 @@ class Parser:
 def settle_rows(folder: str, formed: Sequence[dict[str, Any]], settings: dict[str, Any]) -> list[dict[str, Any]]:
     """A verdict for every formed row, in one file a range. Runs in one actor, which holds the ids of all rows."""
     words, entries = [], []
-    for record in telling(formed, "ranges settled"):
+    for record in telling(formed, "ranges read for duplicates"):
         table = read_table(folder, FileRecord(**record), ["example_id", "entry"])
         words.append(id_words(table["example_id"].to_pylist()))
         entries.append(table["entry"].to_numpy())
     verdict_N = settle(np.concatenate(words), np.concatenate(entries), **settings)
     files, start = [], 0
-    for number, part in enumerate(words):
+    for number, part in enumerate(telling(words, "verdicts written")):
         verdicts = pa.table({"verdict": verdict_N[start : start + len(part)]}, schema=VERDICTS)
         files.append(vars(write_table(folder, f"work/verdict-{number:05d}.parquet", verdicts)))
         start += len(part)

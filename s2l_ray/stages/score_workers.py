@@ -27,6 +27,7 @@ from s2l_ray.artifacts.schemas import (
 )
 from s2l_ray.artifacts.storage import is_local
 from s2l_ray.artifacts.tables import write_table
+from s2l_ray.runtime.unit_actor import RowWorker
 
 NUMERICS_ROWS = 256
 NONE: Mapping[int, str] = MappingProxyType({})
@@ -35,7 +36,7 @@ Unit = dict[str, Any]
 Result = dict[str, Any]
 
 
-class ScoreWorker:
+class ScoreWorker(RowWorker):
     """One model in memory, whose weights are swapped from checkpoint to checkpoint."""
 
     def __init__(
@@ -183,17 +184,18 @@ def numerics_of(
     from s2l_ray.core.causal_lm import load_model
     from s2l_ray.core.losses import ScoreOptions, choose_path
     from s2l_ray.core.numerics import measure_numerics
+    from s2l_ray.core.packed_proof import positions
     from s2l_ray.core.token_rows import TokenRows
 
     torch.set_num_threads(execution["threads"])
     device = "cuda" if execution["gpus"] and torch.cuda.is_available() else "cpu"
     table = open_artifact(dataset).read_held(shard_path(0), ["input_ids", "target_spans"], cache_bytes)
     rows = TokenRows(*token_arrays(table))
-    with_target_M = np.flatnonzero(rows.target_tokens_N)
-    spread = np.linspace(0, len(with_target_M) - 1, min(NUMERICS_ROWS, len(with_target_M))).round().astype(np.int64)
     with open_artifact(checkpoints).hold(f"{step_name(step)}/", cache_bytes) as held:
         folder = held / step_name(step)
         exact, rounded = (load_model(folder, dtype=dtype, device=device) for dtype in (torch.float32, torch.bfloat16))
+    with_target_M = np.flatnonzero((rows.target_tokens_N > 0) & (rows.lengths_N <= positions(exact)))
+    spread = np.linspace(0, len(with_target_M) - 1, min(NUMERICS_ROWS, len(with_target_M))).round().astype(np.int64)
     path = "plain" if execution["path"] == "plain" else "packed"
     options = ScoreOptions(execution["tokens_per_batch"], score["dtype"], path=path)
     choice = choose_path(exact if score["dtype"] == "float32" else rounded, rows, options)

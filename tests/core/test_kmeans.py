@@ -121,6 +121,20 @@ def test_any_number_of_workers_gives_the_same_bits() -> None:
     assert labelled[0][1].tobytes() == labelled[1][1].tobytes()
 
 
+def test_every_pass_is_told() -> None:
+    told: list[tuple[int, int]] = []
+    fit = fit_kmeans(
+        loss_curves(3000),
+        9,
+        seed=0,
+        iterations=2,
+        sample_iterations=3,
+        backend="torch",
+        on_pass=lambda *at: told.append(at),
+    )
+    assert told == [(1, 3), (2, 3), (3, 3), (1, 2), (2, 2)] and fit.iterations == 2
+
+
 def test_seeds_differ_and_repeat() -> None:
     x_NT = loss_curves(3000)
     first, again, other = (fit_kmeans(x_NT, 15, seed=seed, backend="torch").centroids_KT for seed in (1, 1, 2))

@@ -18,7 +18,7 @@ def test_a_process_that_dies_fails_the_unit_it_had_in_hand_and_no_other() -> Non
     assert desk.begin(process(3), "innocent") is None
     desk.ended(process(3))
     aside = desk.begin(process(3), "bad")
-    assert aside is not None and aside["tries"] == "2" and "pid 2 on host" in aside["message"]
+    assert aside is not None and aside["tries"] == "2" and "pid 2 on host" in aside["where"]
     assert desk.begin(process(3), "innocent") is None
 
 
@@ -57,13 +57,16 @@ def test_what_workers_do_is_known() -> None:
     assert [(work.process.pid, work.unit) for work in desk.doing()] == [(3, "three")]
 
 
-def test_a_part_is_tried_once_and_what_came_of_it_is_known() -> None:
-    desk = Ledger(retries=3, finished=0, is_alive=lambda node: True)
-    assert desk.begin_part(process(1), "unit rows 0 to 4") == (True, None)
+def test_of_a_part_it_is_known_what_came_and_the_last_word_has_retries() -> None:
+    desk = Ledger(retries=1, finished=0, is_alive=lambda node: True)
+    assert desk.begin_part(process(1), "unit rows 0 to 4", once=True) == (True, None)
     desk.ended(process(1))
-    assert desk.begin_part(process(1), "unit rows 4 to 8") == (True, None)
-    assert desk.begin_part(process(2), "unit rows 0 to 4") == (False, None)
-    is_new, failure = desk.begin_part(process(2), "unit rows 4 to 8")
-    assert not is_new and failure is not None and "pid 1 on host" in failure["message"]
+    assert desk.begin_part(process(1), "unit rows 4 to 8", once=True) == (True, None)
+    assert desk.begin_part(process(2), "unit rows 0 to 4", once=True) == (False, None)
+    is_new, failure = desk.begin_part(process(2), "unit rows 4 to 8", once=True)
+    assert not is_new and failure is not None and "pid 1 on host" in failure["where"]
+    for pid in (2, 3):
+        assert desk.begin_part(process(pid), "unit rows 5 to 6", once=False) == (True, None)
+    assert desk.begin_part(process(4), "unit rows 5 to 6", once=False)[1] is not None
     assert desk.rows_at_fault(7, [5, 2]) == [2, 5] == desk.rows_at_fault(7)
     assert desk.rows_at_fault(8) == []

@@ -19,6 +19,7 @@ from ray import cloudpickle
 from s2l_ray.artifacts.errors import DamagedError, S2LError
 from s2l_ray.runtime.failures import UnitsSetAside, WorkerError, from_record, to_record
 from s2l_ray.runtime.remote import Said, Task, run_remote, telling
+from s2l_ray.runtime.room import Need
 from s2l_ray.runtime.session import connect
 from s2l_ray.runtime.unit_actor import Pool
 from s2l_ray.runtime.units import run_units
@@ -60,7 +61,7 @@ class Squares:
 
 
 class Sums:
-    """A worker of units with rows: the sum of a unit's numbers, which dies of a row "killed" and fails on others."""
+    """A worker of units with rows: the sum of a unit's numbers, which dies of "killed" and fails on other words."""
 
     def __call__(self, unit: dict[str, Any], without: Mapping[int, str] = MappingProxyType({})) -> dict[str, Any]:
         return {
@@ -69,9 +70,11 @@ class Sums:
         }
 
     def rows(self, unit: dict[str, Any]) -> list[str]:
+        self._sum(unit["unreadable"])
         return [f"id-{row}" for row in unit["numbers"]]
 
     def attempt(self, unit: dict[str, Any], start: int, stop: int) -> None:
+        self._sum(unit["unreadable"])
         self._sum(unit["numbers"][start:stop])
 
     def _sum(self, numbers: list[Any]) -> int:
@@ -113,7 +116,7 @@ def test_what_failed_once_is_done_and_what_fails_in_every_try_is_named_at_the_en
     assert [one["set_aside"]["unit"] for one in aside] == ["unit killed", "unit bug"]
     said = str(caught.value)
     assert "2 units failed in every try, 6 are done" in said
-    assert re.search(r"unit killed: its process died \(pid \d+ on .*\(2 tries\)", said)
+    assert re.search(r"unit killed: its process died: .* \(last on pid \d+ on .*, 2 tries\)", said)
     assert re.search(r"unit bug: squaring: KeyError: 'missing' \(2 tries\)", said)
     assert "__call__" in caught.value.details
 
@@ -133,24 +136,34 @@ def test_a_run_that_stands_still_ends_and_says_what_its_workers_did(ray_session:
     said = str(caught.value)
     assert "no result for 0.1 minutes" in said and "resources.stall_minutes" in said
     assert time.monotonic() - begun < 60
-    hanging = re.search(r"pid (\d+)", said)
+    assert ends(re.search(r"pid (\d+)", said)), "the worker that hangs was left behind"
+
+
+def ends(named: re.Match[str] | None) -> bool:
+    """Whether the process that a message names is gone soon."""
     deadline = time.monotonic() + 20
-    while hanging is not None and psutil.pid_exists(int(hanging[1])):
-        assert time.monotonic() < deadline, "the worker that hangs was left behind"
+    while named is not None and psutil.pid_exists(int(named[1])):
+        if time.monotonic() > deadline:
+            return False
         time.sleep(0.1)
+    return named is not None
 
 
 @pytest.mark.slow
 def test_a_unit_is_done_without_the_rows_at_fault_or_they_are_named(ray_session: None, tmp_path: Path) -> None:
-    bad = {0: [*range(40), "killed", *range(40), "bug"], 1: [4, 5]}
-    units = [{"name": f"unit {shard}", "shard": shard, "numbers": numbers} for shard, numbers in bad.items()]
+    bad = {0: [*range(40), "killed", *range(40), "bug"], 1: [4, 5], 2: ["bug", 6]}
+    units = [
+        {"name": f"unit {shard}", "shard": shard, "numbers": numbers, "unreadable": ["killed"] * (shard == 2)}
+        for shard, numbers in bad.items()
+    ]
     rows = replace(pool(tmp_path), arguments={}, by_row=True, goes_on=True)
-    first, other = sorted(
-        (one for one in run_units(units, Sums, rows) if "set_aside" not in one), key=lambda one: str(one["sum"])
-    )[::-1]
-    assert other["sum"] == 2 * sum(range(40)) and first["sum"] == 9
-    assert list(other["without"]) == ["40", "81"]
-    assert "its process died" in other["without"]["40"] and "TypeError" in other["without"]["81"]
+    results = list(run_units(units, Sums, rows))
+    (aside,) = [one["set_aside"] for one in results if "set_aside" in one]
+    assert aside["unit"] == "unit 2" and "rows" not in aside
+    whole, part = sorted((one for one in results if "sum" in one), key=lambda one: len(one["without"]))
+    assert whole["sum"] == 9 and part["sum"] == 2 * sum(range(40))
+    assert list(part["without"]) == ["40", "81"]
+    assert part["without"]["40"].startswith("its process died") and "TypeError" in part["without"]["81"]
     with pytest.raises(UnitsSetAside, match=r"unit 0: row 40 \(example id-killed\): .*; row 81 .*TypeError"):
         list(run_units(units, Sums, replace(rows, goes_on=False)))
 
@@ -200,8 +213,13 @@ def count_and_hang(seconds: list[float]) -> str:
     return "woke up"
 
 
-def value_of(work: Generator[Said, None, Any]) -> tuple[Any, list[Said]]:
-    said: list[Said] = []
+def is_wrong(note: Path) -> None:
+    note.write_text(note.read_text() + "called ")
+    raise DamagedError("the matrix is damaged")
+
+
+def value_of(work: Generator[Said | str, None, Any]) -> tuple[Any, list[Any]]:
+    said: list[Any] = []
     while True:
         try:
             said.append(next(work))
@@ -213,20 +231,37 @@ def test_one_function_on_one_node(ray_session: None, tmp_path: Path) -> None:
     task = Task("dividing", "cluster.max_fit_rows")
     assert value_of(run_remote(divide, 1, 4, task=task)) == (0.25, [])
     with pytest.raises(WorkerError, match="dividing: ZeroDivisionError"):
-        value_of(run_remote(divide, 1, 0, task=replace(task, retries=1)))
+        value_of(run_remote(divide, 1, 0, task=task))
     with pytest.raises(WorkerError, match="dividing: TimeoutError"):
         value_of(run_remote(fails_once, tmp_path / "first", task=task))
-    assert value_of(run_remote(fails_once, tmp_path / "second", task=replace(task, retries=1)))[0] == "done"
+    value, said = value_of(run_remote(fails_once, tmp_path / "second", task=replace(task, retries=1)))
+    assert value == "done" and said == ["dividing: TimeoutError: the store did not answer; trying again"]
+    (tmp_path / "calls").write_text("")
+    with pytest.raises(DamagedError):
+        value_of(run_remote(is_wrong, tmp_path / "calls", task=replace(task, retries=2)))
+    assert (tmp_path / "calls").read_text() == "called ", "another try would end the same way"
 
 
 def test_a_function_is_ended_when_it_tells_nothing_new_and_not_while_it_does(ray_session: None) -> None:
-    task = Task("napping", "cluster.max_fit_rows", stall_minutes=4 / 60)
-    value, said = value_of(run_remote(count_and_hang, [2.0] * 4, task=task))
+    task = Task("napping", "cluster.max_fit_rows", stall_minutes=6 / 60)
+    value, said = value_of(run_remote(count_and_hang, [2.5] * 4, task=task))
     assert value == "woke up" and len(said) >= 3 and {(one.total, one.unit) for one in said} == {(4, "naps")}
     begun = time.monotonic()
-    with pytest.raises(S2LError, match=r"napping: nothing new .* it was at 1 of 2 naps \(pid \d+ on .*stall_minutes"):
+    with pytest.raises(
+        S2LError, match=r"napping: nothing new .* at 1 of 2 naps \(pid \d+ on .*stall_minutes"
+    ) as caught:
         value_of(run_remote(count_and_hang, [0.0, 600.0], task=task))
-    assert time.monotonic() - begun < 30
+    assert time.monotonic() - begun < 60
+    assert ends(re.search(r"pid (\d+)", str(caught.value))), "the function that hangs was left behind"
+
+
+def test_a_function_without_a_node_is_no_function_that_hangs(ray_session: None) -> None:
+    place = Need("", "", gpus=3.0)
+    task = Task("waiting", "cluster.max_fit_rows", place, stall_minutes=1 / 60, wait_minutes=4 / 60)
+    begun = time.monotonic()
+    with pytest.raises(S2LError, match=r"nothing new for 0\.066\d* minutes, .* no room for 1 CPUs, 3 GPUs"):
+        value_of(run_remote(divide, 1, 4, task=task))
+    assert time.monotonic() - begun > 4
 
 
 def test_a_cluster_that_was_there_before_stays(ray_session: None) -> None:

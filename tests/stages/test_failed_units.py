@@ -17,15 +17,15 @@ from s2l_ray.pipeline import plan, run
 from s2l_ray.runtime.failures import UnitsSetAside
 from tests.jobs import small_job
 
-ROWS, LONG = 150, 70
+ROWS, LONG = 150, 20
 SHARDS, STEPS = 3, 2
 ALLOW = ["score.failures=allow"]
-AT_FAULT = r"losses/step-000000/shard-00001\.parquet:? row 20 \(example \w+\): .*IndexError"
+AT_FAULT = r"losses/step-000000/shard-00000\.parquet:? row 20 \(example \w+\): .*IndexError"
 
 
 @pytest.fixture
 def job(tmp_path: Path) -> Path:
-    """A job whose row 70, in shard 1 of 3, no checkpoint can read."""
+    """A job whose row 20, in shard 0 of 3, no checkpoint can read."""
     digits = random.Random(0)
     rows = [{"prompt": f"add {n} and 7", "response": str(n + 7), "source": "sums"} for n in range(ROWS)]
     rows[LONG]["response"] = "".join(digits.choice("0123456789") for _ in range(300))
@@ -63,6 +63,7 @@ def test_failed_units_are_named_at_the_end_or_done_without(job: Path, ray_sessio
     assert counts["read"] == ROWS == counts["kept"] + sum(counts["set_aside"].values())
     assert len(facts["failed_rows"]) == STEPS and re.match(AT_FAULT, facts["failed_rows"][0])
     assert "failed_units" not in facts
+    assert list(facts["scoring_paths"]) == ["packed"] and "not_measured" not in facts["numerics"]
     table = trajectories.read_table()
     aside = table.filter(pc.field("status") == "not_scored")
     assert set(map(tuple, aside["losses"].to_pylist())) == {(None,) * STEPS}
