@@ -242,6 +242,7 @@ def test_one_function_on_one_node(ray_session: None, tmp_path: Path) -> None:
     assert (tmp_path / "calls").read_text() == "called ", "another try would end the same way"
 
 
+@pytest.mark.slow
 def test_a_function_is_ended_when_it_tells_nothing_new_and_not_while_it_does(ray_session: None) -> None:
     task = Task("napping", "cluster.max_fit_rows", stall_minutes=6 / 60)
     value, said = value_of(run_remote(count_and_hang, [2.5] * 4, task=task))
