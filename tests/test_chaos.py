@@ -15,7 +15,7 @@ CHECKOUT = Path(__file__).parents[1]
 @pytest.mark.timeout(900)
 def test_a_run_that_is_killed_again_and_again_ends_in_the_same_subset(tmp_path: Path) -> None:
     results = tmp_path / "chaos.json"
-    words = ["--runs", "1", "--kills", "4", "--rows", "250", "--seed", "7", "--results", str(results)]
+    words = ["--runs", "1", "--kills", "3", "--rows", "150", "--seed", "7", "--results", str(results)]
     environment = {**os.environ, "RAY_ADDRESS": "", "PYTHONPATH": str(CHECKOUT)}
     command = [sys.executable, "-m", "bench.chaos", *words]
     done = subprocess.run(command, capture_output=True, text=True, cwd=CHECKOUT, env=environment, timeout=850)

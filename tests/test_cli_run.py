@@ -90,8 +90,10 @@ def test_a_run_refuses_damage_and_rebuilds_on_request(job: Path, ended: subproce
     assert rebuilt.stdout.count("found ready") == 1
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "number",
+    [pytest.param(signal.SIGINT, marks=pytest.mark.long), pytest.param(signal.SIGTERM, marks=pytest.mark.slow)],
+)
 def test_a_run_that_is_told_to_stop_ends_cleanly_and_goes_on(job: Path, tmp_path: Path, number: int) -> None:
     words = command("run", job, "--to", "checkpoints", "--set", f"root={tmp_path}", "--set", "proxy.epochs=20")
     mark = {"S2L_TEST_MARK": str(tmp_path)}

@@ -218,7 +218,7 @@ def test_killed_in_train_score_and_cluster_with_a_unit_damaged_the_subset_is_the
     assert list(verify(str(folder))) == []
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_second_driver_is_refused_while_the_first_lives(tmp_path: Path) -> None:
     job = small_job(tmp_path / "two")
     root = tmp_path / "two" / "artifacts"

@@ -95,7 +95,7 @@ def test_weights_that_another_run_has_still_to_score_stay(tmp_path: Path, trajec
     assert len(weights_of(uri)) == len(STEPS) and not open_artifact(uri).dropped
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_job_goes_on_without_the_weights_it_has_scored(tmp_path: Path, ray_session: None) -> None:
     job = small_job(tmp_path, rows=200)
     keep = ["resources.keep_checkpoints=last"]

@@ -153,7 +153,7 @@ def test_control_c_saves_and_ends_cleanly(disturbed: TrainJob) -> None:
     assert said[0].step > saved
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_damaged_state_is_passed_over(disturbed: TrainJob) -> None:
     training = train_proxy(disturbed, TrainWorkers())
     while (newest_state(disturbed.output) or 0) < 100:

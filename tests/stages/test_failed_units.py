@@ -42,7 +42,7 @@ def job(tmp_path: Path) -> Path:
     )
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_failed_units_are_named_at_the_end_or_done_without(job: Path, ray_session: None) -> None:
     config = load_config(job)
     with pytest.raises(UnitsSetAside, match=AT_FAULT) as caught:
