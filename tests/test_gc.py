@@ -42,7 +42,7 @@ def test_what_no_run_names_goes_and_the_rest_stays(place: str) -> None:
     begin_execution(f"{place}/trajectories/{name(5)}", {})
     begin_execution(f"{place}/trajectories/{name(6)}", {})
     storage.write_bytes(f"{place}/aside/clusters-x/manifest.json", b"{}")
-    storage.write_bytes(f"{place}/dataset/{name(1)}/work/cut-00001.json", b"{}")
+    storage.write_bytes(storage.join(place, "dataset", name(1), "work", "cut-00001.json"), b"{}")
     storage.write_bytes(f"{place}/logs/small.log", b"not ours to remove")
     storage.write_bytes(f"{place}/notes/{name(7)}/list.txt", b"nor this")
     record_run(place, "old", {"dataset": name(1), "clusters": name(2)}, {})

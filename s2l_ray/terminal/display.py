@@ -6,6 +6,7 @@ and warnings are kept lines in both.
 """
 
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Protocol, Self
@@ -89,7 +90,7 @@ class Display(Protocol):
         """How far the run got, in words."""
 
 
-class _Base:
+class _Base(ABC):
     def __init__(self, console: Console, kinds: Sequence[str]) -> None:
         self._console = console
         self._kinds = list(kinds)
@@ -121,8 +122,9 @@ class _Base:
         self._kinds = [kind for kind in self._kinds if kind != progress.kind]
         self._keep("✓", progress.kind, f"built in {figures.duration(seconds)}", "green")
 
+    @abstractmethod
     def _moved(self, progress: Progress, new: bool) -> None:
-        raise NotImplementedError
+        """Show how far a stage is, and whether a new one, or a new pass of one, has begun."""
 
     def _keep(self, sign: str, kind: str, text: str, style: str) -> None:
         self._console.print(kept_line(sign, kind, text, style), soft_wrap=True)
