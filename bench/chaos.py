@@ -30,16 +30,16 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 import psutil
 from ray.cluster_utils import Cluster
 
-from bench.fault_proxy import FaultProxy, Faults, fault_proxy
 from bench.rounds import RESULTS, Report, Row
 from s2l_ray.artifacts.manifest import open_artifact
-from s2l_ray.artifacts.verify import verify
-from s2l_ray.config import Config
-from s2l_ray.demo import make_demo
-from s2l_ray.gc import find_garbage, remove_garbage
-from s2l_ray.job_reading import load_config
-from s2l_ray.pipeline import COMPLETE, plan
-from tests.s3 import BUCKET, environment_of, s3_server
+from s2l_ray.catalog.gc import find_garbage, remove_garbage
+from s2l_ray.catalog.verify import verify
+from s2l_ray.config.load import load_config
+from s2l_ray.config.sections import Config
+from s2l_ray.demo.dataset import make_demo
+from s2l_ray.pipeline.run import COMPLETE, plan
+from tests.support.fault_proxy import FaultProxy, Faults, fault_proxy
+from tests.support.s3 import BUCKET, environment_of, s3_server
 
 JOB = Path(__file__).parents[1] / "jobs" / "demo.yaml"
 CHANGES = (

@@ -23,7 +23,7 @@ from sklearn.cluster import KMeans as SklearnKMeans
 from threadpoolctl import threadpool_limits
 
 from bench.rounds import RESULTS, Report, Row, ratios, take_turns
-from s2l_ray.core.kmeans import fit_kmeans
+from s2l_ray.core.kmeans.fit import fit_kmeans
 
 Float32 = NDArray[np.float32]
 COLUMNS = 60

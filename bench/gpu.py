@@ -20,9 +20,9 @@ from transformers import PreTrainedModel
 from bench import pool, scoring_peers
 from bench.rounds import RESULTS, Report, Row, ratios, take_turns
 from bench.scoring_models import random_model, useful_flops
-from s2l_ray.core.kmeans import fit_kmeans
-from s2l_ray.core.losses import ScoreOptions, choose_path, score_rows
-from s2l_ray.core.token_rows import TokenRows
+from s2l_ray.core.data.token_rows import TokenRows
+from s2l_ray.core.kmeans.fit import fit_kmeans
+from s2l_ray.core.scoring.losses import ScoreOptions, choose_path, score_rows
 
 SIDE, PRODUCTS = 8192, 20
 OFFICIAL_ROWS = 300

@@ -17,15 +17,15 @@ from pathlib import Path
 from typing import Any
 
 from bench.rounds import RESULTS, Report, Row
-from s2l_ray.artifacts import storage
+from s2l_ray import storage
 from s2l_ray.artifacts.manifest import Artifact, open_artifact
-from s2l_ray.config import Config
-from s2l_ray.demo import make_demo
-from s2l_ray.job_reading import make_config
-from s2l_ray.pipeline import plan, run
+from s2l_ray.config.load import make_config
+from s2l_ray.config.sections import Config
+from s2l_ray.demo.dataset import make_demo
+from s2l_ray.pipeline.run import plan, run
+from s2l_ray.runtime.actor_pool import run_units
 from s2l_ray.runtime.session import connect
 from s2l_ray.runtime.unit_actor import Pool
-from s2l_ray.runtime.units import run_units
 from s2l_ray.stages.build import Build
 from s2l_ray.stages.score import execution, plan_units
 from s2l_ray.stages.score_workers import ScoreWorker

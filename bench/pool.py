@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from s2l_ray.core.token_rows import TokenRows
+from s2l_ray.core.data.token_rows import TokenRows
 
 MAX_LENGTH = 512
 TOKENS = 50277

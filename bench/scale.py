@@ -26,11 +26,11 @@ from bench.rounds import RESULTS, Report, Row
 from s2l_ray.artifacts.manifest import Artifact, Manifest, open_artifact, write_manifest
 from s2l_ray.artifacts.schemas import DATASET, losses_path, losses_schema, shard_path
 from s2l_ray.artifacts.tables import FileRecord, write_table
-from s2l_ray.config import Config
-from s2l_ray.job_reading import make_config
+from s2l_ray.config.load import make_config
+from s2l_ray.config.sections import Config
+from s2l_ray.runtime.actor_pool import run_units
 from s2l_ray.runtime.session import connect
 from s2l_ray.runtime.unit_actor import Pool
-from s2l_ray.runtime.units import run_units
 from s2l_ray.stages import cluster, score, select
 from s2l_ray.stages.build import Build, Product, Stage
 

@@ -25,9 +25,9 @@ from bench import pool, scoring_peers, tokenizing
 from bench.rounds import RESULTS, Report, Row, ratios, take_turns
 from bench.scoring_models import random_model, useful_flops
 from s2l_ray.core.causal_lm import save_model, swap_weights
-from s2l_ray.core.float32_products import FullWidthProducts
-from s2l_ray.core.losses import ScoreOptions, choose_path, score_rows
-from s2l_ray.core.token_rows import TokenRows
+from s2l_ray.core.data.token_rows import TokenRows
+from s2l_ray.core.onednn_linear import FullWidthProducts
+from s2l_ray.core.scoring.losses import ScoreOptions, choose_path, score_rows
 
 SIDE, PRODUCTS = 2048, 6
 CHECKPOINTS = 12

@@ -3,7 +3,7 @@
 import torch
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM, PreTrainedModel
 
-from s2l_ray.core.token_rows import TokenRows
+from s2l_ray.core.data.token_rows import TokenRows
 
 SIZES = {  # hidden size, layers, heads
     "70M": (512, 6, 8),

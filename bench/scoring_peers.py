@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch.nn.functional import cross_entropy, log_softmax
 from transformers import PreTrainedModel
 
-from s2l_ray.core.token_rows import TokenRows, collate
+from s2l_ray.core.data.token_rows import TokenRows, collate
 
 BATCH = 16
 Losses = NDArray[np.float64]

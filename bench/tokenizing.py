@@ -8,9 +8,9 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from bench import pool
-from s2l_ray.core.examples import ALPACA, ALPACA_WITH_INPUT, Example, read_alpaca
-from s2l_ray.core.token_rows import TokenRows
-from s2l_ray.core.tokenization import encode_examples
+from s2l_ray.core.data.examples import ALPACA, ALPACA_WITH_INPUT, Example, read_alpaca
+from s2l_ray.core.data.token_rows import TokenRows
+from s2l_ray.core.data.tokenization import encode_examples
 
 
 def contestants(data: Path, count: int) -> dict[str, Callable[[], object]]:

@@ -27,11 +27,11 @@ from bench import pool, tokenizing
 from bench.rounds import RESULTS, Report, Row, Timing, now, passed, ratios, take_turns
 from bench.scoring import has_bfloat16
 from bench.scoring_models import random_model
-from s2l_ray.core.finetune import Hooks, finetune
-from s2l_ray.core.schedule import CheckpointGrid, batch_indices
-from s2l_ray.core.token_rows import TokenRows, collate
-from s2l_ray.core.training_proof import choose_training_path
-from s2l_ray.core.training_settings import FinetuneSettings
+from s2l_ray.core.data.token_rows import TokenRows, collate
+from s2l_ray.core.training.finetune import Hooks, finetune
+from s2l_ray.core.training.packed_check import choose_training_path
+from s2l_ray.core.training.schedule import CheckpointGrid, batch_indices
+from s2l_ray.core.training.settings import FinetuneSettings
 
 BATCH, MICRO_BATCH, RATE = 24, 8, 2e-5
 NOTHING_HELD_OUT = TokenRows.from_rows([], [])

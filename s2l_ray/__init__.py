@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from s2l_ray.artifacts.manifest import Artifact, open_artifact
-    from s2l_ray.config import Config
-    from s2l_ray.job_reading import load_config
-    from s2l_ray.pipeline import Plan, plan, run
+    from s2l_ray.config.load import load_config
+    from s2l_ray.config.sections import Config
+    from s2l_ray.pipeline.run import Plan, plan, run
 
 __all__ = ["Artifact", "Config", "Plan", "load_config", "open_artifact", "plan", "run"]
 

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from s2l_ray.artifacts.errors import ConfigError
-from s2l_ray.terminal import figures
+from s2l_ray.errors import ConfigError
+from s2l_ray.terminal import humanize as figures
 from s2l_ray.terminal.arguments import (
     Address,
     Debug,
@@ -47,8 +47,8 @@ from s2l_ray.terminal.failures import FAILED, complain
 
 if TYPE_CHECKING:
     from s2l_ray.artifacts.manifest import Artifact
-    from s2l_ray.config import Config
-    from s2l_ray.pipeline import Plan
+    from s2l_ray.config.sections import Config
+    from s2l_ray.pipeline.run import Plan
 
 FIRST_ROWS = 3
 
@@ -100,11 +100,11 @@ def init(
     debug: Debug = False,
 ) -> None:
     """Look at rows and write a job file for them."""
-    from s2l_ray.artifacts import storage
-    from s2l_ray.init_job import has_gpu, job_values, look_at
-    from s2l_ray.job_file import job_text
-    from s2l_ray.job_reading import make_config
-    from s2l_ray.terminal.look_view import look_view
+    from s2l_ray import storage
+    from s2l_ray.config.infer import has_gpu, job_values, look_at
+    from s2l_ray.config.load import make_config
+    from s2l_ray.config.template import job_text
+    from s2l_ray.terminal.data_preview import look_view
 
     if Path(to).exists() and not force:
         raise ConfigError(f"--to {to}: is there already; give another name, or --force to replace it")
@@ -124,7 +124,7 @@ def demo(
     debug: Debug = False,
 ) -> None:
     """Make the embedded data set: worked word problems, with what is true of each row beside them."""
-    from s2l_ray.demo import make_demo
+    from s2l_ray.demo.dataset import make_demo
 
     truth = make_demo(folder, seed)
     aside = sum(truth.set_aside().values())
@@ -134,7 +134,7 @@ def demo(
 @verb
 def plan(job: Job, set_: Set = None, to: To = "subset", json_: Json = False, debug: Debug = False) -> None:
     """Show what a run would build and why, and what it takes."""
-    from s2l_ray.forecast import forecast, refuse_impossible
+    from s2l_ray.pipeline.preflight import forecast, refuse_impossible
     from s2l_ray.terminal.plan_view import plan_values, plan_view
 
     config, planned = _planned(job, set_, to)
@@ -160,8 +160,8 @@ def run(
 ) -> None:
     """Build what is missing. The same command goes on where a run was broken off."""
     begun = time.monotonic()
-    from s2l_ray.forecast import forecast, refuse_impossible
-    from s2l_ray.pipeline import run_steps
+    from s2l_ray.pipeline.preflight import forecast, refuse_impossible
+    from s2l_ray.pipeline.run import run_steps
     from s2l_ray.runtime.session import connect
     from s2l_ray.terminal.follow import Building, follow, found_and_missing, show_found
     from s2l_ray.terminal.summary import run_view
@@ -181,7 +181,7 @@ def run(
 @verb
 def ls(root: Root, json_: Json = False, debug: Debug = False) -> None:
     """List artefacts and runs."""
-    from s2l_ray.inventory import take_inventory
+    from s2l_ray.catalog.listing import take_inventory
     from s2l_ray.terminal.store_views import inventory_view
 
     found = take_inventory(root)
@@ -194,7 +194,7 @@ def ls(root: Root, json_: Json = False, debug: Debug = False) -> None:
 @verb
 def gc(root: Root, yes: Yes = False, json_: Json = False, debug: Debug = False) -> None:
     """List what no run refers to; remove it where --yes says so."""
-    from s2l_ray.gc import find_garbage, remove_garbage
+    from s2l_ray.catalog.gc import find_garbage, remove_garbage
     from s2l_ray.terminal.garbage_view import garbage_values, garbage_view, total
 
     found = find_garbage(root)
@@ -216,7 +216,7 @@ def gc(root: Root, yes: Yes = False, json_: Json = False, debug: Debug = False) 
 def show(uri: Place, json_: Json = False, debug: Debug = False) -> None:
     """Show an artefact: counts, what it was made from and how, its first rows."""
     from s2l_ray.artifacts.manifest import open_artifact, read_execution
-    from s2l_ray.inventory import find_unfinished
+    from s2l_ray.catalog.listing import find_unfinished
     from s2l_ray.terminal.store_views import manifest_view, unfinished_view
 
     unfinished = find_unfinished(uri)
@@ -239,7 +239,7 @@ def show(uri: Place, json_: Json = False, debug: Debug = False) -> None:
 @verb
 def verify(uri: PlaceOrRoot, json_: Json = False, debug: Debug = False) -> None:
     """Read every file and hold it against its checksum. Exit status 1 where one differs."""
-    from s2l_ray.terminal.checks import check, checked_values, checked_view, verdict
+    from s2l_ray.terminal.verify_view import check, checked_values, checked_view, verdict
 
     checked = []
     with messages().status("reading") if not json_ else contextlib.nullcontext():
@@ -258,7 +258,7 @@ def verify(uri: PlaceOrRoot, json_: Json = False, debug: Debug = False) -> None:
 @verb
 def export(subset: Subset, to: RowsFile, set_: Set = None, force: Force = False, debug: Debug = False) -> None:
     """Write the rows of a subset, as they came, for a trainer to read."""
-    from s2l_ray.export import export_subset
+    from s2l_ray.catalog.export import export_subset
 
     written = export_subset(_subset(subset, set_), to, force=force)
     _say(f"wrote {written.path}: {written.rows:,} rows, {figures.size(written.bytes)}")
@@ -274,8 +274,8 @@ def submit(
     debug: Debug = False,
 ) -> None:
     """Run a job on a Ray cluster. Ctrl-C leaves it running, and the same command follows it again."""
-    from s2l_ray.job_reading import load_config
-    from s2l_ray.runtime.submission import submit as submit_job
+    from s2l_ray.config.load import load_config
+    from s2l_ray.runtime.submit import submit as submit_job
     from s2l_ray.terminal.follow_job import follow_job, ways
 
     submitted = submit_job(job, load_config(job, set_ or ()), _options(set_, to), address)
@@ -293,8 +293,8 @@ def submit(
 
 
 def _planned(job: str, overrides: list[str] | None, to: str) -> "tuple[Config, Plan]":
-    from s2l_ray.job_reading import load_config
-    from s2l_ray.pipeline import plan as plan_job
+    from s2l_ray.config.load import load_config
+    from s2l_ray.pipeline.run import plan as plan_job
 
     config = load_config(job, overrides or ())
     return config, plan_job(config, to)

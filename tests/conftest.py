@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.gcs import gcs, gcs_endpoint
-from tests.s3 import running_s3, s3
+from tests.support.gcs import gcs, gcs_endpoint
+from tests.support.s3 import running_s3, s3
 
 __all__ = ["gcs", "gcs_endpoint", "running_s3", "s3"]  # fixtures
 

@@ -15,10 +15,10 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from s2l_ray.cli import app
-from s2l_ray.job_reading import load_config
-from s2l_ray.pipeline import KINDS, plan
-from tests.jobs import small_job
-from tests.small_store import DATASET_NAME, SUBSET_NAME, Store, write_store
+from s2l_ray.config.load import load_config
+from s2l_ray.pipeline.run import KINDS, plan
+from tests.support.jobs import small_job
+from tests.support.small_store import DATASET_NAME, SUBSET_NAME, Store, write_store
 
 VERBS = ("init", "plan", "run", "ls", "show", "verify", "export")
 

@@ -13,9 +13,9 @@ import pytest
 from typer.testing import CliRunner
 
 from s2l_ray.cli import app
-from s2l_ray.job_reading import load_config
-from s2l_ray.pipeline import plan
-from tests.jobs import small_job
+from s2l_ray.config.load import load_config
+from s2l_ray.pipeline.run import plan
+from tests.support.jobs import small_job
 
 REPOSITORY = Path(__file__).parents[1]
 RANDOM = ("--set", "select.method=random")

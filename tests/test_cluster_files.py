@@ -16,7 +16,7 @@ import typer.main
 import yaml
 from packaging.requirements import Requirement
 
-from s2l_ray.config import Resources
+from s2l_ray.config.sections import Resources
 
 CHECKOUT = Path(__file__).parents[1]
 CLUSTER = yaml.safe_load((CHECKOUT / "cluster.yaml").read_text())

@@ -9,15 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from bench.fault_proxy import Faults, fault_proxy
-from s2l_ray.artifacts import storage
+from s2l_ray import storage
 from s2l_ray.artifacts.manifest import open_artifact
-from s2l_ray.artifacts.verify import verify
-from s2l_ray.gc import find_garbage
-from s2l_ray.job_reading import load_config
-from s2l_ray.pipeline import COMPLETE, plan, run, run_steps
-from tests.jobs import small_job
-from tests.s3 import SECRET, S3Server, lead_to
+from s2l_ray.catalog.gc import find_garbage
+from s2l_ray.catalog.verify import verify
+from s2l_ray.config.load import load_config
+from s2l_ray.pipeline.run import COMPLETE, plan, run, run_steps
+from tests.support.fault_proxy import Faults, fault_proxy
+from tests.support.jobs import small_job
+from tests.support.s3 import SECRET, S3Server, lead_to
 
 
 @pytest.fixture

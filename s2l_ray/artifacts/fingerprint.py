@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from s2l_ray.artifacts.errors import DamagedError
+from s2l_ray.errors import DamagedError
 
 SEAL = "sha256_of_the_rest"
 

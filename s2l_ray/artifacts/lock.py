@@ -19,8 +19,8 @@ from typing import Any
 
 import psutil
 
-from s2l_ray.artifacts import storage
-from s2l_ray.artifacts.errors import LockedError, StorageError
+from s2l_ray import storage
+from s2l_ray.errors import LockedError, StorageError
 
 BEAT_SECONDS = 5.0
 STALE_SECONDS = 30.0

@@ -15,12 +15,12 @@ from typing import Any
 
 import pyarrow as pa
 
-from s2l_ray.artifacts import storage
-from s2l_ray.artifacts.dropping import read_dropped
-from s2l_ray.artifacts.errors import DamagedError, S2LError
+from s2l_ray import storage
+from s2l_ray.artifacts.dropped_files import read_dropped
 from s2l_ray.artifacts.fingerprint import seal, unseal
 from s2l_ray.artifacts.node_cache import LIMIT_BYTES, hold
 from s2l_ray.artifacts.tables import FileRecord, decode_table, read_table, read_verified, record_of
+from s2l_ray.errors import DamagedError, S2LError
 
 MANIFEST = "manifest.json"
 EXECUTION = "execution.json"

@@ -13,11 +13,11 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from s2l_ray.artifacts import storage
-from s2l_ray.artifacts.disk_store import take_turns
-from s2l_ray.artifacts.errors import DamagedError, StorageError
+from s2l_ray import storage
 from s2l_ray.artifacts.fingerprint import canonical_json
 from s2l_ray.artifacts.tables import FileRecord, check_file
+from s2l_ray.errors import DamagedError, StorageError
+from s2l_ray.storage.disk import take_turns
 
 LIMIT_BYTES = 50 << 30
 PART = ".part"

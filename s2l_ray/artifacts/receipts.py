@@ -8,10 +8,10 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from s2l_ray.artifacts import storage
-from s2l_ray.artifacts.errors import DamagedError
+from s2l_ray import storage
 from s2l_ray.artifacts.fingerprint import seal, unseal
 from s2l_ray.artifacts.tables import FileRecord, check_file
+from s2l_ray.errors import DamagedError
 
 
 def write_receipt(

@@ -6,7 +6,7 @@ In: a run's name and the fingerprints of its artefacts. Out: the entries, oldest
 import time
 from typing import Any
 
-from s2l_ray.artifacts import storage
+from s2l_ray import storage
 from s2l_ray.artifacts.fingerprint import seal, unseal
 
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from s2l_ray.artifacts import storage
-from s2l_ray.artifacts.errors import DamagedError
+from s2l_ray import storage
+from s2l_ray.errors import DamagedError
 
 FACTS, NOTES = b"s2l.", b"s2l-note."
 

@@ -8,7 +8,7 @@ import errno
 import re
 import traceback
 
-from s2l_ray.artifacts import errors
+from s2l_ray import errors
 
 Record = dict[str, str]
 

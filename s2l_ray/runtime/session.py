@@ -21,7 +21,7 @@ os.environ.setdefault("RAY_TRAIN_ENABLE_PRINT_PATCH", "0")
 
 import ray
 
-from s2l_ray.artifacts.errors import ConfigError, S2LError
+from s2l_ray.errors import ConfigError, S2LError
 
 MINIMUM_LOCAL_CPUS = 4  # logical: the read tasks of a pipeline starve where its actors hold every CPU
 HEAD = "node:__internal_head__"

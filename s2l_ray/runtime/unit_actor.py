@@ -14,10 +14,10 @@ from typing import Any, Protocol
 
 import ray
 
-from s2l_ray.runtime.desk import STARTING, this_process
+from s2l_ray.runtime.exit_watchdog import leave_for_certain
 from s2l_ray.runtime.failures import Record, ends_run, first_line, is_out_of_memory, to_record
-from s2l_ray.runtime.leaving import leave_for_certain
 from s2l_ray.runtime.narrowing import failing_rows
+from s2l_ray.runtime.unit_tracker import STARTING, this_process
 
 Unit = dict[str, Any]
 Result = dict[str, Any]

@@ -14,10 +14,10 @@ import pyarrow as pa
 
 from s2l_ray.artifacts.manifest import Artifact
 from s2l_ray.artifacts.tables import FileRecord
-from s2l_ray.config import Config
-from s2l_ray.progress import Progress
-from s2l_ray.runtime.remote import Said, Task, run_remote
-from s2l_ray.runtime.room import Need
+from s2l_ray.config.sections import Config
+from s2l_ray.runtime.placement import Need
+from s2l_ray.runtime.progress import Progress
+from s2l_ray.runtime.remote_task import Said, Task, run_remote
 from s2l_ray.runtime.session import Cluster
 
 LOOKS_AT_ONCE = 16

@@ -17,12 +17,12 @@ import numpy as np
 
 from s2l_ray.artifacts.schemas import CLUSTERS, shard_path
 from s2l_ray.artifacts.tables import FileRecord, finished_unit, read_table
-from s2l_ray.config import Config
-from s2l_ray.progress import Progress
-from s2l_ray.runtime.room import Need
+from s2l_ray.config.sections import Config
+from s2l_ray.runtime.actor_pool import run_units
+from s2l_ray.runtime.placement import Need
+from s2l_ray.runtime.progress import Progress
 from s2l_ray.runtime.session import Cluster
 from s2l_ray.runtime.unit_actor import Pool, Unit
-from s2l_ray.runtime.units import run_units
 from s2l_ray.stages.build import Build, Product, Stage, cpus_each, in_one_place, limits, look_for, memory_asked
 from s2l_ray.stages.cluster_workers import CENTROIDS, AssignWorker, fit
 

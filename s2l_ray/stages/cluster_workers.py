@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from s2l_ray.artifacts.errors import S2LError
 from s2l_ray.artifacts.manifest import open_artifact
 from s2l_ray.artifacts.schemas import CLUSTERS, OK, shard_path
 from s2l_ray.artifacts.tables import FileRecord, decode_intact, read_verified, write_table
-from s2l_ray.runtime.remote import tell
+from s2l_ray.errors import S2LError
+from s2l_ray.runtime.remote_task import tell
 
 CENTROIDS = "centroids.parquet"
 WHOLE_POOL = ""
@@ -26,7 +26,7 @@ Result = dict[str, Any]
 
 def fit(arguments: dict[str, Any]) -> None:
     """Read the trajectories, fit each group, put the centroids. Runs on one node."""
-    from s2l_ray.core.kmeans import fit_kmeans
+    from s2l_ray.core.kmeans.fit import fit_kmeans
 
     settings, execution = arguments["settings"], arguments["execution"]
     x_NT, source_N = _read_matrix(arguments["trajectories"], settings)
@@ -135,7 +135,7 @@ class AssignWorker:
         }
 
     def __call__(self, unit: Unit) -> Result:
-        from s2l_ray.core.kmeans import assign_clusters
+        from s2l_ray.core.kmeans.fit import assign_clusters
 
         table = self._trajectories.read_file(shard_path(unit["shard"]), COLUMNS)
         x_BT, group_B = ok_rows(table, self._columns_T, self._group_by)

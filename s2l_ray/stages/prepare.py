@@ -17,20 +17,20 @@ from collections.abc import Generator, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from s2l_ray.artifacts import storage
-from s2l_ray.artifacts.errors import S2LError
+from s2l_ray import storage
 from s2l_ray.artifacts.receipts import read_receipt, write_receipt
 from s2l_ray.artifacts.schemas import DATASET, OK, shard_path
-from s2l_ray.artifacts.sources import Range, list_ranges
 from s2l_ray.artifacts.tables import FileRecord, record_of
-from s2l_ray.config import Config, TokenizerToTrain
-from s2l_ray.core.pool import cut_shards
-from s2l_ray.identity import local_folder, source_spec
-from s2l_ray.progress import Progress
-from s2l_ray.runtime.room import Need
+from s2l_ray.config.identity import local_folder, source_spec
+from s2l_ray.config.sections import Config, TokenizerToTrain
+from s2l_ray.core.data.deduplication import cut_shards
+from s2l_ray.errors import S2LError
+from s2l_ray.runtime.actor_pool import describe, run_units
+from s2l_ray.runtime.placement import Need
+from s2l_ray.runtime.progress import Progress
 from s2l_ray.runtime.session import Cluster
 from s2l_ray.runtime.unit_actor import Pool, Result, Unit, WorkerClass
-from s2l_ray.runtime.units import describe, run_units
+from s2l_ray.sources.ranges import Range, list_ranges
 from s2l_ray.stages.build import Build, Product, Stage, cpus_each, in_one_place, limits, look_for, pool_size
 from s2l_ray.stages.prepare_workers import CutWorker, EncodeWorker, ParseWorker, make_tokenizer, settle_rows
 

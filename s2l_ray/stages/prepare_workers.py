@@ -15,12 +15,11 @@ import numpy as np
 import pyarrow as pa
 
 from s2l_ray.artifacts.node_cache import hold
-from s2l_ray.artifacts.raw_rows import RawRow
 from s2l_ray.artifacts.receipts import write_receipt
 from s2l_ray.artifacts.schemas import DATASET, NO_TARGET_TOKENS, OK, REJECTED
-from s2l_ray.artifacts.sources import Range, SourceSpec, read_range
 from s2l_ray.artifacts.tables import FileRecord, read_table, write_table
-from s2l_ray.core.examples import (
+from s2l_ray.core.data.deduplication import KEPT, REASONS, id_words, settle
+from s2l_ray.core.data.examples import (
     FORMATS,
     BadRow,
     Example,
@@ -30,8 +29,9 @@ from s2l_ray.core.examples import (
     prompt_text,
     response_text,
 )
-from s2l_ray.core.pool import KEPT, REASONS, id_words, settle
-from s2l_ray.runtime.remote import telling
+from s2l_ray.runtime.remote_task import telling
+from s2l_ray.sources.ranges import Range, SourceSpec, read_range
+from s2l_ray.sources.rows import RawRow
 
 FORMED = pa.schema(
     [
@@ -151,7 +151,7 @@ def make_tokenizer(
     place: str, revision: str | None, train: int | None, folder: str, pairs: Sequence[tuple[dict[str, Any], Any]]
 ) -> tuple[dict[str, bytes], int]:
     """The files of a tokenizer, loaded from a folder or the hub or trained on the kept rows; and its largest id + 1."""
-    from s2l_ray.core.tokenization import load_tokenizer, save_tokenizer, train_tokenizer
+    from s2l_ray.core.data.tokenization import load_tokenizer, save_tokenizer, train_tokenizer
 
     tokenizer = load_tokenizer(place, revision) if train is None else train_tokenizer(_kept_texts(folder, pairs), train)
     with tempfile.TemporaryDirectory() as saved:
@@ -175,7 +175,7 @@ class EncodeWorker:
     """A range's kept rows -> tokens; and all its rows that were set aside, with lines counted in the file."""
 
     def __init__(self, folder: str, data: dict[str, Any], tokenizer: list[dict[str, Any]]) -> None:
-        from s2l_ray.core.tokenization import load_tokenizer
+        from s2l_ray.core.data.tokenization import load_tokenizer
 
         self._folder = folder
         self._data = data
@@ -205,7 +205,7 @@ class EncodeWorker:
         return self._finish(unit, pa.Table.from_pylist(rows, schema=DATASET), rejected, truncated)
 
     def _encode(self, rows: list[dict[str, Any]]) -> Iterator[tuple[dict[str, Any], Any]]:
-        from s2l_ray.core.tokenization import encode_examples
+        from s2l_ray.core.data.tokenization import encode_examples
 
         for row in rows:
             row["example"] = Example(tuple(Turn(role, text) for role, text in json.loads(row["turns"])))

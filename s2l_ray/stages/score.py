@@ -15,16 +15,16 @@ from collections.abc import Generator
 from dataclasses import replace
 from typing import Any
 
-from s2l_ray.artifacts.errors import S2LError
 from s2l_ray.artifacts.manifest import Artifact
 from s2l_ray.artifacts.schemas import OK, losses_path, step_name, trajectories_schema
 from s2l_ray.artifacts.tables import FileRecord, finished_unit
-from s2l_ray.config import Config
-from s2l_ray.progress import Progress
-from s2l_ray.runtime.room import Need
+from s2l_ray.config.sections import Config
+from s2l_ray.errors import S2LError
+from s2l_ray.runtime.actor_pool import describe, run_units
+from s2l_ray.runtime.placement import Need
+from s2l_ray.runtime.progress import Progress
 from s2l_ray.runtime.session import Cluster
 from s2l_ray.runtime.unit_actor import Pool, Unit
-from s2l_ray.runtime.units import describe, run_units
 from s2l_ray.stages.build import Build, Product, Stage, cpus_each, in_one_place, limits, look_for, pool_size
 from s2l_ray.stages.score_join import JoinWorker
 from s2l_ray.stages.score_workers import ScoreWorker, numerics_of

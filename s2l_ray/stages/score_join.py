@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from s2l_ray.artifacts.errors import S2LError
 from s2l_ray.artifacts.manifest import open_artifact
 from s2l_ray.artifacts.schemas import (
     FAILED_ROWS,
@@ -23,6 +22,7 @@ from s2l_ray.artifacts.schemas import (
     trajectories_schema,
 )
 from s2l_ray.artifacts.tables import FileRecord, notes_of, read_table, write_table
+from s2l_ray.errors import S2LError
 
 Unit = dict[str, Any]
 Result = dict[str, Any]
@@ -83,7 +83,7 @@ class JoinWorker:
         return column
 
     def _target_tokens(self, columns: list[pa.Table | None], shard: int) -> Any:
-        from s2l_ray.core.token_rows import TokenRows
+        from s2l_ray.core.data.token_rows import TokenRows
 
         for column in columns:
             if column is not None:

@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from s2l_ray.artifacts.errors import S2LError
 from s2l_ray.artifacts.manifest import open_artifact
 from s2l_ray.artifacts.node_cache import LIMIT_BYTES
 from s2l_ray.artifacts.schemas import (
@@ -25,9 +24,10 @@ from s2l_ray.artifacts.schemas import (
     step_name,
     token_arrays,
 )
-from s2l_ray.artifacts.storage import is_local
 from s2l_ray.artifacts.tables import write_table
+from s2l_ray.errors import S2LError
 from s2l_ray.runtime.unit_actor import RowWorker
+from s2l_ray.storage import is_local
 
 NUMERICS_ROWS = 256
 NONE: Mapping[int, str] = MappingProxyType({})
@@ -50,7 +50,7 @@ class ScoreWorker(RowWorker):
     ) -> None:
         import torch
 
-        from s2l_ray.core.losses import ScoreOptions
+        from s2l_ray.core.scoring.losses import ScoreOptions
 
         torch.set_num_threads(execution["threads"])
         self._folder = folder
@@ -98,7 +98,7 @@ class ScoreWorker(RowWorker):
 
     def _score(self, rows: Any, kept_M: Any) -> dict[str, Any]:
         """What `score_rows` gives of these rows, NaN for the others."""
-        from s2l_ray.core.losses import score_rows
+        from s2l_ray.core.scoring.losses import score_rows
 
         if len(kept_M) == len(rows):
             return score_rows(self._model, rows, options=self._options)
@@ -110,7 +110,7 @@ class ScoreWorker(RowWorker):
 
     def _choose_path(self, wanted: str) -> Any:
         """The same trial for every worker: the first checkpoint that is scored, on the first shard."""
-        from s2l_ray.core.losses import PathChoice, choose_path
+        from s2l_ray.core.scoring.losses import PathChoice, choose_path
 
         if wanted == "plain":
             choice = PathChoice("plain", 0.0, float("nan"), "asked for")
@@ -147,7 +147,7 @@ class ScoreWorker(RowWorker):
             pass
 
     def _read(self, shard: int) -> tuple[pa.ChunkedArray, Any]:
-        from s2l_ray.core.token_rows import TokenRows
+        from s2l_ray.core.data.token_rows import TokenRows
 
         columns = ["example_id", "input_ids", "target_spans"]
         table = self._dataset.read_held(shard_path(shard), columns, self._cache_bytes)
@@ -182,10 +182,10 @@ def numerics_of(
     import torch
 
     from s2l_ray.core.causal_lm import load_model
-    from s2l_ray.core.losses import ScoreOptions, choose_path
-    from s2l_ray.core.numerics import measure_numerics
-    from s2l_ray.core.packed_proof import positions
-    from s2l_ray.core.token_rows import TokenRows
+    from s2l_ray.core.data.token_rows import TokenRows
+    from s2l_ray.core.scoring.losses import ScoreOptions, choose_path
+    from s2l_ray.core.scoring.numerical_error import measure_numerics
+    from s2l_ray.core.scoring.packed_check import positions
 
     torch.set_num_threads(execution["threads"])
     device = "cuda" if execution["gpus"] and torch.cuda.is_available() else "cpu"

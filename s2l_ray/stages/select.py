@@ -11,16 +11,16 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from s2l_ray.artifacts.errors import ConfigError
 from s2l_ray.artifacts.manifest import Artifact, open_artifact
 from s2l_ray.artifacts.schemas import OK, SUBSET, shard_path
 from s2l_ray.artifacts.tables import FileRecord, write_table
-from s2l_ray.config import Config, rows_of
-from s2l_ray.core.selectors import SELECTORS, Draw
-from s2l_ray.core.selectors import Pool as SelectorPool
-from s2l_ray.progress import Progress
-from s2l_ray.runtime.remote import telling
-from s2l_ray.runtime.room import Need
+from s2l_ray.config.sections import Config, rows_of
+from s2l_ray.core.selection.registry import SELECTORS, Draw
+from s2l_ray.core.selection.registry import Pool as SelectorPool
+from s2l_ray.errors import ConfigError
+from s2l_ray.runtime.placement import Need
+from s2l_ray.runtime.progress import Progress
+from s2l_ray.runtime.remote_task import telling
 from s2l_ray.runtime.session import Cluster
 from s2l_ray.stages.build import Build, Product, Stage, cpus_each, in_one_place, memory_asked
 

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 
 from s2l_ray.artifacts.tables import FileRecord, read_table
-from s2l_ray.config import Config
-from s2l_ray.identity import local_folder
-from s2l_ray.progress import Progress
-from s2l_ray.runtime.room import Need
+from s2l_ray.config.identity import local_folder
+from s2l_ray.config.sections import Config
+from s2l_ray.runtime.placement import Need
+from s2l_ray.runtime.progress import Progress
 from s2l_ray.runtime.session import Cluster
 from s2l_ray.stages.build import Build, Product, Stage, cpus_each
 
@@ -44,7 +44,7 @@ def needs(build: Build) -> Need:
 
 def train(build: Build) -> Stage:
     """Train the proxy, or what is left of it."""
-    from s2l_ray.runtime.trainer import TrainWorkers, train_proxy
+    from s2l_ray.runtime.training.trainer import TrainWorkers, train_proxy
 
     begun, cpus = build.execution, cpus_each(build.cluster)
     resources = build.config.resources
@@ -78,9 +78,9 @@ def _progress(training: Any) -> Generator[Progress, None, Any]:
 
 def make_job(build: Build) -> Any:
     """The training in plain values."""
-    from s2l_ray.core.schedule import CheckpointGrid
-    from s2l_ray.core.training_settings import FinetuneSettings
-    from s2l_ray.runtime.training_job import TrainJob
+    from s2l_ray.core.training.schedule import CheckpointGrid
+    from s2l_ray.core.training.settings import FinetuneSettings
+    from s2l_ray.runtime.training.job import TrainJob
 
     proxy, begun, dataset = build.config.proxy, build.execution, build.inputs["dataset"]
     settings = FinetuneSettings(

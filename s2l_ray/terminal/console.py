@@ -18,7 +18,7 @@ from typing import IO
 
 from rich.console import Console
 
-from s2l_ray.artifacts import storage
+from s2l_ray import storage
 
 WIDE = 160
 """Columns where no terminal says how many there are: nothing is cut in a file or a pipe."""

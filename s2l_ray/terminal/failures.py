@@ -6,7 +6,7 @@ In: an exception. Out: one message with its remedy on standard error, a tracebac
 import errno
 import traceback
 
-from s2l_ray.artifacts.errors import ConfigError, S2LError
+from s2l_ray.errors import ConfigError, S2LError
 from s2l_ray.terminal.console import messages
 
 FAILED, WRONG, INTERRUPTED = 1, 2, 130

@@ -13,15 +13,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from s2l_ray.artifacts.errors import ConfigError, DamagedError, LockedError
-from s2l_ray.progress import Progress
+from s2l_ray.errors import ConfigError, DamagedError, LockedError
+from s2l_ray.runtime.progress import Progress
 from s2l_ray.terminal.console import Log
 from s2l_ray.terminal.display import STANDS, kept_line, make_display
 from s2l_ray.terminal.failures import Interrupted
 from s2l_ray.terminal.interrupts import Interrupts
 
 if TYPE_CHECKING:
-    from s2l_ray.pipeline import Plan, PlannedStep
+    from s2l_ray.pipeline.run import Plan, PlannedStep
 
 EXPLAINED = (ConfigError, DamagedError, LockedError)
 """Failures to which a log has nothing to add."""

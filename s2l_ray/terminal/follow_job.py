@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 from s2l_ray.terminal.failures import Interrupted
 
 if TYPE_CHECKING:
-    from s2l_ray.runtime.submission import Ending, Submitted
+    from s2l_ray.runtime.submit import Ending, Submitted
 
 
 def follow_job(submitted: "Submitted", again: str) -> "Ending":
     """Print the log as it comes. `again` is the command that finds the job once more."""
-    from s2l_ray.runtime.submission import follow
+    from s2l_ray.runtime.submit import follow
 
     lines = follow(submitted)
     try:

@@ -9,8 +9,8 @@ from typing import Any
 from rich.console import RenderableType
 from rich.text import Text
 
-from s2l_ray.gc import Garbage
-from s2l_ray.terminal import figures
+from s2l_ray.catalog.gc import Garbage
+from s2l_ray.terminal import humanize as figures
 from s2l_ray.terminal.layout import indented, table
 
 

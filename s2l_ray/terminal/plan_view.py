@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 from rich.console import RenderableType
 from rich.text import Text
 
-from s2l_ray.config import Config
-from s2l_ray.forecast import Forecast
-from s2l_ray.terminal import figures
+from s2l_ray.config.sections import Config
+from s2l_ray.pipeline.preflight import Forecast
+from s2l_ray.terminal import humanize as figures
 from s2l_ray.terminal.layout import facts, indented, state, table
 
 if TYPE_CHECKING:
-    from s2l_ray.pipeline import Plan
+    from s2l_ray.pipeline.run import Plan
 
 REASONS_SHOWN = 4
 
@@ -87,7 +87,7 @@ def _grouping(config: Config) -> str:
 
 
 def _selection(config: Config, known: Forecast) -> str:
-    from s2l_ray.core.selectors import SELECTORS
+    from s2l_ray.core.selection.registry import SELECTORS
 
     method, budget = config.select.method, config.select.budget
     rows = f"{known.budget:,} rows" if known.budget is not None else f"{budget} rows"

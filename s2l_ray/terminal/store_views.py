@@ -12,8 +12,8 @@ from rich.text import Text
 
 from s2l_ray.artifacts.manifest import Artifact
 from s2l_ray.artifacts.tables import FileRecord
-from s2l_ray.inventory import Found, Inventory
-from s2l_ray.terminal import figures
+from s2l_ray.catalog.listing import Found, Inventory
+from s2l_ray.terminal import humanize as figures
 from s2l_ray.terminal.layout import clipped, facts, indented, state, table
 
 SHORT_ROW = 110

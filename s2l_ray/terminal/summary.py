@@ -10,11 +10,11 @@ from rich.table import Table
 from rich.text import Text
 
 from s2l_ray.artifacts.manifest import Artifact, open_artifact
-from s2l_ray.terminal import figures
+from s2l_ray.terminal import humanize as figures
 from s2l_ray.terminal.layout import facts, indented, table
 
 if TYPE_CHECKING:
-    from s2l_ray.pipeline import Plan
+    from s2l_ray.pipeline.run import Plan
 
 FACTS = {
     "dataset": ("tokens", "target_tokens", "truncated", "shards"),

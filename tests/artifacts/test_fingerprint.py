@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from s2l_ray.artifacts.errors import DamagedError
 from s2l_ray.artifacts.fingerprint import canonical_json, describe_drift, fingerprint, flatten, seal, unseal
+from s2l_ray.errors import DamagedError
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),

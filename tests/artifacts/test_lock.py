@@ -12,16 +12,16 @@ from pathlib import Path
 
 import pytest
 
+from s2l_ray import storage
 from s2l_ray.artifacts import lock as lock_module
-from s2l_ray.artifacts import storage
-from s2l_ray.artifacts.errors import LockedError
 from s2l_ray.artifacts.lock import STALE_SECONDS, Lock, is_alive, read_holder
+from s2l_ray.errors import LockedError
 
 QUICK_BEAT, QUICK_STALE = 0.1, 0.5
 SETTINGS = """
 import sys, time
 from s2l_ray.artifacts import lock
-from s2l_ray.artifacts.errors import LockedError
+from s2l_ray.errors import LockedError
 lock.BEAT_SECONDS, lock.STALE_SECONDS = float(sys.argv[2]), float(sys.argv[3])
 mine = lock.Lock(sys.argv[1], "first")
 """

@@ -7,10 +7,10 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
-from s2l_ray.core.losses import STATISTICS, ScoreOptions, choose_path, score_rows
-from s2l_ray.core.packed_attention import attend
-from s2l_ray.core.token_rows import TokenRows
-from s2l_ray.core.vocabulary_sweep import logit_values, sweep_values
+from s2l_ray.core.data.token_rows import TokenRows
+from s2l_ray.core.scoring.losses import STATISTICS, ScoreOptions, choose_path, score_rows
+from s2l_ray.core.scoring.packed_attention import attend
+from s2l_ray.core.scoring.token_statistics import logit_values, sweep_values
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
@@ -71,7 +71,7 @@ def test_packed_against_batch_one(architecture: str, dtype: str) -> None:
 @pytest.mark.parametrize(("targets", "vocabulary"), [(1, 513), (300, 50304), (4097, 1000)])
 def test_kernel_against_whole_logits(targets: int, vocabulary: int, bias: bool) -> None:
     pytest.importorskip("triton")
-    from s2l_ray.core.triton_sweep import triton_values
+    from s2l_ray.core.scoring.triton_token_statistics import triton_values
 
     torch.manual_seed(0)
     head = torch.nn.Linear(200, vocabulary, bias=bias, device="cuda", dtype=torch.bfloat16)

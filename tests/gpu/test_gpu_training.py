@@ -7,11 +7,11 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from s2l_ray.core.schedule import CheckpointGrid
-from s2l_ray.core.token_rows import TokenRows
-from s2l_ray.core.training_loss import TrainingLoss
-from s2l_ray.core.training_proof import choose_training_path
-from s2l_ray.core.training_settings import FinetuneSettings
+from s2l_ray.core.data.token_rows import TokenRows
+from s2l_ray.core.training.loss import TrainingLoss
+from s2l_ray.core.training.packed_check import choose_training_path
+from s2l_ray.core.training.schedule import CheckpointGrid
+from s2l_ray.core.training.settings import FinetuneSettings
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 

@@ -9,22 +9,22 @@ from typing import Any
 
 import pytest
 
-from s2l_ray.artifacts import storage
-from s2l_ray.artifacts.errors import ConfigError
+from s2l_ray import storage
 from s2l_ray.artifacts.manifest import open_artifact
-from s2l_ray.artifacts.verify import verify
-from s2l_ray.job_reading import load_config
-from s2l_ray.pipeline import COMPLETE, plan, run
-from s2l_ray.runtime.room import Need, wait_for_room
+from s2l_ray.catalog.verify import verify
+from s2l_ray.config.load import load_config
+from s2l_ray.errors import ConfigError
+from s2l_ray.pipeline.run import COMPLETE, plan, run
+from s2l_ray.runtime.placement import Need, wait_for_room
 from s2l_ray.runtime.session import connect
-from tests.jobs import small_job, subset_sha256
+from tests.support.jobs import small_job, subset_sha256
 
 CHECKOUT = Path(__file__).parents[2]
 
 
 def on_several_nodes(case: str, argument: str = "") -> dict[str, Any]:
     """What a case of `several_nodes` found."""
-    command = [sys.executable, "-m", "tests.runtime.several_nodes", case, argument]
+    command = [sys.executable, "-m", "tests.support.several_nodes", case, argument]
     environment = {**os.environ, "PYTHONPATH": str(CHECKOUT), "RAY_ADDRESS": ""}
     done = subprocess.run(command, capture_output=True, text=True, timeout=560, env=environment, cwd=CHECKOUT)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from s2l_ray.artifacts.errors import ConfigError
+from s2l_ray.errors import ConfigError
 from s2l_ray.runtime.session import Cluster
 
 CHECKOUT = Path(__file__).parents[2]

@@ -8,14 +8,14 @@ from pathlib import Path
 import pyarrow.compute as pc
 import pytest
 
-from s2l_ray.artifacts.errors import DamagedError
 from s2l_ray.artifacts.manifest import open_artifact
-from s2l_ray.artifacts.verify import verify
-from s2l_ray.identity import identity_of
-from s2l_ray.job_reading import load_config
-from s2l_ray.pipeline import plan, run
+from s2l_ray.catalog.verify import verify
+from s2l_ray.config.identity import identity_of
+from s2l_ray.config.load import load_config
+from s2l_ray.errors import DamagedError
+from s2l_ray.pipeline.run import plan, run
 from s2l_ray.runtime.failures import UnitsSetAside
-from tests.jobs import small_job
+from tests.support.jobs import small_job
 
 ROWS, LONG = 150, 20
 SHARDS, STEPS = 3, 2

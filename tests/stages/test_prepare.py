@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from s2l_ray.artifacts.errors import S2LError
 from s2l_ray.artifacts.manifest import Artifact, put_bytes
 from s2l_ray.artifacts.tables import decode_table
-from s2l_ray.job_reading import make_config
-from s2l_ray.pipeline import run
+from s2l_ray.config.load import make_config
+from s2l_ray.errors import S2LError
+from s2l_ray.pipeline.run import run
 from s2l_ray.stages.prepare_workers import EncodeWorker, ParseWorker, make_tokenizer, settle_rows
-from tests.bad_files import write_bad_files
+from tests.support.bad_files import write_bad_files
 
 
 def dataset_of(root: Path, data: dict[str, Any], **resources: Any) -> Artifact:
@@ -75,7 +75,7 @@ def test_targets_are_the_response_and_its_end(ray_session: None, tmp_path: Path)
     write_lines(tmp_path / "rows.jsonl", 60)
     data = {"root": str(tmp_path), "sources": [{"path": "rows.jsonl"}], "max_length": 24}
     dataset = dataset_of(tmp_path / "root", data)
-    from s2l_ray.core.tokenization import load_tokenizer
+    from s2l_ray.core.data.tokenization import load_tokenizer
 
     tokenizer = load_tokenizer(str(dataset.fetch("tokenizer")))
     whole = 0

@@ -11,11 +11,11 @@ from transformers import AutoModelForCausalLM
 from s2l_ray.artifacts.manifest import open_artifact
 from s2l_ray.artifacts.schemas import losses_path
 from s2l_ray.artifacts.tables import FileRecord, finished_unit, read_table
-from s2l_ray.job_reading import load_config
-from s2l_ray.pipeline import plan, run
+from s2l_ray.config.load import load_config
+from s2l_ray.pipeline.run import plan, run
 from s2l_ray.stages.score_join import JoinWorker
 from s2l_ray.stages.score_workers import ScoreWorker
-from tests.jobs import small_job
+from tests.support.jobs import small_job
 
 
 @pytest.fixture(scope="module")

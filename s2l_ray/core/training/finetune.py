@@ -1,0 +1,227 @@
+"""The training loop of the proxy, resumable at every step.
+
+In: a causal language model, rows to train on, rows held out, settings, hooks, and where a training goes on its state.
+Out: the history; the model is trained in place. What is saved, where and when, is the hooks' business.
+
+Objective of a step: sum of nll over sum of target tokens of the global batch, without dropout. Every rank knows the
+whole batch from the table; rank r of W takes its rows r::W, sorts them by length and cuts them into micro batches. So
+global batches, their order and the steps of the checkpoints are the same for any number of ranks.
+
+B rows of a batch, M rows of a rank
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from transformers import PreTrainedModel
+
+from s2l_ray.core.data.token_rows import TokenRows
+from s2l_ray.core.training import schedule
+from s2l_ray.core.training.distributed import Replica, evaluating, make_replica, whole, whole_weights
+from s2l_ray.core.training.log import CheckpointRecord, History, StepRecord
+from s2l_ray.core.training.loss import TrainingLoss, micro_batches
+from s2l_ray.core.training.packed_check import TrainingPath, choose_training_path
+from s2l_ray.core.training.settings import SIGNALS, FinetuneSettings, Signal, grid_steps
+from s2l_ray.core.training.state import TrainingState, capture_state, restore_state
+
+Weights = dict[str, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Hooks:
+    """What the loop calls: `signal` on rank 0 alone, the others on every rank, and on_path before all else.
+
+    on_checkpoint gets the weights, on_state the state: own CPU copies, whole on rank 0 and empty elsewhere. The
+    checkpoint of a step comes before its state. `signal(step)` says whether to save a state after that step, or to save
+    and stop.
+    """
+
+    on_step: Callable[[StepRecord], None] = lambda record: None
+    on_checkpoint: Callable[[CheckpointRecord, Weights], None] = lambda record, weights: None
+    signal: Callable[[int], Signal] = lambda step: "go on"
+    on_path: Callable[[TrainingPath], None] = lambda path: None
+    on_state: Callable[[TrainingState], None] = lambda state: None
+
+
+@dataclass
+class _Training:
+    """What one training holds from step to step."""
+
+    replica: Replica
+    optimizer: torch.optim.AdamW
+    train_rows: TokenRows
+    held_out_rows: TokenRows
+    settings: FinetuneSettings
+    per_epoch: int
+    total_steps: int
+    history: History
+
+
+def finetune(
+    model: PreTrainedModel,
+    train_rows: TokenRows,
+    held_out_rows: TokenRows,
+    settings: FinetuneSettings,
+    hooks: Hooks,
+    state: TrainingState | None = None,
+) -> History:
+    """Train the model in place, from `state` on where one is given, and return the whole history.
+
+    Every row needs a target. Raises FloatingPointError where a loss or gradient is not finite, ValueError where the
+    settings do not fit the rows or the ranks.
+    """
+    if settings.gradient_checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    chosen = choose_training_path(model, train_rows, settings)
+    hooks.on_path(chosen)
+    model.train()
+    loss = TrainingLoss(model, settings.precision, chosen.path)
+    with loss.ready(settings.gradient_checkpointing):
+        return _run(_begin(loss, train_rows, held_out_rows, settings), hooks, state)
+
+
+def _run(training: _Training, hooks: Hooks, state: TrainingState | None) -> History:
+    grid = grid_steps(len(training.train_rows), training.settings)
+    if state is None:
+        _checkpoint(training, hooks)
+    else:
+        training.history = restore_state(state, training.replica, training.optimizer)
+    for step in range(len(training.history.steps), training.total_steps):
+        record, signal = _train_step(training, step, hooks)
+        training.history.steps.append(record)
+        hooks.on_step(record)
+        if record.step in grid:
+            _checkpoint(training, hooks)
+        if signal != "go on":
+            hooks.on_state(capture_state(training.replica, training.optimizer, training.history))
+        if signal == "save and stop":
+            break
+    return training.history
+
+
+def _begin(
+    loss: TrainingLoss, train_rows: TokenRows, held_out_rows: TokenRows, settings: FinetuneSettings
+) -> _Training:
+    per_epoch = schedule.steps_per_epoch(len(train_rows), settings.batch_size)
+    replica = make_replica(loss, settings.shard)
+    _check_ranks(replica, settings)
+    optimizer, total = _make_optimizer(loss.model, settings), per_epoch * settings.epochs
+    return _Training(replica, optimizer, train_rows, held_out_rows, settings, per_epoch, total, History())
+
+
+def _check_ranks(replica: Replica, settings: FinetuneSettings) -> None:
+    if settings.batch_size < replica.ranks:
+        raise ValueError(f"{replica.ranks} workers for a batch_size of {settings.batch_size}; start fewer workers")
+    if replica.sharded and settings.batch_size % replica.ranks:
+        raise ValueError(
+            f"FSDP needs as many rows on every worker, but batch_size {settings.batch_size} is no multiple of "
+            f"{replica.ranks} training workers; change one of them"
+        )
+
+
+def _make_optimizer(model: PreTrainedModel, settings: FinetuneSettings) -> torch.optim.AdamW:
+    """AdamW; weight decay spares vectors (biases, norms), as transformers' Trainer does."""
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    groups = [
+        {"params": [one for one in parameters if one.ndim > 1], "weight_decay": settings.weight_decay},
+        {"params": [one for one in parameters if one.ndim <= 1], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=0.0, fused=True)
+
+
+def _train_step(training: _Training, step: int, hooks: Hooks) -> tuple[StepRecord, Signal]:
+    began = time.perf_counter()
+    settings, replica = training.settings, training.replica
+    epoch, step_in_epoch = divmod(step, training.per_epoch)
+    batch_B = schedule.batch_indices(len(training.train_rows), settings.batch_size, epoch, step_in_epoch, settings.seed)
+    target_tokens = int(training.train_rows.target_tokens_N[batch_B].sum())
+    own_nll = _backward(training, batch_B[replica.rank :: replica.ranks], target_tokens)
+    own_signal = SIGNALS.index(hooks.signal(step + 1)) if replica.rank == 0 else 0
+    nll, signal = replica.sum_over_ranks([own_nll, float(own_signal)])
+    rate = schedule.learning_rate(step, training.total_steps, settings.learning_rate, settings.warmup_ratio)
+    norm = _clip_gradients(replica.model, settings.max_grad_norm)
+    _refuse_non_finite(nll, norm, step + 1, settings)
+    for group in training.optimizer.param_groups:
+        group["lr"] = rate
+    training.optimizer.step()
+    training.optimizer.zero_grad()
+    record = StepRecord(
+        step=step + 1,
+        epoch=(step + 1) / training.per_epoch,
+        examples_seen=(step + 1) * settings.batch_size,
+        tokens=int(training.train_rows.lengths_N[batch_B].sum()),
+        target_tokens=target_tokens,
+        loss=nll / target_tokens,
+        learning_rate=rate,
+        gradient_norm=norm,
+        seconds=time.perf_counter() - began,
+    )
+    return record, SIGNALS[round(signal)]
+
+
+def _backward(training: _Training, rows_M: NDArray[np.int64], target_tokens: int) -> float:
+    """Accumulate the gradient of this rank's rows; return the sum of their nll."""
+    replica, settings = training.replica, training.settings
+    batches = list(micro_batches(training.train_rows, rows_M, settings.micro_batch))
+    total = torch.zeros((), dtype=torch.float64, device=replica.device)
+    for number, index_B in enumerate(batches):
+        with replica.accumulate(last=number == len(batches) - 1):
+            nll = replica.forward(training.train_rows, index_B)
+            # the ranks' gradients are averaged, and the objective is their sum
+            torch.autograd.backward(nll * (replica.ranks / target_tokens))
+        total += nll.detach()
+    return total.item()
+
+
+def _checkpoint(training: _Training, hooks: Hooks) -> None:
+    history, settings = training.history, training.settings
+    step = len(history.steps)
+    record = CheckpointRecord(
+        step=step,
+        epoch=step / training.per_epoch,
+        examples_seen=step * settings.batch_size,
+        learning_rate=history.steps[-1].learning_rate if step else 0.0,
+        training_loss=history.training_loss(),
+        held_out_loss=_held_out_loss(training),
+    )
+    history.checkpoints.append(record)
+    hooks.on_checkpoint(record, whole_weights(training.replica))
+
+
+def _held_out_loss(training: _Training) -> float | None:
+    """Loss per target token over the held-out rows, shared out over the ranks; None where there are none."""
+    rows, replica = training.held_out_rows, training.replica
+    if not len(rows):
+        return None
+    # under FSDP a forward pass is a collective, so that every rank must run as many: all rows
+    share = slice(None) if replica.sharded else slice(replica.rank, None, replica.ranks)
+    total = torch.zeros((), dtype=torch.float64, device=replica.device)
+    with evaluating(replica.loss):
+        for index_B in micro_batches(rows, np.arange(len(rows))[share], training.settings.micro_batch):
+            total += replica.loss(rows, index_B)
+    nll = total.item() if replica.sharded else replica.sum_over_ranks([total.item()])[0]
+    return nll / int(rows.target_tokens_N.sum())
+
+
+def _clip_gradients(model: PreTrainedModel, max_norm: float) -> float:
+    parameters = [parameter for parameter in model.parameters() if parameter.grad is not None]
+    norm = torch.nn.utils.get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])
+    torch.nn.utils.clip_grads_with_norm_(parameters, max_norm, norm)
+    return float(whole(norm).item())
+
+
+def _refuse_non_finite(nll: float, norm: float, step: int, settings: FinetuneSettings) -> None:
+    if math.isfinite(nll) and math.isfinite(norm):
+        return
+    name = "loss" if not math.isfinite(nll) else "gradient norm"
+    precision = " or use precision float32" if settings.precision != "float32" else ""
+    raise FloatingPointError(
+        f"training {name} is not finite at step {step}; lower learning_rate {settings.learning_rate:g}{precision}"
+    )

@@ -1,0 +1,246 @@
+"""The data set that the package makes itself, and what is true of it.
+
+In: a folder and a seed. Out: `rows/`, ten very unequal sources of worked word problems in four kinds of files, with
+duplicates, wrong answers and malformed rows at known rates; beside it `truth.jsonl`, one line a row, and
+`summary.json`. The same seed gives the same bytes.
+"""
+
+import gzip
+import json
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from s2l_ray.demo.problems import FAMILIES, Problem
+
+SHARES = {
+    "change": 2400,
+    "addition": 1200,
+    "subtraction": 600,
+    "rates": 300,
+    "averages": 200,
+    "percent": 120,
+    "fractions": 80,
+    "geometry": 50,
+    "units": 30,
+    "ages": 20,
+}
+FILES = {
+    "everyday.jsonl": ("change", "addition", "subtraction"),
+    "rates.jsonl.gz": ("rates",),
+    "shares.parquet": ("averages", "percent", "fractions"),
+    "small.json": ("geometry", "units", "ages"),
+}
+"""Which sources lie in which file; each row names its own in the field `source`."""
+
+RATES = {"exact_duplicate": 0.05, "near_duplicate": 0.05, "wrong_answer": 0.04, "malformed": 0.02}
+
+REASONS = {
+    "broken_json": "undecodable",
+    "invalid_utf8": "undecodable",
+    "not_an_object": "not_an_object",
+    "missing_field": "missing_field",
+    "empty_response": "empty_response",
+}
+"""Kinds of malformed rows, and the reason for which each is set aside."""
+
+DAMAGES = {
+    ".jsonl": tuple(REASONS),
+    ".gz": tuple(REASONS),
+    ".json": ("not_an_object", "missing_field", "empty_response"),
+    ".parquet": ("missing_field", "empty_response"),
+}
+EDITS: tuple[Callable[[str], str], ...] = (
+    lambda text: f"Please help: {text}",
+    lambda text: f"{text} Show how.",
+    lambda text: text[0].lower() + text[1:],
+    lambda text: text.removesuffix("?") + " ?",
+    lambda text: text.replace(". ", ".  ", 1) if ". " in text else f" {text}",
+)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A row before it lies in a file. `of` is the number of the entry that it repeats."""
+
+    source: str
+    kind: str
+    question: str
+    response: str
+    answer: int
+    difficulty: int
+    of: int | None = None
+
+
+@dataclass(frozen=True)
+class TruthRow:
+    """What is true of one row: kind is clean, exact_duplicate, near_duplicate, wrong_answer or malformed:<damage>.
+
+    line counts from 1 (rows, where the file has no lines). answer is the right one. of_file and of_line name the row
+    that a duplicate repeats; reason is that for which the row is to be set aside, or None.
+    """
+
+    file: str
+    line: int
+    source: str
+    kind: str
+    difficulty: int
+    answer: int
+    of_file: str | None
+    of_line: int | None
+    reason: str | None
+
+
+@dataclass(frozen=True)
+class DemoTruth:
+    """The truth of every row, in the order of `files`, which is the order to list the sources in."""
+
+    folder: Path
+    files: tuple[str, ...]
+    rows: tuple[TruthRow, ...]
+
+    def set_aside(self) -> Counter[str]:
+        """Rows to be set aside by reason, where duplicates are dropped."""
+        return Counter(row.reason for row in self.rows if row.reason)
+
+    def kept(self) -> Counter[str]:
+        """Rows that become examples, by source."""
+        return Counter(row.source for row in self.rows if not row.reason)
+
+    def summary(self) -> dict[str, Any]:
+        """Counts by source and kind."""
+        kinds = Counter((row.source, row.kind) for row in self.rows)
+        return {
+            "rows": len(self.rows),
+            "set_aside": dict(sorted(self.set_aside().items())),
+            "kept": dict(self.kept()),
+            "by_source": {
+                source: {kind: n for (of, kind), n in sorted(kinds.items()) if of == source} for source in SHARES
+            },
+        }
+
+
+def make_demo(folder: str | Path, seed: int = 0, rows: int = 5000) -> DemoTruth:
+    """Write the data set of about `rows` rows into the folder, and say what is true of it."""
+    folder = Path(folder)
+    (folder / "rows").mkdir(parents=True, exist_ok=True)
+    truth: list[TruthRow] = []
+    for file, sources in FILES.items():
+        damages = DAMAGES[Path(file).suffix]
+        entries: list[Entry] = []
+        for source in sources:
+            count = max(5, round(rows * SHARES[source] / sum(SHARES.values())))
+            entries += _entries(source, count, damages, Random(f"{seed} {source}"), len(entries))
+        order = _order(entries, Random(f"{seed} {file}"))
+        _write(folder / "rows" / file, [entries[number] for number in order])
+        truth += _truth(file, entries, order)
+    made = DemoTruth(folder, tuple(FILES), tuple(truth))
+    lines = (json.dumps(vars(row)) + "\n" for row in made.rows)
+    (folder / "truth.jsonl").write_text("".join(lines), encoding="utf-8")
+    (folder / "summary.json").write_text(json.dumps(made.summary(), indent=1) + "\n", encoding="utf-8")
+    return made
+
+
+def _entries(source: str, count: int, damages: Sequence[str], rng: Random, first: int) -> list[Entry]:
+    """The rows of one source. `first` is the number of its first entry in the file."""
+    wanted = {kind: max(1, round(count * rate)) for kind, rate in RATES.items()}
+    problems = _problems(source, count - wanted["exact_duplicate"] - wanted["near_duplicate"], rng)
+    clean = len(problems) - wanted["wrong_answer"] - wanted["malformed"]
+    entries = [Entry(source, "clean", one.question, one.solution(), one.answer, one.level) for one in problems[:clean]]
+    repeated = rng.sample(range(clean), min(clean, wanted["exact_duplicate"] + wanted["near_duplicate"]))
+    for position, number in enumerate(repeated):
+        original = entries[number]
+        again = replace(original, kind="exact_duplicate", of=first + number)
+        if position >= wanted["exact_duplicate"]:
+            again = replace(again, kind="near_duplicate", question=rng.choice(EDITS)(original.question))
+        entries.append(again)
+    for position, one in enumerate(problems[clean:]):
+        if position < wanted["wrong_answer"]:
+            kind, response = "wrong_answer", _wrong(one, rng).solution()
+        else:
+            kind, response = f"malformed:{damages[position % len(damages)]}", one.solution()
+        entries.append(Entry(source, kind, one.question, response, one.answer, one.level))
+    return entries
+
+
+def _problems(source: str, count: int, rng: Random) -> list[Problem]:
+    """Problems of which no two have the same question."""
+    found: dict[str, Problem] = {}
+    while len(found) < count:
+        problem = FAMILIES[source](rng, rng.choice((1, 1, 2, 2, 2, 3)))
+        found.setdefault(problem.question, problem)
+    return list(found.values())
+
+
+def _wrong(problem: Problem, rng: Random) -> Problem:
+    """The same problem with a slip in its last step."""
+    last = problem.steps[-1]
+    slip = rng.choice([number for number in (-10, -3, -2, -1, 1, 2, 3, 10) if last.value + number >= 0])
+    return replace(problem, steps=(*problem.steps[:-1], replace(last, value=last.value + slip)))
+
+
+def _order(entries: Sequence[Entry], rng: Random) -> list[int]:
+    """A shuffled order in which what is repeated comes before what repeats it."""
+    order = list(range(len(entries)))
+    rng.shuffle(order)
+    place = {number: position for position, number in enumerate(order)}
+    for number, entry in enumerate(entries):
+        if entry.of is not None and place[entry.of] > place[number]:
+            place[entry.of], place[number] = place[number], place[entry.of]
+    return sorted(order, key=place.__getitem__)
+
+
+def _truth(file: str, entries: Sequence[Entry], order: Sequence[int]) -> list[TruthRow]:
+    line_of = {number: line for line, number in enumerate(order, start=1)}
+    rows = []
+    for number in order:
+        entry = entries[number]
+        reason = "duplicate" if entry.kind == "exact_duplicate" else REASONS.get(entry.kind.partition(":")[2])
+        of_file, of_line = (None, None) if entry.of is None else (file, line_of[entry.of])
+        known = (entry.source, entry.kind, entry.difficulty, entry.answer)
+        rows.append(TruthRow(file, line_of[number], *known, of_file, of_line, reason))
+    return rows
+
+
+def _row(entry: Entry, number: int) -> Any:
+    """The row as an object; the damages that an object can have are done to it."""
+    damage = entry.kind.partition(":")[2]
+    if damage == "not_an_object":
+        return entry.question
+    row = {"id": number, "source": entry.source, "instruction": entry.question, "input": "", "output": entry.response}
+    if damage == "missing_field":
+        del row["output"]
+    if damage == "empty_response":
+        row["output"] = " "
+    return row
+
+
+def _line(entry: Entry, number: int) -> bytes:
+    """The row as a line; the damages that only bytes can have are done to it."""
+    line = json.dumps(_row(entry, number)).encode()
+    if entry.kind == "malformed:broken_json":
+        line = line[: len(line) * 2 // 3]
+    if entry.kind == "malformed:invalid_utf8":
+        line = line.replace(b'"instruction": "', b'"instruction": "\xe9', 1)
+    return line + b"\n"
+
+
+def _write(path: Path, entries: Sequence[Entry]) -> None:
+    """The entries in a file of the kind that its name says; in Parquet the fields are called question and answer."""
+    if path.suffix in (".jsonl", ".gz"):
+        data = b"".join(_line(entry, number) for number, entry in enumerate(entries))
+        path.write_bytes(gzip.compress(data, mtime=0) if path.suffix == ".gz" else data)
+        return
+    rows = [_row(entry, number) for number, entry in enumerate(entries)]
+    if path.suffix == ".json":
+        path.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+        return
+    names = {"id": "id", "source": "source", "question": "instruction", "answer": "output"}
+    columns = {name: [row.get(field) for row in rows] for name, field in names.items()}
+    pq.write_table(pa.table(columns), path, row_group_size=100)

@@ -1,0 +1,164 @@
+"""Per-example loss and statistics against a batch-1 loop in float64 arithmetic."""
+
+import gzip
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from transformers import GPTNeoXConfig, GPTNeoXForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
+
+from s2l_ray.core.data.token_rows import TokenRows
+from s2l_ray.core.scoring.losses import STATISTICS, ScoreOptions, per_example_loss, score_rows
+
+VOCABULARY = 1000
+EVERYTHING = tuple(STATISTICS)
+
+
+def small_model(seed: int = 0) -> PreTrainedModel:
+    torch.manual_seed(seed)
+    config = GPTNeoXConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=128,
+        initializer_range=0.3,
+    )
+    return GPTNeoXForCausalLM(config).eval()
+
+
+def random_rows(count: int, longest: int = 90, seed: int = 0) -> TokenRows:
+    """Rows of 2 to `longest` tokens; the first has no target, the second two spans, one of them at position 0."""
+    random = np.random.default_rng(seed)
+    ids = [random.integers(0, VOCABULARY, length).tolist() for length in random.integers(8, longest, count)]
+    spans = [[(len(row) // 3, len(row))] for row in ids]
+    spans[0] = []
+    spans[1] = [(0, 2), (len(ids[1]) - 3, len(ids[1]) - 1)]
+    return TokenRows.from_rows(ids, spans)
+
+
+def one_by_one(model: PreTrainedModel, rows: TokenRows) -> dict[str, np.ndarray]:
+    """Batch 1, the model's logits in float64, every statistic by its definition."""
+    columns = {name: np.full(len(rows), np.nan) for name in EVERYTHING}
+    for index in range(len(rows)):
+        ids_L, _ = rows.row(index)
+        position_T = np.flatnonzero(rows.target_mask(index))
+        if not len(position_T):
+            continue
+        with torch.no_grad():
+            logits_LV = model(torch.tensor(ids_L[None], dtype=torch.long)).logits[0].double()
+        logprob_TV = logits_LV[position_T - 1].log_softmax(-1).numpy()
+        target_T = ids_L[position_T]
+        probability_TV = np.exp(logprob_TV)
+        own_T = logprob_TV[np.arange(len(target_T)), target_T]
+        columns["loss"][index] = -own_T.mean()
+        columns["mean_probability"][index] = np.exp(own_T).mean()
+        columns["token_accuracy"][index] = (logprob_TV.argmax(1) == target_T).mean()
+        columns["mean_entropy"][index] = -(probability_TV * logprob_TV).sum(1).mean()
+        error_TV = probability_TV - np.eye(VOCABULARY)[target_T]
+        columns["el2n"][index] = np.linalg.norm(error_TV, axis=1).mean()
+    return columns
+
+
+def test_per_example_loss_is_the_sum_over_labels() -> None:
+    logits_BLV = torch.randn(3, 6, 11)
+    labels_BL = torch.tensor([[1, 2, 3, 4, 5, 6], [-100, -100, 7, -100, 10, 0], [3, -100, -100, -100, -100, -100]])
+    nll_sum_B, tokens_B = per_example_loss(logits_BLV, labels_BL)
+    assert tokens_B.tolist() == [5, 3, 0]
+    assert nll_sum_B.dtype == torch.float64
+    for row in (0, 1):
+        expected = torch.nn.functional.cross_entropy(
+            logits_BLV[row, :-1].double(), labels_BL[row, 1:], ignore_index=-100, reduction="sum"
+        )
+        assert nll_sum_B[row].item() == pytest.approx(expected.item(), abs=1e-5)
+    assert torch.isnan(nll_sum_B[2])
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize("path", ["plain", "packed"])
+@pytest.mark.parametrize("tokens_per_batch", [20, 500, 100_000])
+def test_every_statistic_against_a_batch_one_loop(path: str, tokens_per_batch: int) -> None:
+    model, rows = small_model(), random_rows(40)
+    options = ScoreOptions(tokens_per_batch=tokens_per_batch, statistics=EVERYTHING, path=path)
+    scored, expected = score_rows(model, rows, options=options), one_by_one(model, rows)
+    np.testing.assert_array_equal(scored["target_tokens"], rows.target_tokens_N)
+    scored["loss"] = scored["nll_sum"] / np.where(rows.target_tokens_N, rows.target_tokens_N, np.nan)
+    for name in EVERYTHING:
+        np.testing.assert_allclose(scored[name], expected[name], atol=1e-5, err_msg=name)
+
+
+REAL_ROWS = 200
+
+
+@pytest.fixture(scope="session")
+def real_rows(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> TokenRows:
+    """Rows of four sources with the Pythia tokenizer: prompt, then response and end of text as the target."""
+    path = tmp_path_factory.mktemp("tokenizer") / "tokenizer.json"
+    path.write_bytes(gzip.decompress((shared_data / "tokenizers/pythia_20B_tokenizer.json.gz").read_bytes()))
+    tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(path), eos_token="<|endoftext|>")
+    ids, spans = [], []
+    for name in ("mathmix", "creak_cot", "ecqa_cot", "mts_dialog"):
+        with gzip.open(shared_data / f"train/{name}.jsonl.gz", "rt", encoding="utf-8") as lines:
+            for line, _ in zip(lines, range(REAL_ROWS // 4), strict=False):
+                row = json.loads(line)
+                prompt = tokenizer(row["instruction"] + "\n\n### Response:").input_ids
+                response = [*tokenizer(row["response"]).input_ids, tokenizer.eos_token_id]
+                ids.append((prompt + response)[:512])
+                spans.append([(len(prompt), len(ids[-1]))] if len(prompt) < len(ids[-1]) else [])
+    return TokenRows.from_rows(ids, spans)
+
+
+@pytest.fixture(scope="session")
+def two_checkpoints(real_rows: TokenRows) -> list[PreTrainedModel]:
+    """A random model over the whole Pythia vocabulary, and the same after a few steps of training."""
+    checkpoints = []
+    for steps in (0, 5):
+        torch.manual_seed(1)
+        config = GPTNeoXConfig(
+            vocab_size=50304, hidden_size=64, num_hidden_layers=3, num_attention_heads=4, intermediate_size=128
+        )
+        model = GPTNeoXForCausalLM(config)
+        optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+        for step in range(steps):
+            ids_1L = torch.from_numpy(real_rows.row(step)[0].astype(np.int64))[None]
+            model(ids_1L, labels=ids_1L).loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+        checkpoints.append(model.eval())
+    return checkpoints
+
+
+@pytest.fixture(scope="session")
+def transformers_losses(real_rows: TokenRows, two_checkpoints: list[PreTrainedModel]) -> list[np.ndarray]:
+    """The loss that transformers itself reports, one row at a time in float32."""
+    columns = []
+    for model in two_checkpoints:
+        losses = np.full(len(real_rows), np.nan)
+        for index in np.flatnonzero(real_rows.target_tokens_N):
+            ids_1L = torch.from_numpy(real_rows.row(index)[0].astype(np.int64))[None]
+            labels_1L = torch.where(torch.from_numpy(real_rows.target_mask(index))[None], ids_1L, -100)
+            with torch.no_grad():
+                losses[index] = model(input_ids=ids_1L, labels=labels_1L).loss.item()
+        columns.append(losses)
+    return columns
+
+
+@pytest.mark.parametrize("path", ["plain", "packed"])
+def test_real_rows_against_the_loss_of_transformers(
+    path: str, real_rows: TokenRows, two_checkpoints: list[PreTrainedModel], transformers_losses: list[np.ndarray]
+) -> None:
+    assert len(real_rows) == REAL_ROWS
+    for model, expected in zip(two_checkpoints, transformers_losses, strict=True):
+        scored = score_rows(model, real_rows, options=ScoreOptions(tokens_per_batch=8192, path=path))
+        loss_N = scored["nll_sum"] / np.where(scored["target_tokens"], scored["target_tokens"], np.nan)
+        np.testing.assert_allclose(loss_N, expected, rtol=0, atol=1e-5)

@@ -1,0 +1,223 @@
+"""The packed way on many architectures: equal to the model's own batch-1 forward pass, or refused and said so."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+
+from s2l_ray.core.data.token_rows import TokenRows
+from s2l_ray.core.scoring.losses import STATISTICS, ScoreOptions, choose_path, per_example_loss, score_rows
+from s2l_ray.core.scoring.packed_attention import attend, attend_padded
+
+VOCABULARY = 300
+SMALL = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 64,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "pad_token_id": 0,
+}
+GROUPED = {**SMALL, "num_key_value_heads": 2}
+EIGHT = {**GROUPED, "head_dim": 8}
+
+PACKED: dict[str, dict[str, Any]] = {
+    "gpt_neox": SMALL,
+    "llama": GROUPED,
+    "qwen3": EIGHT,
+    "gpt2": {"vocab_size": VOCABULARY, "n_embd": 32, "n_layer": 2, "n_head": 4, "bos_token_id": 1, "eos_token_id": 2},
+    "opt": {**SMALL, "ffn_dim": 64, "word_embed_proj_dim": 32},
+    "phi": SMALL,
+    "mistral": {**GROUPED, "sliding_window": 7},
+    "qwen2": {**GROUPED, "tie_word_embeddings": True},
+    "gemma": EIGHT,
+    "gemma3_text": {**EIGHT, "sliding_window": 7},
+    "starcoder2": {**GROUPED, "sliding_window": 150},
+    "mixtral": {**GROUPED, "num_local_experts": 4},
+}
+PLAIN: dict[str, tuple[dict[str, Any], str]] = {
+    "gemma2": ({**EIGHT, "sliding_window": 7}, "scaled or capped"),
+    "cohere": (GROUPED, "scaled or capped"),
+    "granite": ({**GROUPED, "logits_scaling": 8.0}, "scaled or capped"),
+    "bloom": ({"vocab_size": VOCABULARY, "hidden_size": 32, "n_layer": 2, "n_head": 4}, "registered attention"),
+    "gpt_oss": ({**EIGHT, "num_local_experts": 4, "num_experts_per_tok": 2}, "s_aux"),
+    "stablelm": (GROUPED, "boundaries"),
+    "mamba": ({"vocab_size": VOCABULARY, "hidden_size": 32, "num_hidden_layers": 2}, "differ|attention"),
+}
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def model_of(architecture: str, fields: dict[str, Any]) -> PreTrainedModel:
+    """A random model whose weights are large enough for attention and head to matter."""
+    torch.manual_seed(0)
+    config = AutoConfig.for_model(architecture, **fields)
+    model = AutoModelForCausalLM.from_config(config).eval().float()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(3)
+    return model
+
+
+def in_bfloat16(model: PreTrainedModel) -> PreTrainedModel:
+    """Its weights and not its buffers: rotary frequencies stay float32, as in a model that is loaded so."""
+    for parameter in model.parameters():
+        parameter.data = parameter.data.bfloat16()
+    return model
+
+
+def rows_of(lengths: list[int], vocabulary: int = VOCABULARY) -> TokenRows:
+    random = np.random.default_rng(0)
+    ids = [random.integers(3, vocabulary, length).tolist() for length in lengths]
+    return TokenRows.from_rows(ids, [[(length // 3, length)] for length in lengths])
+
+
+ROWS = rows_of([9, 5, 140, 23, 23, 61, 260])
+
+
+def alone(model: PreTrainedModel, rows: TokenRows) -> np.ndarray:
+    """Mean loss of each row by the model's own forward pass at batch size 1."""
+    losses = []
+    for index in range(len(rows)):
+        ids_1L = torch.from_numpy(rows.row(index)[0].astype(np.int64))[None]
+        labels_1L = torch.where(torch.from_numpy(rows.target_mask(index))[None], ids_1L, -100)
+        with torch.no_grad():
+            nll_sum_B, tokens_B = per_example_loss(model(ids_1L).logits.double(), labels_1L)
+        losses.append(float(nll_sum_B / tokens_B))
+    return np.array(losses)
+
+
+def mean_loss(model: PreTrainedModel, rows: TokenRows, options: ScoreOptions) -> np.ndarray:
+    scored = score_rows(model, rows, options=options)
+    return np.asarray(scored["nll_sum"] / scored["target_tokens"])
+
+
+@pytest.mark.parametrize("architecture", PACKED)
+def test_packed_equals_batch_one(architecture: str) -> None:
+    model = model_of(architecture, PACKED[architecture])
+    options = ScoreOptions(tokens_per_batch=300)
+    choice = choose_path(model, ROWS, options)
+    assert choice.path == "packed", choice
+    assert choice.max_difference <= choice.tolerance == 1e-5
+    np.testing.assert_allclose(mean_loss(model, ROWS, options), alone(model, ROWS), atol=1e-5)
+
+
+@pytest.mark.parametrize("architecture", PLAIN)
+def test_what_packing_would_falsify_goes_the_plain_way(architecture: str) -> None:
+    fields, reason = PLAIN[architecture]
+    model = model_of(architecture, fields)
+    options = ScoreOptions(tokens_per_batch=300)
+    choice = choose_path(model, ROWS, options)
+    assert choice.path == "plain"
+    assert any(part in choice.reason for part in reason.split("|")), choice
+    scored = mean_loss(model, ROWS, ScoreOptions(tokens_per_batch=300, path=choice.path))
+    np.testing.assert_allclose(scored, alone(model, ROWS), atol=2e-5)
+
+
+@pytest.mark.parametrize("architecture", ["gemma2", "cohere", "granite"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_capped_logits_are_seen_in_an_untrained_model(architecture: str, dtype: str) -> None:
+    """Where logits are tiny a cap changes losses by less than any tolerance, and later by much."""
+    torch.manual_seed(0)
+    config = AutoConfig.for_model(architecture, **PLAIN[architecture][0])
+    model = AutoModelForCausalLM.from_config(config).eval()
+    model = in_bfloat16(model) if dtype == "bfloat16" else model
+    assert choose_path(model, ROWS, ScoreOptions(dtype=dtype)).path == "plain"
+
+
+def test_the_trial_leaves_the_model_as_it_was() -> None:
+    model = in_bfloat16(model_of("llama", GROUPED))
+    before = {name: parameter.data_ptr() for name, parameter in model.named_parameters()}
+    attention = model.config._attn_implementation
+    choice = choose_path(model, ROWS, ScoreOptions(dtype="bfloat16"))
+    assert choice.path == "packed"
+    assert before == {name: parameter.data_ptr() for name, parameter in model.named_parameters()}
+    assert model.dtype == torch.bfloat16 and model.config._attn_implementation == attention
+
+
+def test_bfloat16_stays_near_float32() -> None:
+    model, statistics = model_of("gpt_neox", {**SMALL, "hidden_size": 128}), tuple(STATISTICS)
+    exact = score_rows(model, ROWS, options=ScoreOptions(statistics=statistics))
+    rounded = score_rows(in_bfloat16(model), ROWS, options=ScoreOptions(dtype="bfloat16", statistics=statistics))
+    for name in ("mean_probability", "mean_entropy", "el2n", "token_accuracy"):
+        np.testing.assert_allclose(rounded[name], exact[name], atol=0.03, err_msg=name)
+    np.testing.assert_allclose(
+        rounded["nll_sum"] / rounded["target_tokens"], exact["nll_sum"] / exact["target_tokens"], atol=0.05
+    )
+
+
+@pytest.mark.parametrize("path", ["packed", "plain"])
+def test_same_bits_again_and_in_any_company(path: str) -> None:
+    model, options = model_of("gpt_neox", SMALL), ScoreOptions(tokens_per_batch=200, path=path)
+    once, again = (score_rows(model, ROWS, options=options)["nll_sum"] for _ in range(2))
+    np.testing.assert_array_equal(once, again)
+    some = np.array([5, 0, 3])
+    apart = score_rows(model, ROWS.take(some), options=options)["nll_sum"]
+    np.testing.assert_allclose(apart, once[some], rtol=1e-6)
+
+
+@pytest.mark.parametrize("path", ["packed", "plain"])
+def test_rows_without_a_loss_have_none(path: str) -> None:
+    rows = TokenRows.from_rows([[5, 6, 7], [], [9], [4, 5]], [[], [], [(0, 1)], [(1, 2)]])
+    scored = score_rows(model_of("gpt_neox", SMALL), rows, options=ScoreOptions(path=path, statistics=("el2n",)))
+    assert np.isnan(scored["nll_sum"]).tolist() == [True, True, True, False]
+    assert np.isnan(scored["el2n"]).tolist() == [True, True, True, False]
+    assert scored["target_tokens"].tolist() == [0, 0, 0, 1]
+    nothing = score_rows(model_of("gpt_neox", SMALL), rows.take([0]), options=ScoreOptions(path=path))
+    assert np.isnan(nothing["nll_sum"]).all()
+
+
+def test_a_loss_past_float32_exponents_is_exact() -> None:
+    model, statistics = model_of("gpt_neox", SMALL), tuple(STATISTICS)
+    with torch.no_grad():
+        model.get_output_embeddings().weight.mul_(40)
+    assert alone(model, ROWS).max() > 100
+    packed, plain = (
+        score_rows(model, ROWS, options=ScoreOptions(path=path, statistics=statistics)) for path in ("packed", "plain")
+    )
+    for name in packed:
+        np.testing.assert_allclose(packed[name], plain[name], rtol=1e-4, err_msg=name)
+
+
+def test_a_head_with_nan_gives_nan_and_never_a_number() -> None:
+    model = model_of("gpt_neox", SMALL)
+    with torch.no_grad():
+        model.get_output_embeddings().weight[7] = torch.nan
+    for path in ("packed", "plain"):
+        scored = score_rows(model, ROWS, options=ScoreOptions(path=path, statistics=("token_accuracy",)))
+        assert np.isnan(scored["nll_sum"]).all() and np.isnan(scored["token_accuracy"]).all()
+
+
+@pytest.mark.parametrize("window", [None, 1, 40, 128, 200])
+def test_attention_by_its_definition(window: int | None) -> None:
+    """Each sequence apart, grouped queries, blocks of queries and a window, against one masked product."""
+    lengths, heads, groups, width = [1, 130, 300], 4, 2, 16
+    total, scale = sum(lengths), 0.2
+    torch.manual_seed(0)
+    query = torch.randn(1, heads, total, width)
+    key, value = torch.randn(2, 1, heads // groups, total, width)
+    starts = torch.tensor([0, *np.cumsum(lengths)], dtype=torch.int32)
+    out, _ = attend(
+        torch.nn.Module(), query, key, value, None, scale, cu_seq_lens_q=starts, max_length_q=300, sliding_window=window
+    )
+    sequence = torch.repeat_interleave(torch.arange(3), torch.tensor(lengths))
+    place = torch.arange(total)
+    distance = place[:, None] - place
+    seen = (distance >= 0) & (sequence[:, None] == sequence) & (distance < (window or total))
+    score = (query @ key.repeat_interleave(groups, 1).transpose(2, 3) * scale).masked_fill(~seen, -torch.inf)
+    expected = score.softmax(-1) @ value.repeat_interleave(groups, 1)
+    torch.testing.assert_close(out, expected.transpose(1, 2), atol=1e-5, rtol=1e-5)
+    if window is None:  # what a CUDA device does in float32
+        padded = attend_padded(query[0], key[0], value[0], starts, 300, scale)
+        torch.testing.assert_close(padded, out[0], atol=1e-5, rtol=1e-5)

@@ -1,0 +1,93 @@
+"""Packed training: the gradients of the model's own forward pass, or the plain way where they are not."""
+
+import copy
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+
+from s2l_ray.core.data.token_rows import TokenRows
+from s2l_ray.core.training.loss import TrainingLoss
+from s2l_ray.core.training.packed_check import choose_training_path
+from s2l_ray.core.training.schedule import CheckpointGrid
+from s2l_ray.core.training.settings import FinetuneSettings
+
+VOCABULARY = 97
+SIZES = {"vocab_size": VOCABULARY, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
+LLAMA = {**SIZES, "model_type": "llama", "num_key_value_heads": 2, "intermediate_size": 64}
+NEOX = {**SIZES, "model_type": "gpt_neox", "intermediate_size": 64}
+COHERE = {
+    **LLAMA,
+    "model_type": "cohere",
+    "logit_scale": 0.0625,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
+GPT2 = {"model_type": "gpt2", "vocab_size": VOCABULARY, "n_embd": 32, "n_layer": 2, "n_head": 4}
+
+
+def make_model(values: dict[str, Any]) -> PreTrainedModel:
+    torch.manual_seed(0)
+    config = AutoConfig.for_model(**values)
+    for name in ("resid_pdrop", "embd_pdrop", "attn_pdrop"):
+        if hasattr(config, name):
+            setattr(config, name, 0.0)
+    model: PreTrainedModel = AutoModelForCausalLM.from_config(config).eval()
+    return model
+
+
+def settings(precision: Any, path: Any = "auto") -> FinetuneSettings:
+    grid = CheckpointGrid(steps=1)
+    return FinetuneSettings(1, 8, 1e-3, 0.0, 0.0, 1.0, precision, grid, seed=0, micro_batch=3, path=path)
+
+
+def make_rows() -> TokenRows:
+    random = np.random.default_rng(0)
+    ids = [random.integers(3, VOCABULARY, length).tolist() for length in random.integers(4, 90, 12)]
+    return TokenRows.from_rows(ids, [[(2, len(row))] for row in ids])
+
+
+@pytest.mark.parametrize("values", [NEOX, LLAMA, GPT2], ids=lambda values: values["model_type"])
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_models_that_pack(values: dict[str, Any], precision: str) -> None:
+    chosen = choose_training_path(make_model(values), make_rows(), settings(precision))
+    assert chosen.path == "packed", chosen
+    assert chosen.gradient_difference is not None
+    assert chosen.gradient_difference < (1e-5 if precision == "float32" else 0.03)
+
+
+def test_a_model_that_scales_its_logits_is_trained_plainly() -> None:
+    model, rows = make_model(COHERE), make_rows()
+    chosen = choose_training_path(model, rows, settings("float32"))
+    assert chosen.path == "plain"
+    loss = TrainingLoss(model, "float32", chosen.path)
+    with loss.ready():
+        value = loss(rows, np.arange(len(rows)))
+    expected = 0.0
+    for index in range(len(rows)):
+        ids_1L = torch.tensor(rows.row(index)[0], dtype=torch.int64)[None]
+        labels_1L = ids_1L.clone()
+        labels_1L[0, :2] = -100
+        with torch.no_grad():
+            expected += model(input_ids=ids_1L, labels=labels_1L).loss.item() * (ids_1L.shape[1] - 2)
+    assert value.item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_plain_is_taken_where_it_is_asked_for() -> None:
+    assert choose_training_path(make_model(NEOX), make_rows(), settings("float32", "plain")).path == "plain"
+
+
+def test_one_step_the_packed_way_is_one_step_the_plain_way() -> None:
+    model, rows = make_model(LLAMA), make_rows()
+    weights = []
+    for path in ("packed", "plain"):
+        own = copy.deepcopy(model).train()
+        loss = TrainingLoss(own, "float32", path)
+        with loss.ready():
+            loss(rows, np.arange(len(rows))).backward()
+        torch.optim.SGD(own.parameters(), lr=1e-3).step()
+        weights.append(torch.cat([parameter.detach().flatten() for parameter in own.parameters()]))
+    torch.testing.assert_close(weights[0], weights[1], atol=1e-6, rtol=1e-5)

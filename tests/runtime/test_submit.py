@@ -1,0 +1,332 @@
+"""Jobs on a real cluster of this machine with token authentication, reached over HTTP as one far away would be."""
+
+import contextlib
+import itertools
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Generator, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from s2l_ray.config.load import load_config
+from s2l_ray.config.sections import Config
+from s2l_ray.errors import ConfigError, S2LError
+from s2l_ray.runtime.runtime_env import files_that_travel, working_folder
+from s2l_ray.runtime.submit import Ending, Submitted, follow, submit
+from tests.support.jobs import small_job
+
+pytestmark = pytest.mark.timeout(1200)  # a job here waits for others where many tests run at once
+CHECKOUT = Path(__file__).parents[2]
+RAY = str(Path(sys.executable).with_name("ray"))
+RANDOM = ("run=picked", "select.method=random")  # needs no proxy: the shortest way to a subset
+
+
+@dataclass(frozen=True)
+class Head:
+    address: str
+    token: str
+
+
+def free_ports(count: int) -> list[int]:
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [one.getsockname()[1] for one in sockets]
+    for one in sockets:
+        one.close()
+    return ports
+
+
+@pytest.fixture(scope="module")
+def head() -> Iterator[Head]:
+    """`ray start --head` with ports, a folder and a token of its own, ended by its process group and no other."""
+    port, dashboard, agent, client = free_ports(4)
+    one = Head(f"http://127.0.0.1:{dashboard}", secrets.token_hex(32))
+    folder = Path(tempfile.mkdtemp(prefix="s2l"))  # short: Ray puts sockets into it, whose names have a limit
+    words = (
+        f"start --head --block --node-ip-address=127.0.0.1 --port={port} --dashboard-host=127.0.0.1 "
+        f"--dashboard-port={dashboard} --dashboard-agent-listen-port={agent} --ray-client-server-port={client} "
+        f"--min-worker-port=0 --max-worker-port=0 --num-cpus=4 --object-store-memory=100000000 --temp-dir={folder}"
+    )
+    try:
+        for _ in range(3):  # Ray gives a node 30 seconds to register, which may be short where many tests run at once
+            process = start([RAY, *words.split()], environment(one), folder)
+            if process.poll() is None:
+                break
+        assert process.poll() is None, (folder / "start.log").read_text()[-2000:]
+        yield one
+    finally:
+        end(process)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def start(command: list[str], variables: dict[str, str], folder: Path) -> subprocess.Popen[bytes]:
+    """The process of a head that is up, or one that has ended."""
+    log = folder / "start.log"
+    with log.open("wb") as stream:
+        process = subprocess.Popen(
+            command, env=variables, cwd=folder, stdout=stream, stderr=subprocess.STDOUT, start_new_session=True
+        )
+    while process.poll() is None and "Ray runtime started" not in log.read_text():
+        time.sleep(0.2)
+    if process.poll() is not None:
+        end(process)
+    return process
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def environment(head: Head) -> dict[str, str]:
+    """That of a node: it has the token, but no word of where this checkout lies."""
+    kept = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "RAY_ADDRESS")}
+    path = f"{Path(sys.executable).parent}{os.pathsep}{kept['PATH']}"
+    ray = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": head.token, "RAY_USAGE_STATS_ENABLED": "0"}
+    patient = {"RAY_health_check_timeout_ms": "60000"}  # a machine that tests keep busy is not a dead one
+    return kept | ray | patient | {"PATH": path}
+
+
+class Tunnel:
+    """A port that leads to another, as ssh forwards one, and that can be cut."""
+
+    def __init__(self, target: str) -> None:
+        self._target = ("127.0.0.1", int(target.rpartition(":")[2]))
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._open: list[socket.socket] = []
+        self.address = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def cut(self) -> None:
+        while self._open:
+            with contextlib.suppress(OSError):
+                self._open.pop().shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        self._listener.close()
+        self.cut()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                near, far = self._listener.accept()[0], socket.create_connection(self._target)
+                self._open += [near, far]
+                for ends in ((near, far), (far, near)):
+                    threading.Thread(target=self._carry, args=ends, daemon=True).start()
+
+    def _carry(self, source: socket.socket, target: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(1 << 16):
+                target.sendall(data)
+            target.shutdown(socket.SHUT_RDWR)
+
+
+@pytest.fixture
+def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A small job in the current folder, whose artefacts lie on a disk that this one node sees."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))  # where a token of the developer's own may lie
+    return small_job(tmp_path, rows=200)
+
+
+def submit_random(head: Head) -> Submitted:
+    words = [word for change in RANDOM for word in ("--set", change)]
+    return submit("job.yaml", load_config("job.yaml", RANDOM), words, head.address)
+
+
+def to_the_end(following: Generator[str, None, Ending]) -> tuple[list[str], Ending]:
+    lines = []
+    while True:
+        try:
+            lines.append(next(following))
+        except StopIteration as end:
+            return lines, end.value
+
+
+@pytest.mark.slow
+def test_a_job_outlives_its_follower_and_is_found_again(head: Head, job: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_AUTH_TOKEN", head.token)
+    first = submit_random(head)
+    assert first.submission_id.startswith("picked-")
+    with closing(follow(first)) as following:
+        list(itertools.islice(following, 2))
+    again = submit_random(head)
+    assert (again.submission_id, again.again) == (first.submission_id, True)
+    lines, ending = to_the_end(follow(again))
+    assert ending == Ending("SUCCEEDED", 0, "")
+    assert len(list((job.parent / "artifacts" / "subset").glob("*/manifest.json"))) == 1
+    assert lines == first.client.get_job_logs(first.submission_id).splitlines()
+    assert not any(head.token in line for line in lines)
+
+    after = submit_random(head)  # a new job, which finds everything
+    assert not after.again and after.submission_id != first.submission_id
+    lines, ending = to_the_end(follow(after))
+    assert ending.exit_status == 0
+    assert any("found" in line for line in lines) and not any("built in" in line for line in lines)
+
+
+@pytest.mark.slow
+def test_ctrl_c_leaves_the_job_running_and_stop_ends_it(head: Head, job: Path) -> None:
+    changes = ["--set", "run=left", "--set", "proxy.epochs=500"]  # it would go on for many minutes
+    command = [sys.executable, "-m", "s2l_ray", "submit", "job.yaml", *changes, "--address", head.address]
+    with_code = environment(head) | {"PYTHONPATH": str(CHECKOUT)}
+    process = subprocess.Popen(command, env=with_code, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout and process.stderr
+    process.stdout.readline()
+    process.send_signal(signal.SIGINT)
+    _, messages = process.communicate(timeout=60)
+    assert process.returncode == 130
+    [name] = {word for word in messages.split() if word.startswith("left-")}
+    assert f"submit job.yaml {' '.join(changes)} --address {head.address}" in messages
+    [stop] = [line.split(":", 1)[1].strip() for line in messages.splitlines() if "stop it" in line]
+    assert stop == f"ray job stop --address {head.address} {name}"
+    status = subprocess.run(
+        [RAY, *stop.replace("stop", "status").split()[1:]], env=environment(head), capture_output=True, text=True
+    )
+    assert "RUNNING" in status.stdout + status.stderr
+    subprocess.run([RAY, *stop.split()[1:]], env=environment(head), check=True, capture_output=True)
+    ended = subprocess.run(command, env=with_code | {"RAY_AUTH_TOKEN": "0" * 64}, capture_output=True, text=True)
+    assert ended.returncode == 2 and "refuses this token" in ended.stderr
+
+
+@pytest.mark.slow
+def test_the_readmes_ray_job_submit_builds_a_subset(head: Head, job: Path) -> None:
+    shutil.copytree(CHECKOUT / "s2l_ray", job.parent / "s2l_ray", ignore=shutil.ignore_patterns("__pycache__"))
+    readme = (CHECKOUT / "README.md").read_text().splitlines()
+    [command] = [line for line in readme if line.startswith("ray job submit ")]
+    there = environment(head) | {"RAY_API_SERVER_ADDRESS": head.address}
+    done = subprocess.run(command, shell=True, env=there, capture_output=True, text=True, timeout=500)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    assert len(list((job.parent / "artifacts" / "subset").glob("*/manifest.json"))) == 1
+
+
+@pytest.mark.slow
+def test_a_broken_connection_loses_no_line_and_no_exit_status(
+    head: Head, job: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_AUTH_TOKEN", head.token)
+    tunnel = Tunnel(head.address)
+    with closing(tunnel):
+        submitted = submit("job.yaml", load_config("job.yaml"), ["--to", "nothing"], tunnel.address)
+        following = follow(submitted)
+        first = next(following)
+        tunnel.cut()
+        lines, ending = to_the_end(following)
+        assert [first, *lines] == submitted.client.get_job_logs(submitted.submission_id).splitlines()
+    assert any("no kind nothing" in line for line in lines)
+    assert (ending.status, ending.exit_status) == ("FAILED", 2)
+
+
+@pytest.mark.slow
+def test_the_token_is_found_where_ray_looks_for_it(head: Head, job: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def known() -> bool:
+        try:
+            to_the_end(follow(submit("job.yaml", load_config("job.yaml"), ["--to", "nothing"], head.address)))
+        except ConfigError as error:
+            assert "token" in str(error) and head.token not in str(error)
+            return False
+        return True
+
+    assert not known()
+    (job.parent / "home" / ".ray").mkdir(parents=True)
+    (job.parent / "home" / ".ray" / "auth_token").write_text(f"{head.token}\n")
+    assert known()
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    assert not known()
+    monkeypatch.delenv("RAY_AUTH_MODE")
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(job.parent / "nowhere"))
+    assert not known()
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "0" * 64)
+    assert not known()
+
+
+def test_where_no_cluster_answers_is_said(job: Path) -> None:
+    [port] = free_ports(1)
+    with pytest.raises(S2LError, match=f"127.0.0.1:{port}"):
+        submit("job.yaml", load_config("job.yaml"), address=f"http://127.0.0.1:{port}")
+    with pytest.raises(ConfigError, match="http://"):
+        submit("job.yaml", load_config("job.yaml"), address="ray://127.0.0.1:10001")
+
+
+def test_an_address_of_the_environment_never_wins_in_silence(job: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "http://somewhere:8265")
+    with pytest.raises(ConfigError, match="unset RAY_ADDRESS"):
+        submit("job.yaml", load_config("job.yaml"), address="http://127.0.0.1:8265")
+
+
+def config_of(job: Path, *changes: str) -> Config:
+    return load_config(job, changes)
+
+
+def test_code_travels_beside_a_job_that_lies_elsewhere(job: Path) -> None:
+    sent = working_folder(job.parent, Path("job.yaml"), config_of(job))
+    assert [Path(module).name for module in sent["py_modules"]] == ["s2l_ray"]
+    assert "py_modules" not in working_folder(CHECKOUT, Path("jobs/real.yaml"), config_of(job))
+
+
+def test_what_is_ignored_stays(job: Path) -> None:
+    folder = job.parent
+    for name in (".git/objects/pack", ".venv/lib/big.so", "runs/store/shard", "kept/rows.jsonl", "left/rows.jsonl"):
+        (folder / name).parent.mkdir(parents=True)
+        (folder / name).write_text("text")
+    (folder / ".rayignore").write_text("left\n")
+    names = {name.partition("/")[0] for name in files_that_travel(folder)}
+    assert names == {"job.yaml", "kept", ".rayignore"}  # the rows of the job lie in demo/, which is made and not kept
+
+
+def test_the_checkout_travels_light() -> None:
+    files = files_that_travel(CHECKOUT)
+    assert "s2l_ray/pipeline.py" in files and "jobs/mathinstruct.yaml" in files
+    assert not any(name.startswith(("tests/", ".git/", "bench/")) for name in files)
+    assert sum(files.values()) < 2 << 20
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (["root=artifacts"], "root: artifacts"),
+        (["root=~/artifacts"], "root: ~/artifacts"),
+        (["data.root=../rows"], "rows/rows"),
+        (["data.root=demo"], "demo/rows"),  # is there, and stays
+        (["data.root=ignored"], "ignored/rows"),
+        (["data.tokenizer=runs"], "runs"),
+    ],
+)
+def test_what_would_not_arrive_is_refused(job: Path, changes: list[str], said: str) -> None:
+    for name in ("ignored/rows/rows.jsonl", "runs/tokenizer.json"):
+        (job.parent / name).parent.mkdir(parents=True)
+        (job.parent / name).write_text("text")
+    (job.parent / ".gitignore").write_text("ignored/\n")
+    with pytest.raises(ConfigError, match=said):
+        working_folder(job.parent, Path("job.yaml"), config_of(job, *changes))
+
+
+def test_a_job_outside_the_folder_is_refused(job: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (job.parent / "below").mkdir()
+    monkeypatch.chdir(job.parent / "below")
+    with pytest.raises(ConfigError, match=r"job\.yaml"):
+        submit("../job.yaml", load_config("../job.yaml"))
+
+
+def test_a_big_folder_is_refused_with_what_is_big_in_it(job: Path) -> None:
+    for name, mebibytes in (("small/rows", 1), ("large/rows", 45), ("larger/rows", 60)):
+        (job.parent / name).parent.mkdir()
+        with (job.parent / name).open("wb") as sparse:
+            sparse.truncate(mebibytes << 20)
+    with pytest.raises(ConfigError, match=r"106 MiB.* larger 60 MiB, large 45 MiB, small 1 MiB"):
+        working_folder(job.parent, Path("job.yaml"), config_of(job))
+    (job.parent / ".rayignore").write_text("larger\n")
+    working_folder(job.parent, Path("job.yaml"), config_of(job))

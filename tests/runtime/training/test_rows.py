@@ -1,0 +1,38 @@
+"""Rows of a dataset as a worker reads them, against the table itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from s2l_ray.artifacts.manifest import open_artifact
+from s2l_ray.errors import DamagedError
+from s2l_ray.runtime.training.rows import read_rows
+from tests.support.tiny_training import make_job
+
+
+def test_rows_are_those_of_the_table_with_status_ok(tmp_path: Path) -> None:
+    job = make_job(tmp_path)
+    dataset = open_artifact(job.dataset)
+    expected = [row for row in dataset.read_table().to_pylist() if row["status"] == "ok"]
+    everything = np.arange(job.rows_ok)
+    for index in (everything, everything[::3], everything[50:60], everything[:0]):
+        rows, odd = read_rows(dataset, job.rows_ok, [index, everything[1::2]])
+        assert len(odd) == job.rows_ok // 2
+        assert len(rows) == len(index)
+        for position, row in enumerate(index):
+            ids, spans = rows.row(position)
+            assert ids.tolist() == expected[row]["input_ids"]
+            assert spans.ravel().tolist() == expected[row]["target_spans"]
+
+
+def test_a_dataset_of_another_size_or_a_damaged_shard_is_refused(tmp_path: Path) -> None:
+    job = make_job(tmp_path)
+    with pytest.raises(DamagedError, match="112 rows"):
+        read_rows(open_artifact(job.dataset), 113, [np.arange(3)])
+    shard = tmp_path / "dataset/shard-00001.parquet"
+    shard.write_bytes(shard.read_bytes()[:-20] + b"x" * 20)
+    with pytest.raises(DamagedError, match="shard-00001"):
+        read_rows(open_artifact(job.dataset), job.rows_ok, [np.arange(3)])

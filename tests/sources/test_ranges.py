@@ -1,0 +1,369 @@
+"""Ranges and rows of sources against files read whole by other means."""
+
+import errno
+import gzip
+import io
+import json
+from collections import Counter
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from s2l_ray.core.data.examples import FORMATS, BadRow, example_id
+from s2l_ray.errors import ConfigError
+from s2l_ray.sources.digests import file_reference, source_reference
+from s2l_ray.sources.jsonl import inflate, rows_of_lines, rows_of_list, split_lines
+from s2l_ray.sources.parquet import rows_of_row_group
+from s2l_ray.sources.ranges import Range, SourceSpec, find_files, list_ranges, read_range
+from s2l_ray.sources.rows import RawRow, SourceError
+from tests.support.bad_files import lines_of, row, write_bad_files
+
+
+def read_all(spec: SourceSpec, root: Path, range_bytes: int = 1 << 20) -> list[tuple[str, RawRow]]:
+    """(file, row) of a source, lines counted within the file, ranges sent through JSON as to a worker."""
+    found, lines = [], Counter[str]()
+    for piece in list_ranges([spec], str(root), range_bytes):
+        reader = read_range(Range(**json.loads(json.dumps(asdict(piece)))))
+        for raw in reader:
+            found.append((piece.file, RawRow(raw.line + lines[piece.file], raw.row, raw.problem, raw.detail)))
+        lines[piece.file] += reader.lines
+    return found
+
+
+def good_rows(found: list[tuple[str, RawRow]]) -> list[Any]:
+    return [raw.row for _, raw in found if raw.problem is None]
+
+
+TRICKY = {
+    "plain": lines_of("plain", 5),
+    "returns": lines_of("returns", 4).replace(b"\n", b"\r\n"),
+    "no last newline": lines_of("open", 3).rstrip(b"\n"),
+    "mark": b"\xef\xbb\xbf" + lines_of("mark", 3),
+    "blank lines": b"\n\n" + lines_of("blank", 2).replace(b"\n", b"\n\r\n \n") + b"\n\n",
+    "long line": b'{"a": 1}\n{"b": "' + b"x" * 500 + b'"}\n{"c": 2}',
+    "bad lines": b'{"a": 1}\n\xff\xfe\n[1]\n{"b"\n{"c": "\xc3\xa9"}\n',
+    "only newlines": b"\n" * 70,
+    "one character lines": b"1\n" * 40,
+    "empty": b"",
+}
+
+
+@pytest.mark.parametrize("name", TRICKY)
+def test_ranges_of_every_size_together_are_the_file(name: str, tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_bytes(TRICKY[name])
+    expected = [
+        (number, json.loads(text) if isinstance(loads(text), dict) else None)
+        for number, text in enumerate(TRICKY[name].removeprefix(b"\xef\xbb\xbf").split(b"\n"), start=1)
+        if text.strip()
+    ]
+    whole = read_all(SourceSpec("rows.jsonl"), tmp_path)
+    assert [(raw.line, raw.row) for _, raw in whole] == expected
+    for size in range(1, 61):
+        assert read_all(SourceSpec("rows.jsonl"), tmp_path, size) == whole, size
+
+
+def loads(text: bytes) -> Any:
+    try:
+        return json.loads(text.decode())
+    except ValueError:
+        return None
+
+
+@given(st.lists(st.binary(max_size=6).map(lambda line: line.replace(b"\n", b"")), max_size=8), st.integers(1, 9))
+def test_lines_do_not_depend_on_how_the_bytes_come(lines: list[bytes], size: int) -> None:
+    data = b"\n".join(lines)
+    pieces = [data[i : i + size] for i in range(0, len(data), size)]
+    expected = data.split(b"\n")
+    expected = expected[:-1] if expected[-1] == b"" else expected
+    assert [line for _, line in split_lines(pieces)] == expected
+    assert sum(length for length, _ in split_lines(pieces)) == len(data)
+    short = [line if length <= 4 else None for line, length in split_lengths(expected, data)]
+    assert [line for _, line in split_lines(pieces, row_bytes=4)] == short
+
+
+def split_lengths(lines: list[bytes], data: bytes) -> list[tuple[bytes, int]]:
+    closed = [len(line) + 1 for line in lines]
+    if lines and not data.endswith(b"\n"):
+        closed[-1] -= 1
+    return list(zip(lines, closed, strict=True))
+
+
+JSON_VALUES = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False)
+    | st.text(st.characters(exclude_categories=["Cs"]), max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text('aé\\"', max_size=2), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@given(st.lists(JSON_VALUES, max_size=6), st.integers(1, 20), st.booleans(), st.sampled_from([None, 1]))
+@settings(deadline=None)
+def test_a_list_is_read_as_json_reads_it_whole(
+    values: list[Any], size: int, ascii_only: bool, indent: int | None
+) -> None:
+    data = json.dumps(values, ensure_ascii=ascii_only, indent=indent).encode()
+    pieces = [data[i : i + size] for i in range(0, len(data), size)]
+    rows = list(rows_of_list(pieces))
+    assert [raw.line for raw in rows] == list(range(1, len(values) + 1))
+    assert [raw.row for raw in rows] == [value if isinstance(value, dict) else None for value in values]
+    assert [raw.problem for raw in rows] == [None if isinstance(value, dict) else "not_an_object" for value in values]
+    for cut in range(len(data)):
+        broken = list(rows_of_list([data[:cut]]))
+        assert broken[-1].problem == "file_broken"
+        assert [raw.row for raw in broken[:-1]] == [raw.row for raw in rows[: len(broken) - 1]]
+
+
+def test_a_row_of_a_list_that_never_ends_is_given_up_early() -> None:
+    endless = (b'[{"a": 1}, {"b": "' if i == 0 else b"x" * 1000 for i in range(1_000_000))
+    rows = list(rows_of_list(endless, row_bytes=20_000))
+    assert [raw.row for raw in rows] == [{"a": 1}, None]
+    assert rows[1].problem == "file_broken"
+    assert len(list(endless)) > 900_000
+
+
+def test_gzip_is_inflated_in_pieces_of_any_size_and_breaks_where_it_is_cut() -> None:
+    data = lines_of("packed", 300)
+    packed = gzip.compress(data[:9000], mtime=0) + gzip.compress(data[9000:], mtime=0)
+    for size in (1, 7, 1000, len(packed)):
+        assert b"".join(inflate(packed[i : i + size] for i in range(0, len(packed), size))) == data
+    high = gzip.compress(b"0" * (5 << 20), mtime=0)
+    assert sum(map(len, inflate([high]))) == 5 << 20
+    assert max(map(len, inflate([high]))) <= 1 << 20
+    whole = [raw.row for raw in rows_of_lines([data])]
+    for cut in range(1, len(packed), 97):
+        rows = list(rows_of_lines(inflate([packed[:cut]])))
+        if cut != len(gzip.compress(data[:9000], mtime=0)):
+            assert rows[-1].problem == "file_broken"
+            assert [raw.row for raw in rows[:-1]] == whole[: len(rows) - 1]
+
+
+def test_parquet_goes_by_row_groups_and_keeps_every_type(tmp_path: Path) -> None:
+    import datetime
+    import decimal
+
+    table = pa.table(
+        {
+            "text": [f"row {i}" for i in range(25)],
+            "n": list(range(25)),
+            "when": [datetime.datetime(2020, 1, 1 + i) for i in range(25)],
+            "price": [decimal.Decimal(i) / 4 for i in range(25)],
+            "packed": [bytes([i, 255]) for i in range(25)],
+            "messages": [[{"role": "user", "content": str(i)}] for i in range(25)],
+            "gap": [float("nan") if i % 2 else None for i in range(25)],
+        }
+    )
+    (tmp_path / "folder").mkdir()
+    pq.write_table(table, tmp_path / "folder" / "b.parquet", row_group_size=10)
+    pq.write_table(table.slice(0, 0), tmp_path / "folder" / "a.parquet")
+    spec = SourceSpec("folder")
+    pieces = list_ranges([spec], str(tmp_path))
+    assert [(piece.file, piece.kind, piece.start, piece.stop) for piece in pieces] == [
+        ("folder/b.parquet", "parquet", start, min(start + 10, 25)) for start in (0, 10, 20)
+    ]
+    found = read_all(spec, tmp_path)
+    assert [raw.line for _, raw in found] == list(range(1, 26))
+    rows = good_rows(found)
+    assert [one["n"] for one in rows] == list(range(25))
+    assert rows[3]["when"] == "2020-01-04T00:00:00"
+    assert float(rows[3]["price"]) == 0.75
+    assert rows[3]["packed"] == "A/8="
+    assert rows[3]["messages"] == [{"role": "user", "content": "3"}]
+    assert rows[2]["gap"] is None
+    assert np.isnan(rows[3]["gap"])
+    json.dumps(rows)
+
+
+def test_the_order_is_source_file_name_and_position(tmp_path: Path) -> None:
+    for name in ("z.jsonl", "many/b.jsonl", "many/a.jsonl.gz", "many/sub/a.json"):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        data = lines_of(name, 3)
+        path.write_bytes(gzip.compress(data) if name.endswith("gz") else data)
+    (tmp_path / "many" / "notes.txt").write_text("")
+    specs = [SourceSpec("z.jsonl"), SourceSpec("many")]
+    pieces = list_ranges(specs, str(tmp_path), 60)
+    assert sorted(pieces, key=lambda piece: (piece.source, piece.file, piece.start)) == pieces
+    assert list(dict.fromkeys((piece.source, piece.file) for piece in pieces)) == [
+        (0, "z.jsonl"),
+        (1, "many/a.jsonl.gz"),
+        (1, "many/b.jsonl"),
+        (1, "many/sub/a.json"),
+    ]
+    assert find_files(specs[1], str(tmp_path)).ignored == ("notes.txt",)
+
+
+def test_a_saved_data_set_is_read_split_by_split(tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    rows = [row(f"saved {i}", n=i) for i in range(30)]
+    saved = datasets.Dataset.from_list(rows)
+    saved.select(range(29, -1, -1)).save_to_disk(tmp_path / "one", num_shards=3)
+    datasets.DatasetDict({"train": saved, "test": saved.select([4])}).save_to_disk(tmp_path / "two")
+    assert good_rows(read_all(SourceSpec("one"), tmp_path)) == rows[::-1]
+    assert good_rows(read_all(SourceSpec("two", split="train"), tmp_path)) == rows
+    assert good_rows(read_all(SourceSpec("two", split="test"), tmp_path)) == rows[4:5]
+    with pytest.raises(ConfigError, match="train, test"):
+        list_ranges([SourceSpec("two")], str(tmp_path))
+    with pytest.raises(ConfigError, match="has no splits"):
+        list_ranges([SourceSpec("one", split="train")], str(tmp_path))
+    (first, *_) = sorted((tmp_path / "one").glob("*.arrow"))
+    first.write_bytes(first.read_bytes()[:-8])
+    found = read_all(SourceSpec("one"), tmp_path)
+    assert [raw.problem for _, raw in found if raw.problem] == ["file_broken"]
+    assert good_rows(found) == rows[::-1]
+
+
+def test_a_disk_that_does_not_answer_breaks_no_file(tmp_path: Path) -> None:
+    class Disk(io.FileIO):
+        """One whose first part cannot be read; the footer of a table is at its end."""
+
+        def read(self, size: int | None = -1) -> bytes:
+            if self.tell() < 1000:
+                raise OSError(errno.EIO, "Input/output error")
+            return super().read(size)
+
+    rows = pa.table({"a": [str(number) * 9 for number in range(100_000)]})
+    pq.write_table(rows, tmp_path / "rows.parquet", row_group_size=50_000)
+    with Disk(tmp_path / "rows.parquet") as disk:
+        stream = pa.PythonFile(disk, mode="r")
+        assert next(rows_of_row_group(stream, "rows.parquet", 50_000)).row == {"a": "50000" * 9}
+        with pytest.raises(OSError, match="Input/output"):
+            next(rows_of_row_group(stream, "rows.parquet", 0))
+
+
+def test_a_data_set_of_the_hub_is_read_by_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    datasets = pytest.importorskip("datasets")
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    monkeypatch.setattr("s2l_ray.sources.ranges.HUB_ROWS", 10)
+    (tmp_path / "hub").mkdir()
+    rows = [row(f"hub {i}") for i in range(25)]
+    (tmp_path / "hub" / "train.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    spec = SourceSpec(hub=str(tmp_path / "hub"), split="train", revision="abc")
+    assert [(piece.start, piece.stop) for piece in list_ranges([spec], "")] == [(0, 10), (10, 20), (20, 25)]
+    found = read_all(spec, tmp_path)
+    assert [raw.row for _, raw in found] == rows
+    assert [raw.line for _, raw in found] == list(range(1, 26))
+    assert source_reference(spec, "") == [[spec.hub, "abc", "train"]]
+    with pytest.raises(ConfigError, match="splits train"):
+        list_ranges([SourceSpec(hub=spec.hub)], "")
+
+
+def test_a_folder_of_bad_files_is_accounted_for_by_reason(tmp_path: Path) -> None:
+    bad = write_bad_files(tmp_path / "bad")
+    seen: set[str] = set()
+    counts, places = Counter[str](), {}
+    for file, raw in read_all(SourceSpec("bad"), tmp_path, range_bytes=1000):
+        reason = raw.problem
+        if raw.row is not None:
+            try:
+                name = example_id(FORMATS["alpaca"](raw.row, {}))
+                reason = "duplicate" if name in seen else "good"
+                seen.add(name)
+            except BadRow as error:
+                reason = error.reason
+        assert reason is not None
+        counts[reason] += 1
+        places[file.removeprefix("bad/"), raw.line] = reason
+    assert counts == Counter(bad.set_aside, good=bad.good)
+    assert sum(counts.values()) == bad.rows_in
+    for file, lines in bad.lines.items():
+        for line, reason in lines.items():
+            assert places[file, line] == reason
+    assert set(find_files(SourceSpec("bad"), str(tmp_path)).ignored) == {"notes.txt", "README.md", "data.csv"}
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "says"),
+    [
+        ("plain.jsonl.gz", lines_of("a", 1), "no gzip data"),
+        ("empty.jsonl.gz", b"", "no gzip data"),
+        ("text.parquet", lines_of("a", 1), "no Parquet file"),
+        ("packed.jsonl", gzip.compress(lines_of("a", 1)), "add .gz to its name"),
+        ("table.jsonl", b"PAR1" + b"\0" * 50, "name it .parquet"),
+        ("wide.jsonl", lines_of("a", 1).decode().encode("utf-16"), "convert it to UTF-8"),
+        ("list.jsonl", json.dumps([row("a")], indent=1).encode(), "name it .json"),
+        ("object.json", json.dumps(row("a"), indent=1).encode(), "neither a JSON list of rows nor"),
+        ("words.json", b"hello\nworld\n", "neither a JSON list of rows nor"),
+    ],
+)
+def test_a_file_that_is_not_what_its_name_says_is_an_error(name: str, data: bytes, says: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(SourceError, match=f"{name}.*{says}"):
+        list_ranges([SourceSpec(name)], str(tmp_path))
+
+
+def test_a_parquet_file_without_its_footer_is_an_error(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"a": list(range(100))}), tmp_path / "cut.parquet")
+    data = (tmp_path / "cut.parquet").read_bytes()
+    (tmp_path / "cut.parquet").write_bytes(data[: len(data) // 2])
+    with pytest.raises(SourceError, match=r"cut\.parquet: .*write it again"):
+        list_ranges([SourceSpec("cut.parquet")], str(tmp_path))
+
+
+def test_what_is_not_there_is_a_fault_of_the_config(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"rows\.jsonl: nothing at"):
+        list_ranges([SourceSpec("rows.jsonl")], str(tmp_path))
+    (tmp_path / "rows.csv").write_text("a,b\n")
+    with pytest.raises(ConfigError, match="unknown ending"):
+        list_ranges([SourceSpec("rows.csv")], str(tmp_path))
+    with pytest.raises(ConfigError, match=r"no file that ends in .*passed over: rows\.csv"):
+        list_ranges([SourceSpec(".")], str(tmp_path))
+
+
+def test_a_file_that_changed_since_it_was_listed_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_bytes(lines_of("a", 3))
+    (piece,) = list_ranges([SourceSpec("rows.jsonl")], str(tmp_path))
+    (tmp_path / "rows.jsonl").write_bytes(lines_of("a", 4))
+    with pytest.raises(SourceError, match="changed since it was listed"):
+        list(read_range(piece))
+
+
+def test_names_and_wanted_values_of_rows() -> None:
+    by_field = SourceSpec("mix.jsonl.gz", source={"field": "set"}, only={"set": ["a", "7"], "kind": "x"})
+    assert [by_field.name_of(one) for one in ({"set": "a"}, {"set": 7}, {"set": None}, {})] == ["a", "7", None, None]
+    assert by_field.wants({"set": 7, "kind": "x"})
+    assert not by_field.wants({"set": "b", "kind": "x"})
+    assert not by_field.wants({"set": "a"})
+    assert SourceSpec("mix.jsonl.gz", source={"name": "given"}).name_of({}) == "given"
+    names = ("a/mix.jsonl.gz", "a/folder/", "v1.2.parquet", "s3://bucket/rows.json")
+    assert [SourceSpec(name).name_of({}) for name in names] == ["mix", "folder", "v1.2", "rows"]
+    assert SourceSpec(hub="TIGER-Lab/MathInstruct").name_of({}) == "MathInstruct"
+
+
+def test_the_reference_follows_the_contents(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import hashlib
+    import os
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    (tmp_path / "a" / "deep").mkdir(parents=True)
+    for name in ("a/z.jsonl", "a/b.jsonl", "a/deep/c.jsonl"):
+        (tmp_path / name).write_bytes(lines_of(name, 2))
+        os.utime(tmp_path / name, (1_600_000_000, 1_600_000_000))
+    names = ["b.jsonl", "deep/c.jsonl", "z.jsonl"]
+    expected = [[name, hashlib.sha256((tmp_path / "a" / name).read_bytes()).hexdigest()] for name in names]
+    for _ in range(2):
+        assert source_reference(SourceSpec("a"), str(tmp_path)) == expected
+        assert source_reference(SourceSpec(str(tmp_path / "a" / "z.jsonl")), "/nowhere") == expected[2:]
+        assert file_reference(tmp_path / "a") == expected
+    assert (tmp_path / "cache" / "s2l_ray" / "sha256.json").exists()
+    (tmp_path / "a" / "z.jsonl").write_bytes(lines_of("a/z.jsonl", 2).replace(b"z", b"y"))
+    assert source_reference(SourceSpec("a"), str(tmp_path))[2][1] != expected[2][1]
+    (tmp_path / "cache" / "s2l_ray" / "sha256.json").write_text("[broken")
+    assert source_reference(SourceSpec("a"), str(tmp_path))[:2] == expected[:2]
+
+
+def test_every_real_row_is_read(shared_data: Path) -> None:
+    spec = SourceSpec(
+        "train", source={"field": "source"}, only={"source": ["numglue_pot", "mawps_eq", "strategyqa_cot"]}
+    )
+    rows = [one for one in good_rows(read_all(spec, shared_data)) if spec.wants(one)]
+    assert Counter(spec.name_of(one) for one in rows) == {"numglue_pot": 3982, "mawps_eq": 1830, "strategyqa_cot": 2060}

@@ -1,0 +1,124 @@
+"""A store with a finished dataset and a subset of it, written without Ray by the writers that the stages use."""
+
+import json
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from s2l_ray.artifacts.manifest import Artifact, Manifest, begin_execution, put_bytes, write_manifest
+from s2l_ray.artifacts.runs import record_run
+from s2l_ray.artifacts.schemas import DATASET, REJECTED, SUBSET, shard_path
+from s2l_ray.artifacts.tables import FileRecord, write_table
+from s2l_ray.core.data.examples import FORMATS, example_id, guess_format, prompt_text, response_text
+
+DATASET_NAME, SUBSET_NAME = "0123456789ab", "ba9876543210"
+
+
+@dataclass(frozen=True)
+class Store:
+    """Where it lies, the raw rows in the order of the pool, and which of them the subset holds."""
+
+    root: Path
+    rows: list[dict[str, Any]]
+    picked: list[int]
+    dataset: Artifact
+    subset: Artifact
+
+
+def raw_rows(number: int) -> list[dict[str, Any]]:
+    """Rows of two sources that differ in their fields."""
+    rows: list[dict[str, Any]] = []
+    for position in range(number):
+        row: dict[str, Any] = {"instruction": f"What is {position} + 1? é\n", "output": f"It is {position + 1}."}
+        row["source"] = "sums" if position % 3 else "other"
+        if position % 3 == 0:
+            row |= {"level": position, "tags": [{"name": "a", "weight": 0.5}], "note": None}
+        rows.append(row)
+    return rows
+
+
+def write_store(root: Path, rows: list[dict[str, Any]] | None = None, shard_size: int = 8) -> Store:
+    """Write the store: every second row is picked, but none of the second shard."""
+    rows = raw_rows(30) if rows is None else rows
+    dataset = _write_dataset(str(root), rows, shard_size)
+    picked = [position for position in range(0, len(rows), 2) if position // shard_size != 1]
+    subset = _write_subset(str(root), dataset, rows, picked, shard_size)
+    record_run(str(root), "small", {"dataset": DATASET_NAME, "subset": SUBSET_NAME}, {"run": "small"})
+    return Store(root, rows, picked, dataset, subset)
+
+
+def _write_dataset(root: str, rows: list[dict[str, Any]], shard_size: int) -> Artifact:
+    folder = f"{root}/dataset/{DATASET_NAME}"
+    execution = begin_execution(folder, {"range_bytes": 1000})
+    table = pa.Table.from_pylist([_dataset_row(line, row) for line, row in enumerate(rows, 1)], schema=DATASET)
+    shards = range(0, len(rows), shard_size)
+    files = [
+        write_table(folder, shard_path(number), table.slice(start, shard_size)) for number, start in enumerate(shards)
+    ]
+    files.append(put_bytes(folder, "tokenizer/tokenizer.json", b'{"model": {"vocab": {"a": 0}}}'))
+    files.append(write_table(folder, "rejected/range-00000.parquet", REJECTED.empty_table()))
+    by_source = dict(Counter(row.get("source", "rows") for row in rows))
+    facts = {"statuses": {"ok": len(rows)}, "ok": len(rows), "by_source": by_source, "tokens": 3 * len(rows)}
+    counts = {"read": len(rows) + 2, "kept": len(rows), "set_aside": {"duplicate": 2}}
+    return _write(folder, "dataset", {}, execution, files, counts, facts)
+
+
+def _dataset_row(line: int, row: dict[str, Any]) -> dict[str, Any]:
+    guess = guess_format(row)
+    assert guess is not None
+    example = FORMATS[guess[0]](row, guess[1])
+    return {
+        "example_id": example_id(example),
+        "source": row.get("source", "rows"),
+        "prompt": prompt_text(example),
+        "response": response_text(example),
+        "input_ids": [1, 2, 3],
+        "target_spans": [1, 3],
+        "status": "ok",
+        "raw": json.dumps(row, ensure_ascii=False, separators=(",", ":")),
+        "file": "rows.jsonl",
+        "line": line,
+    }
+
+
+def _write_subset(
+    root: str, dataset: Artifact, rows: list[dict[str, Any]], picked: list[int], shard_size: int
+) -> Artifact:
+    folder = f"{root}/subset/{SUBSET_NAME}"
+    execution = begin_execution(folder, {})
+    ids = dataset.read_table(["example_id"])["example_id"].to_pylist()
+    picks = [
+        {
+            "example_id": ids[position],
+            "source": rows[position].get("source", "rows"),
+            "shard": position // shard_size,
+            "row": position % shard_size,
+            "score": 0.5,
+        }
+        for position in picked
+    ]
+    files = [write_table(folder, shard_path(0), pa.Table.from_pylist(picks, schema=SUBSET))]
+    by_source = dict(Counter(pick["source"] for pick in picks))
+    facts = {"method": "random", "budget": len(picks), "by_source": by_source}
+    counts = {"read": len(rows), "kept": len(picks), "set_aside": {"not_selected": len(rows) - len(picks)}}
+    return _write(folder, "subset", {"dataset": DATASET_NAME}, execution, files, counts, facts)
+
+
+def _write(
+    folder: str,
+    kind: str,
+    inputs: dict[str, str],
+    execution: dict[str, Any],
+    files: list[FileRecord],
+    counts: dict[str, Any],
+    facts: dict[str, Any],
+) -> Artifact:
+    name = folder.rsplit("/", 1)[-1]
+    provenance = {"command": "tests", "host": "here", "finished": "2026-01-02T03:04:05Z", "commit": None}
+    manifest = Manifest(
+        kind, 1, name, inputs, {kind: {"seed": 0}}, {}, execution, files, counts, facts, {"seconds": 1.5}, provenance
+    )
+    return write_manifest(folder, manifest)

@@ -1,0 +1,87 @@
+"""A tiny training for the tests, and a driver of it to be killed: `python tiny_training.py FOLDER`."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from s2l_ray.artifacts.manifest import Manifest, put_bytes, write_manifest
+from s2l_ray.artifacts.schemas import DATASET, shard_path
+from s2l_ray.artifacts.tables import write_table
+from s2l_ray.core.training.schedule import CheckpointGrid
+from s2l_ray.core.training.settings import FinetuneSettings
+from s2l_ray.runtime.training.job import TrainJob
+
+VOCAB = 60
+NEOX = {
+    "architecture": "gpt_neox",
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 64,
+    "max_position_embeddings": 64,
+}
+SETTINGS = FinetuneSettings(
+    epochs=8,
+    batch_size=8,
+    learning_rate=3e-3,
+    warmup_ratio=0.03,
+    weight_decay=0.0,
+    max_grad_norm=1.0,
+    precision="float32",
+    grid=CheckpointGrid(steps=30, epoch_ends=True),
+    seed=1,
+    micro_batch=4,
+)
+SHARDS, SHARD_ROWS = 2, 64
+
+
+def make_job(folder: Path, name: str = "checkpoints", **changes: object) -> TrainJob:
+    """A job over a dataset in `folder`, where one row in eight has no target; `changes` are of its settings."""
+    dataset = folder / "dataset"
+    if not dataset.exists():
+        _make_dataset(str(dataset))
+    settings = dataclasses.replace(SETTINGS, **changes)
+    rows_ok = SHARDS * SHARD_ROWS * 7 // 8
+    return TrainJob(str(folder / name), str(dataset), rows_ok, NEOX, settings, held_out=8, vocab_size=VOCAB)
+
+
+def long_job(folder: Path) -> TrainJob:
+    """A job of 650 steps that saves its state three times a second."""
+    job = make_job(folder, epochs=50, grid=CheckpointGrid(fraction=0.04))
+    return dataclasses.replace(job, save_minutes=0.005)
+
+
+def _make_dataset(uri: str) -> None:
+    rng = np.random.default_rng(0)
+    files = [write_table(uri, shard_path(shard), _shard(rng)) for shard in range(SHARDS)]
+    files.append(put_bytes(uri, "tokenizer/tokenizer.json", b'{"made": "up"}'))
+    write_manifest(uri, Manifest("dataset", 1, "0" * 12, {}, {}, {}, {}, files))
+
+
+def _shard(rng: np.random.Generator) -> pa.Table:
+    lengths = rng.integers(5, 40, SHARD_ROWS)
+    ids = [((rng.integers(VOCAB) + np.arange(length)) % VOCAB).tolist() for length in lengths]
+    empty = [row % 8 == 0 for row in range(SHARD_ROWS)]
+    texts = {name: [""] * SHARD_ROWS for name in ("example_id", "source", "prompt", "response", "raw", "file")}
+    columns = {
+        **texts,
+        "input_ids": ids,
+        "target_spans": [[] if none else [2, len(row)] for row, none in zip(ids, empty, strict=True)],
+        "status": ["no_target_tokens" if none else "ok" for none in empty],
+        "line": list(range(SHARD_ROWS)),
+    }
+    return pa.table(columns, schema=DATASET)
+
+
+if __name__ == "__main__":
+    from s2l_ray.runtime.session import connect
+    from s2l_ray.runtime.training.trainer import TrainWorkers, train_proxy
+
+    with connect():
+        for progress in train_proxy(long_job(Path(sys.argv[1])), TrainWorkers()):
+            print(progress.step, flush=True)
