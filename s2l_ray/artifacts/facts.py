@@ -1,0 +1,135 @@
+"""Facts: what a stage found out about its output, as one frozen record a kind.
+
+Later stages, views and the catalog read these instead of untyped dictionaries. Counts obey read = kept + rejected.
+"""
+
+from dataclasses import asdict, dataclass, field
+from functools import cache
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from s2l_ray.core.training.records import CheckpointRecord
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Rows of an artifact: read = kept + the sum of `rejected`, which counts rows by reason."""
+
+    read: int = 0
+    kept: int = 0
+    rejected: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class DatasetFacts:
+    """statuses: rows by status; `ok` of them can be selected. longest: tokens of the longest row.
+
+    vocab_size: largest id of the tokenizer + 1. truncated: rows cut at `data.max_length`.
+    """
+
+    statuses: dict[str, int]
+    by_source: dict[str, int]
+    tokens: int
+    target_tokens: int
+    truncated: int
+    longest: int
+    shards: int
+    vocab_size: int
+
+    @property
+    def ok(self) -> int:
+        """Rows with status ok."""
+        return self.statuses.get("ok", 0)
+
+
+@dataclass(frozen=True)
+class CheckpointsFacts:
+    """Checkpoints in order of their steps, and the loss at both ends of the training."""
+
+    checkpoints: tuple[CheckpointRecord, ...]
+    training_loss_first: float
+    training_loss_last: float
+    held_out_loss_first: float | None = None
+    held_out_loss_last: float | None = None
+
+    @property
+    def steps(self) -> list[int]:
+        """Optimizer steps of the checkpoints, ascending."""
+        return [checkpoint.step for checkpoint in self.checkpoints]
+
+
+@dataclass(frozen=True)
+class SkippedUnit:
+    """A unit of scoring that failed in every attempt and was allowed to."""
+
+    path: str
+    error: str
+
+
+@dataclass(frozen=True)
+class TrajectoriesFacts:
+    """steps: optimizer steps of the columns. ok_by_source: rows with status ok.
+
+    attention: scored units by attention path. max_difference: of packed and padded losses, in the check of packing.
+    numerics: measured error of a loss (see core/scoring/numerical_error.py), or the reason why it is unknown.
+    """
+
+    steps: list[int]
+    statistics: list[str]
+    ok_by_source: dict[str, int]
+    attention: dict[str, int] = field(default_factory=dict)
+    max_difference: float = 0.0
+    numerics: dict[str, Any] = field(default_factory=dict)
+    skipped: tuple[SkippedUnit, ...] = ()
+    skipped_steps: list[int] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class ClustersFacts:
+    """Sizes of the clusters in each group (source, or the whole pool) in order of their ids."""
+
+    clusters: int
+    empty_clusters: int
+    inertia: float
+    group_by: str
+    cluster_sizes: dict[str, list[int]]
+    fit_seconds: float
+
+
+@dataclass(frozen=True)
+class SubsetFacts:
+    """pool: rows the method chose from. rows_ok: rows of the dataset with status ok. notes: counts of the method."""
+
+    method: str
+    budget: int
+    pool: int
+    rows_ok: int
+    by_source: dict[str, int]
+    notes: dict[str, int] = field(default_factory=dict)
+
+
+Facts = DatasetFacts | CheckpointsFacts | TrajectoriesFacts | ClustersFacts | SubsetFacts
+
+FACTS: dict[str, type[Facts]] = {
+    "dataset": DatasetFacts,
+    "checkpoints": CheckpointsFacts,
+    "trajectories": TrajectoriesFacts,
+    "clusters": ClustersFacts,
+    "subset": SubsetFacts,
+}
+
+
+def facts_from_json(kind: str, values: dict[str, Any]) -> Facts:
+    """The record that `facts_to_json` wrote. Raises `pydantic.ValidationError` where fields do not match."""
+    return _adapter(kind).validate_python(values)
+
+
+def facts_to_json(facts: Facts) -> dict[str, Any]:
+    """Plain JSON values of a record."""
+    return asdict(facts)
+
+
+@cache
+def _adapter(kind: str) -> TypeAdapter[Facts]:
+    return TypeAdapter(FACTS[kind])
