@@ -1,8 +1,8 @@
-# s2l on CPUs: a trial, or a cluster that has no GPU.
+# Image for CPUs: for a trial, or for a cluster without GPUs.
 #
 #   docker build --file docker/cpu.Dockerfile --build-arg TORCH_INDEX=URL --tag REGISTRY/s2l-ray:0.1.0-cpu .
 #
-# TORCH_INDEX is the index of CPU builds that PyTorch's own installation page gives; without it torch brings 4 GB of CUDA.
+# TORCH_INDEX is the index of CPU builds from PyTorch's installation page; the default build of torch adds 4 GB of CUDA.
 
 FROM python:3.12.12-slim-bookworm AS build
 ARG TORCH_INDEX
@@ -13,8 +13,8 @@ COPY s2l_ray /build/s2l_ray
 RUN pip install --constraint /build/constraints-cpu.txt '/build[hub,s3,gs]'
 
 FROM python:3.12.12-slim-bookworm
-# Ray's cluster launcher reaches into a container by rsync, and from the head to other nodes by ssh; it and KubeRay run
-# commands in login shells, whose PATH is that of /etc/profile
+# Ray's cluster launcher uses rsync into the container, and ssh from the head to other nodes. The launcher and KubeRay
+# run commands in login shells, which take PATH from /etc/profile.
 RUN apt-get update && apt-get install --yes --no-install-recommends openssh-client rsync \
     && rm -rf /var/lib/apt/lists/* && echo 'PATH=/srv/s2l/bin:$PATH' > /etc/profile.d/s2l.sh \
     && useradd --create-home --uid 1000 --shell /bin/bash ray && install --directory --owner ray /home/ray/.ray

@@ -1,17 +1,17 @@
-# s2l on GPUs, as two images, since cuML and vLLM cannot share an environment (constraints-vllm.txt says why):
+# Images for GPUs. There are two because cuML and vLLM cannot share an environment (see constraints-vllm.txt):
 #
 #   docker build --file docker/gpu.Dockerfile --target train --tag REGISTRY/s2l-ray:0.1.0-gpu .
 #   docker build --file docker/gpu.Dockerfile --target generate --tag REGISTRY/s2l-ray:0.1.0-vllm .
 #
-# `train` does all that `s2l run` does; `generate` answers with a trained model. CUDA 13.0 comes inside the packages, so
-# the base has none; the machine brings the driver, 580 or newer, and NVIDIA's container toolkit.
+# `train` runs every stage of `s2l run`; `generate` is for text generation with a trained model. CUDA 13.0 is part of
+# the Python packages, so the base image has none; the host needs driver 580 or newer and NVIDIA's container toolkit.
 
 FROM python:3.12.12-slim-bookworm AS build
 ENV PATH=/srv/s2l/bin:$PATH PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 RUN python -m venv /srv/s2l
 COPY pyproject.toml README.md constraints-gpu.txt constraints-vllm.txt /build/
 
-# In both, what is big and changes seldom has a layer of its own, before the code.
+# Large packages that rarely change are installed in their own layer, before the code.
 FROM build AS build-train
 RUN pip install --constraint /build/constraints-gpu.txt torch==2.13.0 cuml-cu13==26.10.0 'ray[data,train,default]==2.60.0'
 COPY s2l_ray /build/s2l_ray
@@ -23,8 +23,8 @@ COPY s2l_ray /build/s2l_ray
 RUN pip install --constraint /build/constraints-vllm.txt '/build[hub,s3,gs,vllm]'
 
 FROM python:3.12.12-slim-bookworm AS runtime
-# Ray's cluster launcher reaches into a container by rsync, and from the head to other nodes by ssh; it and KubeRay run
-# commands in login shells, whose PATH is that of /etc/profile; Triton compiles a few lines of C for each of its kernels
+# Ray's cluster launcher uses rsync into the container, and ssh from the head to other nodes. The launcher and KubeRay
+# run commands in login shells, which take PATH from /etc/profile. Triton needs a C compiler for its kernels.
 RUN apt-get update && apt-get install --yes --no-install-recommends gcc libc6-dev openssh-client rsync \
     && rm -rf /var/lib/apt/lists/* && echo 'PATH=/srv/s2l/bin:$PATH' > /etc/profile.d/s2l.sh \
     && useradd --create-home --uid 1000 --shell /bin/bash ray && install --directory --owner ray /home/ray/.ray
