@@ -1,7 +1,11 @@
-# make run    the main job on an embedded data set, from nothing
-# make test   the quick tests
-# Both make their own virtual environment first. A GPU machine gets the newest libraries that pyproject.toml allows, any
-# other the versions of constraints-cpu.txt and a CPU build of torch.
+# make run         the demo job on an embedded data set
+# make test        quick tests
+# make test-slow   tests of more than about 20 seconds
+# make test-long   tests that take minutes
+# make check       ruff and mypy
+#
+# Each target creates the virtual environment if it is missing. A machine with a GPU gets the newest libraries that
+# pyproject.toml allows; any other the versions of constraints-cpu.txt and a CPU build of torch.
 
 VENV ?= .venv
 PYTHON ?= python3
@@ -11,10 +15,10 @@ GPU := $(shell command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L >/dev/null
 CONSTRAINTS := $(if $(GPU),,-c constraints-cpu.txt)
 EXTRAS := $(if $(GPU),dev$(comma)gpu,dev)
 DEMO ?= demo
-# two at a time, by file: most of a test here is waiting for Ray's processes
+# Two processes, split by file: most tests spend their time waiting for Ray.
 PYTEST := $(BIN)/python -m pytest -q -n 2 --dist loadfile
 
-.PHONY: run test test-slow test-all check format clean
+.PHONY: run test test-slow test-long check format clean
 
 run: $(VENV)/.ready
 	$(BIN)/s2l demo $(DEMO)
@@ -26,8 +30,8 @@ test: $(VENV)/.ready
 test-slow: $(VENV)/.ready
 	$(PYTEST) -m slow --durations 10
 
-test-all: $(VENV)/.ready
-	$(PYTEST)
+test-long: $(VENV)/.ready
+	$(PYTEST) -m long --durations 10
 
 check: $(VENV)/.ready
 	$(BIN)/ruff check .
@@ -41,7 +45,7 @@ format: $(VENV)/.ready
 clean:
 	rm -rf $(VENV) $(DEMO)
 
-# torch first and alone: a resolver that sees its range and no torch takes the newest build, with gigabytes of CUDA
+# torch first and alone: otherwise the resolver installs its newest build, with gigabytes of CUDA libraries.
 $(VENV)/.ready: pyproject.toml constraints-cpu.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(if $(GPU),torch,torch==2.13.0)
