@@ -144,8 +144,8 @@ def hits_in(passage: Passage) -> Iterator[Hit]:
             line = lines[max(0, bisect.bisect_right(starts, match.end() - 1) - 1)]
             context = flat[max(0, match.start() - CONTEXT) : match.end() + CONTEXT]
             yield Hit(passage.file, line, match.group().strip(), rule.instead, context)
-    if passage.docstring and (match := OPENINGS.match(flat)):
-        yield Hit(passage.file, passage.line, match.group(), "a noun phrase or an imperative", flat[: 2 * CONTEXT])
+    if passage.docstring and (opening := OPENINGS.match(flat)):
+        yield Hit(passage.file, passage.line, opening.group(), "a noun phrase or an imperative", flat[: 2 * CONTEXT])
 
 
 def _flatten(passage: Passage) -> tuple[str, list[int], list[int]]:
