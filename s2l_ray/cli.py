@@ -1,8 +1,7 @@
-"""`s2l`: the verbs. With `terminal/` the only place that prints or exits.
+"""The command line `s2l`. Only this module and `terminal/` print or exit.
 
-In: a command line. Out: answers on standard output, progress and errors on standard error, and an exit status: 0
-done, 1 the job failed, 2 the command or the config is wrong, 130 interrupted. Heavy modules are imported by the verbs
-that need them.
+Results go to standard output, progress and errors to standard error. Exit status: 0 done, 1 the job failed, 2 invalid
+command or config, 130 interrupted. Each command imports the modules it needs, so that `s2l --help` starts quickly.
 """
 
 import contextlib
@@ -54,8 +53,8 @@ FIRST_ROWS = 3
 
 app = typer.Typer(
     name="s2l",
-    help="Pick the part of a fine-tuning data set that is worth training on, by the losses of a small proxy model.",
-    epilog="A job is one YAML file: s2l init ROWS writes one, s2l run JOB builds what is missing of it.",
+    help="Select the part of a fine-tuning data set worth training on, by loss trajectories of a small proxy model.",
+    epilog="A job is one YAML file: s2l init ROWS writes it, s2l run JOB builds its missing artifacts.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -66,12 +65,12 @@ Verb = TypeVar("Verb", bound=Callable[..., None])
 
 
 def main() -> None:
-    """The console script."""
+    """Entry point of the console script."""
     app(prog_name="s2l")
 
 
 def verb(function: Verb) -> Verb:
-    """A command whose failures become one message and an exit status."""
+    """Register a command whose exceptions become one message and an exit status."""
 
     @functools.wraps(function)
     def guarded(*arguments: Any, **options: Any) -> None:
@@ -87,7 +86,7 @@ def verb(function: Verb) -> Verb:
 
 @app.callback()
 def options(version: Version = False) -> None:
-    """Options before the verb."""
+    """Accept the options that precede the command."""
 
 
 @verb
@@ -99,7 +98,7 @@ def init(
     force: Force = False,
     debug: Debug = False,
 ) -> None:
-    """Look at rows and write a job file for them."""
+    """Inspect rows and write a job file for them."""
     from s2l_ray import storage
     from s2l_ray.config.infer import has_gpu, job_values, look_at
     from s2l_ray.config.load import make_config
@@ -107,7 +106,7 @@ def init(
     from s2l_ray.terminal.data_preview import look_view
 
     if Path(to).exists() and not force:
-        raise ConfigError(f"--to {to}: is there already; give another name, or --force to replace it")
+        raise ConfigError(f"--to {to}: already exists; choose another name, or overwrite it with --force")
     look = look_at(rows)
     console = answers()
     console.print(look_view(look, console.width))
@@ -119,11 +118,11 @@ def init(
 
 @verb
 def demo(
-    folder: Annotated[str, typer.Argument(metavar="FOLDER", help="Where the rows go.")] = "demo",
-    seed: Annotated[int, typer.Option("--seed", help="Another seed, other rows.")] = 0,
+    folder: Annotated[str, typer.Argument(metavar="FOLDER", help="Output folder.")] = "demo",
+    seed: Annotated[int, typer.Option("--seed", help="Seed of the generated rows.")] = 0,
     debug: Debug = False,
 ) -> None:
-    """Make the embedded data set: worked word problems, with what is true of each row beside them."""
+    """Write the embedded data set: word problems with solutions, and the ground truth of each row."""
     from s2l_ray.demo.dataset import make_demo
 
     truth = make_demo(folder, seed)
@@ -133,7 +132,7 @@ def demo(
 
 @verb
 def plan(job: Job, set_: Set = None, to: To = "subset", json_: Json = False, debug: Debug = False) -> None:
-    """Show what a run would build and why, and what it takes."""
+    """Show the artifacts that a run would build, the reasons, and estimates of rows and disk space."""
     from s2l_ray.pipeline.preflight import forecast, refuse_impossible
     from s2l_ray.terminal.plan_view import plan_values, plan_view
 
@@ -146,7 +145,11 @@ def plan(job: Job, set_: Set = None, to: To = "subset", json_: Json = False, deb
     refuse_impossible(config, planned, known)
     if not json_:
         missing = len(planned.missing)
-        _say(f"next: {_command('run', job, set_, to)}" if missing else "everything is there; a run would build nothing")
+        _say(
+            f"next: {_command('run', job, set_, to)}"
+            if missing
+            else "all artifacts are complete; a run would build nothing"
+        )
 
 
 @verb
@@ -158,7 +161,7 @@ def run(
     take_over: TakeOver = False,
     debug: Debug = False,
 ) -> None:
-    """Build what is missing. The same command goes on where a run was broken off."""
+    """Build the missing artifacts. Run the same command again to resume after an interruption."""
     begun = time.monotonic()
     from s2l_ray.pipeline.preflight import forecast, refuse_impossible
     from s2l_ray.pipeline.run import run_steps
@@ -180,7 +183,7 @@ def run(
 
 @verb
 def ls(root: Root, json_: Json = False, debug: Debug = False) -> None:
-    """List artefacts and runs."""
+    """List artifacts and runs."""
     from s2l_ray.catalog.listing import take_inventory
     from s2l_ray.terminal.store_views import inventory_view
 
@@ -193,7 +196,7 @@ def ls(root: Root, json_: Json = False, debug: Debug = False) -> None:
 
 @verb
 def gc(root: Root, yes: Yes = False, json_: Json = False, debug: Debug = False) -> None:
-    """List what no run refers to; remove it where --yes says so."""
+    """List artifacts and files that no run refers to; delete them with --yes."""
     from s2l_ray.catalog.gc import find_garbage, remove_garbage
     from s2l_ray.terminal.garbage_view import garbage_values, garbage_view, total
 
@@ -204,17 +207,17 @@ def gc(root: Root, yes: Yes = False, json_: Json = False, debug: Debug = False) 
     if json_:
         _print_json(garbage_values(found, removed))
     elif yes:
-        kept = f"; {len(found) - len(removed)} came into use meanwhile" if len(removed) < len(found) else ""
+        kept = f"; {len(found) - len(removed)} are in use since" if len(removed) < len(found) else ""
         _say(f"removed {total(removed)}{kept}")
     elif found:
-        _say(f"nothing was removed; remove it: {program()} gc {shlex.quote(root)} --yes")
+        _say(f"nothing was removed; to delete what is listed: {program()} gc {shlex.quote(root)} --yes")
     else:
-        _say("nothing to remove: runs refer to all that lies there")
+        _say("nothing to remove: every artifact belongs to a run")
 
 
 @verb
 def show(uri: Place, json_: Json = False, debug: Debug = False) -> None:
-    """Show an artefact: counts, what it was made from and how, its first rows."""
+    """Show an artifact: counts, inputs, execution, first rows."""
     from s2l_ray.artifacts.manifest import open_artifact, read_execution
     from s2l_ray.catalog.listing import find_unfinished
     from s2l_ray.terminal.store_views import manifest_view, unfinished_view
@@ -238,7 +241,7 @@ def show(uri: Place, json_: Json = False, debug: Debug = False) -> None:
 
 @verb
 def verify(uri: PlaceOrRoot, json_: Json = False, debug: Debug = False) -> None:
-    """Read every file and hold it against its checksum. Exit status 1 where one differs."""
+    """Compare every file with its checksum. Exit status 1 if any differs."""
     from s2l_ray.terminal.verify_view import check, checked_values, checked_view, verdict
 
     checked = []
@@ -257,7 +260,7 @@ def verify(uri: PlaceOrRoot, json_: Json = False, debug: Debug = False) -> None:
 
 @verb
 def export(subset: Subset, to: RowsFile, set_: Set = None, force: Force = False, debug: Debug = False) -> None:
-    """Write the rows of a subset, as they came, for a trainer to read."""
+    """Write the selected rows, unchanged, to a file for a trainer."""
     from s2l_ray.catalog.export import export_subset
 
     written = export_subset(_subset(subset, set_), to, force=force)
@@ -273,14 +276,14 @@ def submit(
     no_wait: NoWait = False,
     debug: Debug = False,
 ) -> None:
-    """Run a job on a Ray cluster. Ctrl-C leaves it running, and the same command follows it again."""
+    """Run a job on a Ray cluster and follow its log. Ctrl-C leaves it running; the same command follows it again."""
     from s2l_ray.config.load import load_config
     from s2l_ray.runtime.submit import submit as submit_job
     from s2l_ray.terminal.follow_job import follow_job, ways
 
     submitted = submit_job(job, load_config(job, set_ or ()), _options(set_, to), address)
     again = f"{_command('submit', job, set_, to)} --address {address}"
-    _say(f"{'running already' if submitted.again else 'submitted'}: {submitted.submission_id}")
+    _say(f"{'already running' if submitted.again else 'submitted'}: {submitted.submission_id}")
     if no_wait:
         _say(ways(submitted, again))
         return
@@ -288,7 +291,7 @@ def submit(
     if ending.exit_status:
         if ending.message:
             _say(ending.message)
-        _say(f"{submitted.submission_id} {ending.status.lower()}; what is finished stays. Go on with:\n  {again}")
+        _say(f"{submitted.submission_id} {ending.status.lower()}; completed units are kept. To resume:\n  {again}")
         raise typer.Exit(ending.exit_status)
 
 
@@ -307,22 +310,22 @@ def _subset(place: str, overrides: list[str] | None) -> "Artifact":
         return open_artifact(place)
     step = _planned(place, overrides, "subset")[1]["subset"]
     if step.state != "complete":
-        raise ConfigError(f"{place}: its subset is {step.state}; build it first: {_command('run', place, overrides)}")
+        raise ConfigError(f"{place}: its subset is {step.state}; build it with: {_command('run', place, overrides)}")
     return open_artifact(step.uri)
 
 
 def _absolute(name: str | None) -> str | None:
-    """A folder here as it is found from anywhere; a hub id as it is."""
+    """The absolute path of a local folder; a hub id unchanged."""
     return str(Path(name).absolute()) if name is not None and Path(name).is_dir() else name
 
 
 def _command(verb_name: str, job: str, overrides: list[str] | None, to: str = "subset") -> str:
-    """A command line to be typed."""
+    """A command line that the user can type."""
     return f"{program()} {shlex.join([verb_name, job, *_options(overrides, to)])}"
 
 
 def _options(overrides: list[str] | None, to: str) -> list[str]:
-    """The words that follow the job, as they were given."""
+    """The options `--to` and `--set` as arguments of a command line."""
     words = ["--to", to] if to != "subset" else []
     return words + [word for override in overrides or () for word in ("--set", override)]
 
