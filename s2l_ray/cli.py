@@ -126,8 +126,8 @@ def demo(
     from s2l_ray.demo.dataset import make_demo
 
     truth = make_demo(folder, seed)
-    aside = sum(truth.set_aside().values())
-    _say(f"wrote {len(truth.rows):,} rows into {folder}/rows; {aside} are duplicate or malformed: {folder}/truth.jsonl")
+    rejected = sum(truth.rejected().values())
+    _say(f"wrote {len(truth.rows):,} rows to {folder}/rows, {rejected} duplicate or malformed ({folder}/truth.jsonl)")
 
 
 @verb

@@ -1,8 +1,7 @@
-"""The data set that the package makes itself, and what is true of it.
+"""The embedded data set with its ground truth.
 
-In: a folder and a seed. Out: `rows/`, ten very unequal sources of worked word problems in four kinds of files, with
-duplicates, wrong answers and malformed rows at known rates; beside it `truth.jsonl`, one line a row, and
-`summary.json`. The same seed gives the same bytes.
+`make_demo` writes `rows/` (ten sources of very unequal sizes in four file formats, with duplicates, wrong answers and
+malformed rows at known rates), `truth.jsonl` (one line per row) and `summary.json`. Equal seeds give the same bytes.
 """
 
 import gzip
@@ -31,16 +30,17 @@ SHARES = {
     "units": 30,
     "ages": 20,
 }
+# The sources of each file; each row names its source in the field `source`.
 FILES = {
     "everyday.jsonl": ("change", "addition", "subtraction"),
     "rates.jsonl.gz": ("rates",),
     "shares.parquet": ("averages", "percent", "fractions"),
     "small.json": ("geometry", "units", "ages"),
 }
-"""Which sources lie in which file; each row names its own in the field `source`."""
 
 RATES = {"exact_duplicate": 0.05, "near_duplicate": 0.05, "wrong_answer": 0.04, "malformed": 0.02}
 
+# Kinds of malformed rows, and the reason for which each is rejected.
 REASONS = {
     "broken_json": "undecodable",
     "invalid_utf8": "undecodable",
@@ -48,7 +48,6 @@ REASONS = {
     "missing_field": "missing_field",
     "empty_response": "empty_response",
 }
-"""Kinds of malformed rows, and the reason for which each is set aside."""
 
 DAMAGES = {
     ".jsonl": tuple(REASONS),
@@ -67,7 +66,7 @@ EDITS: tuple[Callable[[str], str], ...] = (
 
 @dataclass(frozen=True)
 class Entry:
-    """A row before it lies in a file. `of` is the number of the entry that it repeats."""
+    """A row before it is written to a file. `of` is the number of the entry that it repeats."""
 
     source: str
     kind: str
@@ -80,10 +79,10 @@ class Entry:
 
 @dataclass(frozen=True)
 class TruthRow:
-    """What is true of one row: kind is clean, exact_duplicate, near_duplicate, wrong_answer or malformed:<damage>.
+    """The ground truth of one row. kind: clean, exact_duplicate, near_duplicate, wrong_answer or malformed:<damage>.
 
-    line counts from 1 (rows, where the file has no lines). answer is the right one. of_file and of_line name the row
-    that a duplicate repeats; reason is that for which the row is to be set aside, or None.
+    line: from 1; the row number if the file has no lines. answer: the correct one. of_file, of_line: the row that a
+    duplicate repeats. reason: the reason for which the row must be rejected, or None.
     """
 
     file: str
@@ -99,26 +98,26 @@ class TruthRow:
 
 @dataclass(frozen=True)
 class DemoTruth:
-    """The truth of every row, in the order of `files`, which is the order to list the sources in."""
+    """The ground truth of every row. `files` is the order in which the job lists its sources."""
 
     folder: Path
     files: tuple[str, ...]
     rows: tuple[TruthRow, ...]
 
-    def set_aside(self) -> Counter[str]:
-        """Rows to be set aside by reason, where duplicates are dropped."""
+    def rejected(self) -> Counter[str]:
+        """Number of rows to reject, by reason, if duplicates are dropped."""
         return Counter(row.reason for row in self.rows if row.reason)
 
     def kept(self) -> Counter[str]:
-        """Rows that become examples, by source."""
+        """Number of rows that become examples, by source."""
         return Counter(row.source for row in self.rows if not row.reason)
 
     def summary(self) -> dict[str, Any]:
-        """Counts by source and kind."""
+        """Numbers of rows by source and kind."""
         kinds = Counter((row.source, row.kind) for row in self.rows)
         return {
             "rows": len(self.rows),
-            "set_aside": dict(sorted(self.set_aside().items())),
+            "rejected": dict(sorted(self.rejected().items())),
             "kept": dict(self.kept()),
             "by_source": {
                 source: {kind: n for (of, kind), n in sorted(kinds.items()) if of == source} for source in SHARES
@@ -127,7 +126,7 @@ class DemoTruth:
 
 
 def make_demo(folder: str | Path, seed: int = 0, rows: int = 5000) -> DemoTruth:
-    """Write the data set of about `rows` rows into the folder, and say what is true of it."""
+    """Write a data set of about `rows` rows into the folder and return its ground truth."""
     folder = Path(folder)
     (folder / "rows").mkdir(parents=True, exist_ok=True)
     truth: list[TruthRow] = []
@@ -170,7 +169,7 @@ def _entries(source: str, count: int, damages: Sequence[str], rng: Random, first
 
 
 def _problems(source: str, count: int, rng: Random) -> list[Problem]:
-    """Problems of which no two have the same question."""
+    """Problems with pairwise different questions."""
     found: dict[str, Problem] = {}
     while len(found) < count:
         problem = FAMILIES[source](rng, rng.choice((1, 1, 2, 2, 2, 3)))
@@ -179,21 +178,21 @@ def _problems(source: str, count: int, rng: Random) -> list[Problem]:
 
 
 def _wrong(problem: Problem, rng: Random) -> Problem:
-    """The same problem with a slip in its last step."""
+    """The same problem with an arithmetic error in its last step."""
     last = problem.steps[-1]
     slip = rng.choice([number for number in (-10, -3, -2, -1, 1, 2, 3, 10) if last.value + number >= 0])
     return replace(problem, steps=(*problem.steps[:-1], replace(last, value=last.value + slip)))
 
 
 def _order(entries: Sequence[Entry], rng: Random) -> list[int]:
-    """A shuffled order in which what is repeated comes before what repeats it."""
+    """A random order in which every original precedes its duplicates."""
     order = list(range(len(entries)))
     rng.shuffle(order)
-    place = {number: position for position, number in enumerate(order)}
+    position_of = {number: position for position, number in enumerate(order)}
     for number, entry in enumerate(entries):
-        if entry.of is not None and place[entry.of] > place[number]:
-            place[entry.of], place[number] = place[number], place[entry.of]
-    return sorted(order, key=place.__getitem__)
+        if entry.of is not None and position_of[entry.of] > position_of[number]:
+            position_of[entry.of], position_of[number] = position_of[number], position_of[entry.of]
+    return sorted(order, key=position_of.__getitem__)
 
 
 def _truth(file: str, entries: Sequence[Entry], order: Sequence[int]) -> list[TruthRow]:
@@ -209,7 +208,7 @@ def _truth(file: str, entries: Sequence[Entry], order: Sequence[int]) -> list[Tr
 
 
 def _row(entry: Entry, number: int) -> Any:
-    """The row as an object; the damages that an object can have are done to it."""
+    """The row as an object, with the damages that objects can have."""
     damage = entry.kind.partition(":")[2]
     if damage == "not_an_object":
         return entry.question
@@ -222,7 +221,7 @@ def _row(entry: Entry, number: int) -> Any:
 
 
 def _line(entry: Entry, number: int) -> bytes:
-    """The row as a line; the damages that only bytes can have are done to it."""
+    """The row as a line of JSON, with the damages that only bytes can have."""
     line = json.dumps(_row(entry, number)).encode()
     if entry.kind == "malformed:broken_json":
         line = line[: len(line) * 2 // 3]
@@ -232,7 +231,7 @@ def _line(entry: Entry, number: int) -> bytes:
 
 
 def _write(path: Path, entries: Sequence[Entry]) -> None:
-    """The entries in a file of the kind that its name says; in Parquet the fields are called question and answer."""
+    """Write the entries in the format of the file extension. Parquet uses the field names question and answer."""
     if path.suffix in (".jsonl", ".gz"):
         data = b"".join(_line(entry, number) for number, entry in enumerate(entries))
         path.write_bytes(gzip.compress(data, mtime=0) if path.suffix == ".gz" else data)

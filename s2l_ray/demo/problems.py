@@ -1,7 +1,7 @@
-"""Worked arithmetic word problems, one family a function.
+"""Generators of arithmetic word problems with solutions, one function per family.
 
-In: a seeded generator and a level of difficulty from 1 to 3. Out: a `Problem`: the question and its steps, each a
-sentence, an expression of plain numbers and its value. Each level adds a step or larger numbers.
+Each takes a random generator and a level of difficulty from 1 to 3, and returns a `Problem`: a question, and steps that
+consist of a sentence, an arithmetic expression and its value. A higher level has more steps or larger numbers.
 """
 
 from collections.abc import Callable
@@ -23,16 +23,16 @@ PLACES = ("market", "school", "library", "station", "garden", "museum", "harbour
 
 @dataclass(frozen=True)
 class Step:
-    """One line of a worked answer: what is found, and `expression` = `value`."""
+    """One line of a solution: a sentence, and `expression` = `value`."""
 
-    says: str
+    text: str
     expression: str
     value: int
 
 
 @dataclass(frozen=True)
 class Problem:
-    """A question with its steps; the last step's value is the answer."""
+    """A question with its solution; the value of the last step is the answer."""
 
     question: str
     steps: tuple[Step, ...]
@@ -44,13 +44,13 @@ class Problem:
         return self.steps[-1].value
 
     def solution(self) -> str:
-        """The worked answer, one step a line."""
-        lines = [f"{step.says} {step.expression} = {step.value}." for step in self.steps]
+        """The solution as text, one step per line."""
+        lines = [f"{step.text} {step.expression} = {step.value}." for step in self.steps]
         return "\n".join([*lines, f"The answer is {self.answer}."])
 
 
 def addition(rng: Random, level: int) -> Problem:
-    """Two to four amounts put together."""
+    """Sums of two to four amounts."""
     name, item, top = rng.choice(NAMES), rng.choice(ITEMS), 10 ** (level + 1)
     amounts = [rng.randrange(2, top) for _ in range(level + 1)]
     rest = "".join(f", then {amount} more" for amount in amounts[1:])
@@ -69,7 +69,7 @@ def addition(rng: Random, level: int) -> Problem:
 
 
 def subtraction(rng: Random, level: int) -> Problem:
-    """An amount from which others are taken away."""
+    """Differences of two to four amounts."""
     name, other, item = rng.choice(NAMES), rng.choice(NAMES), rng.choice(ITEMS)
     parts = [rng.randrange(2, 10**level) for _ in range(level)]
     left = start = sum(parts) + rng.randrange(1, 10**level)
@@ -89,7 +89,7 @@ def subtraction(rng: Random, level: int) -> Problem:
 
 
 def change(rng: Random, level: int) -> Problem:
-    """Shopping: what it costs, and the change from a note."""
+    """Shopping: the total cost, and the change from a banknote."""
     name, (first, second) = rng.choice(NAMES), rng.sample(ITEMS, 2)
     count, price = rng.randrange(2, 4 + 5 * level), rng.randrange(2, 3 + 6 * level)
     steps = [Step(f"The {first} cost", f"{count} * {price}", count * price)]
@@ -147,7 +147,7 @@ def averages(rng: Random, level: int) -> Problem:
 
 
 def percent(rng: Random, level: int) -> Problem:
-    """A share of a price, and what remains of it."""
+    """A percentage of a price, and the remaining price."""
     item, share = rng.choice(ITEMS), rng.choice([10, 20, 25, 50, 75][: level + 2])
     price = 20 * rng.randrange(2, 20 * level)
     part = price * share // 100
@@ -164,7 +164,7 @@ def percent(rng: Random, level: int) -> Problem:
 
 
 def fractions(rng: Random, level: int) -> Problem:
-    """A fraction of an amount, and what remains of it."""
+    """A fraction of an amount, and the remaining amount."""
     name, item, below = rng.choice(NAMES), rng.choice(ITEMS), rng.randrange(2, 4 + 3 * level)
     above, whole = rng.randrange(1, below), below * rng.randrange(2, 12 * level)
     each = whole // below
@@ -196,7 +196,7 @@ def geometry(rng: Random, level: int) -> Problem:
 
 
 def units(rng: Random, level: int) -> Problem:
-    """From larger units to smaller ones."""
+    """Conversion of larger units to smaller ones."""
     name = rng.choice(NAMES)
     large, small, factor = rng.choice([("hours", "minutes", 60), ("metres", "centimetres", 100), ("weeks", "days", 7)])
     first, rest = rng.randrange(2, 15 * level), rng.randrange(1, factor)
@@ -213,7 +213,7 @@ def units(rng: Random, level: int) -> Problem:
 
 
 def ages(rng: Random, level: int) -> Problem:
-    """How old somebody is, was or will be."""
+    """Ages of two people, now and in some years."""
     (young, old), age, times = rng.sample(NAMES, 2), rng.randrange(3, 20), rng.randrange(2, 5)
     steps = [Step(f"{old} is", f"{times} * {age}", times * age)]
     text = f"{young} is {age} years old and {old} is {times} times as old"

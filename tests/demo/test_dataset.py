@@ -129,7 +129,7 @@ def words(text: str) -> set[str]:
     return set(re.findall(r"\w+", text.lower()))
 
 
-def test_readers_set_aside_what_the_truth_says(demo: DemoTruth) -> None:
+def test_readers_reject_the_rows_of_the_ground_truth(demo: DemoTruth) -> None:
     seen: set[str] = set()
     found: dict[tuple[str, int], str | None] = {}
     for file in demo.files:
@@ -138,7 +138,7 @@ def test_readers_set_aside_what_the_truth_says(demo: DemoTruth) -> None:
                 line = raw.line + (piece.start if piece.kind == "parquet" else 0)
                 found[file, line] = reason(raw, seen)
     assert found == {(row.file, row.line): row.reason for row in demo.rows}
-    assert Counter(found.values()) == {**demo.set_aside(), None: sum(demo.kept().values())}
+    assert Counter(found.values()) == {**demo.rejected(), None: sum(demo.kept().values())}
 
 
 def reason(raw: RawRow, seen: set[str]) -> str | None:
@@ -170,7 +170,7 @@ def test_the_rates_are_as_announced(demo: DemoTruth) -> None:
     assert damages == {"broken_json", "invalid_utf8", "not_an_object", "missing_field", "empty_response"}
     summary = json.loads((demo.folder / "summary.json").read_text())
     assert summary["rows"] == rows
-    assert summary["set_aside"] == dict(demo.set_aside())
+    assert summary["rejected"] == dict(demo.rejected())
     counted = Counter[str]()
     for by_kind in summary["by_source"].values():
         for kind, count in by_kind.items():
