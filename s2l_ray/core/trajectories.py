@@ -11,14 +11,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
-Float32 = NDArray[np.float32]
+from s2l_ray.core.arrays import Bool, Float32, Float64, Integers
 
 
-def stack_losses(
-    nll_sum_TN: Sequence[NDArray[np.float64]], target_tokens_N: NDArray[np.integer]
-) -> tuple[Float32, NDArray[np.bool_]]:
+def stack_losses(nll_sum_TN: Sequence[Float64], target_tokens_N: Integers) -> tuple[Float32, Bool]:
     """(x_NT, ok_N): loss = nll_sum / target_tokens, formed in float64, kept in float32; ok where all T are finite.
 
     A missing nll_sum is NaN. Rows without a target token have no loss at any checkpoint. ValueError if the columns
@@ -34,7 +31,7 @@ def stack_losses(
     return x_NT, complete_rows(x_NT)
 
 
-def complete_rows(x_NT: Float32) -> NDArray[np.bool_]:
+def complete_rows(x_NT: Float32) -> Bool:
     """ok_N: whether all of a row's losses are finite numbers."""
     return np.asarray(np.isfinite(x_NT).all(axis=1))
 

@@ -10,29 +10,27 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
+
+from s2l_ray.core.arrays import Bool, Int32, UInt8, UInt64
 
 KEPT, DUPLICATE, NOT_SAMPLED, OVER_LIMIT = 0, 1, 2, 3
 REASONS = {DUPLICATE: "duplicate", NOT_SAMPLED: "not_sampled", OVER_LIMIT: "over_limit"}
 
-Verdicts = NDArray[np.uint8]
-Words = NDArray[np.uint64]
 
-
-def id_words(example_ids: Sequence[str]) -> Words:
+def id_words(example_ids: Sequence[str]) -> UInt64:
     """[N, 2] 64-bit words of N ids of 32 hex digits."""
     return np.frombuffer(bytes.fromhex("".join(example_ids)), dtype=">u8").astype(np.uint64).reshape(-1, 2)
 
 
 def settle(
-    id_N2: Words,
-    entry_N: NDArray[np.int32],
+    id_N2: UInt64,
+    entry_N: Int32,
     *,
     drop_duplicates: bool,
     rows_by_entry: Sequence[int | None],
     limit: int | float | None,
     seed: int,
-) -> Verdicts:
+) -> UInt8:
     """A verdict for every formed row.
 
     Of rows with one id the first in global order stays. An entry with `rows` keeps those with the smallest
@@ -52,7 +50,7 @@ def settle(
     return verdict_N
 
 
-def sampling_key(id_N2: Words, seed: int) -> NDArray[np.uint64]:
+def sampling_key(id_N2: UInt64, seed: int) -> UInt64:
     """hash(seed, id): splitmix64 over the words of an id, so that a sample follows from the rows, not their order."""
     with np.errstate(over="ignore"):
         return _mix(_mix(id_N2[:, 0] ^ _mix(np.full(len(id_N2), seed, np.uint64))) ^ id_N2[:, 1])
@@ -75,7 +73,7 @@ def cut_shards(kept_R: Sequence[int], shard_size: int) -> list[list[tuple[int, i
     return shards
 
 
-def _first_of_each(id_N2: Words) -> NDArray[np.bool_]:
+def _first_of_each(id_N2: UInt64) -> Bool:
     order_N = np.lexsort((id_N2[:, 1], id_N2[:, 0]))  # stable: equal ids stay in global order
     sorted_N2 = id_N2[order_N]
     first_N = np.ones(len(id_N2), bool)
@@ -83,15 +81,13 @@ def _first_of_each(id_N2: Words) -> NDArray[np.bool_]:
     return first_N
 
 
-def _keep_smallest(
-    verdict_N: Verdicts, key_N: NDArray[np.uint64], among_N: NDArray[np.bool_], rows: int, otherwise: int
-) -> None:
+def _keep_smallest(verdict_N: UInt8, key_N: UInt64, among_N: Bool, rows: int, otherwise: int) -> None:
     candidate_M = np.flatnonzero(among_N & (verdict_N == KEPT))
     order_M = np.argsort(key_N[candidate_M], kind="stable")
     verdict_N[candidate_M[order_M[rows:]]] = otherwise
 
 
-def _mix(word_N: NDArray[np.uint64]) -> NDArray[np.uint64]:
+def _mix(word_N: UInt64) -> UInt64:
     """The output function of splitmix64 (Steele, Lea and Flood, 2014)."""
     word_N = word_N + np.uint64(0x9E3779B97F4A7C15)
     word_N = (word_N ^ (word_N >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)

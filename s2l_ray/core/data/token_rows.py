@@ -15,16 +15,15 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
+
+from s2l_ray.core.arrays import Bool, Int32, Int64
 
 if TYPE_CHECKING:
     import torch
 
 IGNORE = -100
 """The label of a position that is no target, as torch's cross entropy knows it."""
-
-Int32 = NDArray[np.int32]
-Int64 = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -84,7 +83,7 @@ class TokenRows:
         return np.diff(_starts(widths_S)[self.span_starts_N1])
 
     @cached_property
-    def target_mask_X(self) -> NDArray[np.bool_]:
+    def target_mask_X(self) -> Bool:
         """Which tokens of ids_X are targets; as many in each row as target_tokens_N says."""
         steps = np.zeros(len(self.ids_X) + 1, np.int32)
         offsets_S = self.starts_N1[self._span_rows_S]
@@ -99,7 +98,7 @@ class TokenRows:
         spans = slice(self.span_starts_N1[index], self.span_starts_N1[index + 1])
         return self.ids_X[self._tokens(index)], self.spans_S2[spans]
 
-    def target_mask(self, index: int) -> NDArray[np.bool_]:
+    def target_mask(self, index: int) -> Bool:
         """Which tokens of one row are targets, bool_L."""
         return self.target_mask_X[self._tokens(index)]
 

@@ -18,10 +18,10 @@ from typing import Protocol
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from s2l_ray.core.kmeans.cpu_blocks import Float32, Int32, PartialSums, cpu_blocks
+from s2l_ray.core.arrays import Float32, Int32, Integers
+from s2l_ray.core.kmeans.cpu_blocks import PartialSums, cpu_blocks
 from s2l_ray.core.kmeans.gpu_blocks import device_blocks
 
 OnPass = Callable[[int, int], object]
@@ -141,7 +141,7 @@ def _cuml_lloyd(x_NT: Float32, centroids_KT: Float32, iterations: int, how: How)
     return _summary(model.cluster_centers_, model.inertia_, model.n_iter_, model.labels_, "cuml")
 
 
-def _summary(centroids_KT: Float32, inertia: float, iterations: int, label_N: NDArray[np.integer], name: str) -> KMeans:
+def _summary(centroids_KT: Float32, inertia: float, iterations: int, label_N: Integers, name: str) -> KMeans:
     empty_clusters = len(centroids_KT) - len(np.unique(label_N))
     return KMeans(np.asarray(centroids_KT, np.float32), float(inertia), int(iterations), empty_clusters, name)
 

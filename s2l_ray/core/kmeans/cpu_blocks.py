@@ -18,15 +18,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
+from s2l_ray.core.arrays import Float32, Float64, Int32, Int64
 from s2l_ray.core.onednn_linear import full_width_linear
-
-Float32 = NDArray[np.float32]
-Float64 = NDArray[np.float64]
-Int32 = NDArray[np.int32]
-Int64 = NDArray[np.int64]
 
 BLOCK_ROWS = 16_384
 TILE_SCORES = 1 << 17  # half a megabyte of float32, to share a core's cache with the rows themselves

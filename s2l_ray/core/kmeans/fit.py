@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 
+from s2l_ray.core.arrays import Float32, Int32
 from s2l_ray.core.kmeans.backends import (
     BACKENDS,
     How,
@@ -24,7 +25,7 @@ from s2l_ray.core.kmeans.backends import (
     torch_device,
     unheard,
 )
-from s2l_ray.core.kmeans.cpu_blocks import Float32, Int32, single_threaded
+from s2l_ray.core.kmeans.cpu_blocks import single_threaded
 from s2l_ray.core.kmeans.seeding import plus_plus, sample_rows
 
 __all__ = ["BACKENDS", "KMeans", "assign_clusters", "fit_kmeans", "resolve_backend"]

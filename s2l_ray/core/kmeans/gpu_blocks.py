@@ -14,7 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from s2l_ray.core.kmeans.cpu_blocks import Float32, Int32, PartialSums, merge, scoring_weights
+from s2l_ray.core.arrays import Float32, Int32
+from s2l_ray.core.kmeans.cpu_blocks import PartialSums, merge, scoring_weights
 
 BLOCK_SCORES = 1 << 27  # half a gigabyte of float32 scores on the device
 

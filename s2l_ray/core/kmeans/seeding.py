@@ -10,7 +10,7 @@ import math
 import numpy as np
 import torch
 
-from s2l_ray.core.kmeans.cpu_blocks import Float32, Int64
+from s2l_ray.core.arrays import Float32, Int64
 
 ROWS_PER_SEED = 64  # after 30 iterations on the sample, seeds from 256 rows a cluster are no better and cost four times
 

@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
+from s2l_ray.core.arrays import Float64
 from s2l_ray.core.data.token_rows import IGNORE, TokenRows
 from s2l_ray.core.scoring.packed import packed_token_values
 from s2l_ray.core.scoring.packed_check import PathChoice, plain_because, prove
@@ -88,7 +89,7 @@ def score_rows(model: PreTrainedModel, rows: TokenRows, *, options: ScoreOptions
     with torch.inference_mode():
         batches = list(PATHS[options.path](model, ordered, options.tokens_per_batch, options.beside_loss))
 
-    def row_sums(name: str) -> NDArray[np.float64]:
+    def row_sums(name: str) -> Float64:
         value_T = torch.cat([batch[name] for batch in batches]).double().cpu().numpy() if batches else np.empty(0)
         return np.bincount(row_T, value_T, len(rows)).astype(np.float64)
 

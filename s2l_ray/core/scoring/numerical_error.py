@@ -6,9 +6,9 @@ In: one checkpoint in float32 and in bfloat16, and a few hundred rows of the poo
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
+from s2l_ray.core.arrays import Float64
 from s2l_ray.core.data.token_rows import TokenRows
 from s2l_ray.core.scoring.losses import ScoreOptions, score_rows
 
@@ -49,6 +49,6 @@ def measure_numerics(
     )
 
 
-def _loss(model: PreTrainedModel, rows: TokenRows, options: ScoreOptions) -> NDArray[np.float64]:
+def _loss(model: PreTrainedModel, rows: TokenRows, options: ScoreOptions) -> Float64:
     scored = score_rows(model, rows, options=options)
     return np.asarray(scored["nll_sum"] / scored["target_tokens"])

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
+from s2l_ray.core.arrays import Int64, Integers
 from s2l_ray.core.data.token_rows import TokenRows
 from s2l_ray.core.scoring.packed_attention import PackedUnsupported
 
@@ -27,7 +27,7 @@ class PackedRows:
     starts_N1: torch.Tensor
     predictors_T: torch.Tensor
     targets_T: torch.Tensor
-    first_targets_N1: NDArray[np.int64]
+    first_targets_N1: Int64
     rows: TokenRows
 
     def tokens_of(self, batch: slice) -> slice:
@@ -44,7 +44,7 @@ def pack(rows: TokenRows, device: torch.device) -> PackedRows:
     positions_X = np.arange(len(rows.ids_X)) - np.repeat(rows.starts_N1[:-1], rows.lengths_N)
     target_X = np.flatnonzero(rows.target_mask_X)
 
-    def moved(array: NDArray[np.integer]) -> torch.Tensor:
+    def moved(array: Integers) -> torch.Tensor:
         return torch.from_numpy(array.astype(np.int64)).to(device)
 
     return PackedRows(

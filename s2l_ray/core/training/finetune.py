@@ -19,15 +19,16 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
+from s2l_ray.core.arrays import Int64
 from s2l_ray.core.data.token_rows import TokenRows
 from s2l_ray.core.training import schedule
 from s2l_ray.core.training.distributed import Replica, evaluating, make_replica, whole, whole_weights
-from s2l_ray.core.training.log import CheckpointRecord, History, StepRecord
+from s2l_ray.core.training.log import History
 from s2l_ray.core.training.loss import TrainingLoss, micro_batches
 from s2l_ray.core.training.packed_check import TrainingPath, choose_training_path
+from s2l_ray.core.training.records import CheckpointRecord, StepRecord
 from s2l_ray.core.training.settings import SIGNALS, FinetuneSettings, Signal, grid_steps
 from s2l_ray.core.training.state import TrainingState, capture_state, restore_state
 
@@ -166,7 +167,7 @@ def _train_step(training: _Training, step: int, hooks: Hooks) -> tuple[StepRecor
     return record, SIGNALS[round(signal)]
 
 
-def _backward(training: _Training, rows_M: NDArray[np.int64], target_tokens: int) -> float:
+def _backward(training: _Training, rows_M: Int64, target_tokens: int) -> float:
     """Accumulate the gradient of this rank's rows; return the sum of their nll."""
     replica, settings = training.replica, training.settings
     batches = list(micro_batches(training.train_rows, rows_M, settings.micro_batch))

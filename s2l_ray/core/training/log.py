@@ -15,41 +15,9 @@ from typing import Any
 
 import torch
 
+from s2l_ray.core.training.records import CheckpointRecord, StepRecord
+
 INTEGERS = {"step", "examples_seen", "tokens", "target_tokens"}
-
-
-@dataclass(frozen=True)
-class StepRecord:
-    """One update of the weights: position after it, loss of its global batch before it, rate and norm used for it.
-
-    tokens: of the batch, without padding; target_tokens: those of them that the loss is over.
-    """
-
-    step: int
-    epoch: float
-    examples_seen: int
-    tokens: int
-    target_tokens: int
-    loss: float
-    learning_rate: float
-    gradient_norm: float
-    seconds: float
-
-
-@dataclass(frozen=True)
-class CheckpointRecord:
-    """The model after `step` updates.
-
-    learning_rate: of the last update; 0 at step 0. training_loss: per target token, over the steps since the checkpoint
-    before; None at step 0. held_out_loss: per target token; None without held-out rows.
-    """
-
-    step: int
-    epoch: float
-    examples_seen: int
-    learning_rate: float
-    training_loss: float | None
-    held_out_loss: float | None
 
 
 @dataclass

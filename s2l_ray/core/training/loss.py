@@ -15,9 +15,9 @@ from contextlib import ExitStack, contextmanager
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
+from s2l_ray.core.arrays import Int64
 from s2l_ray.core.data.token_rows import IGNORE, TokenRows, collate
 from s2l_ray.core.onednn_linear import FullWidthProducts
 from s2l_ray.core.scoring.packed_attention import packed_attention
@@ -41,7 +41,7 @@ class TrainingLoss(torch.nn.Module):
         self.precision = precision
         self.path = path
 
-    def forward(self, rows: TokenRows, index_B: NDArray[np.int64]) -> torch.Tensor:
+    def forward(self, rows: TokenRows, index_B: Int64) -> torch.Tensor:
         """Sum of -log p over the targets of the rows index_B, on the model's device."""
         way = self._packed if self.path == "packed" else self._plain
         return way(rows, index_B, next(self.model.parameters()).device)
@@ -59,14 +59,14 @@ class TrainingLoss(torch.nn.Module):
                 stack.enter_context(FullWidthProducts(weights_stay=False))
             yield
 
-    def _packed(self, rows: TokenRows, index_B: NDArray[np.int64], device: torch.device) -> torch.Tensor:
+    def _packed(self, rows: TokenRows, index_B: Int64, device: torch.device) -> torch.Tensor:
         packed = pack(rows.take(index_B), device)
         with self._autocast(device):
             hidden_TH = hidden_at_targets(self.model, packed, slice(0, len(index_B)))
         dtype = torch.bfloat16 if self.precision == "bfloat16" else torch.float32
         return sum_nll(hidden_TH, head_of(self.model), packed.targets_T, dtype)
 
-    def _plain(self, rows: TokenRows, index_B: NDArray[np.int64], device: torch.device) -> torch.Tensor:
+    def _plain(self, rows: TokenRows, index_B: Int64, device: torch.device) -> torch.Tensor:
         batch = collate(rows, index_B, PAD)
         with self._autocast(device):
             logits_BLV = self.model(
@@ -83,7 +83,7 @@ class TrainingLoss(torch.nn.Module):
         return torch.autocast(device.type, dtype=torch.bfloat16, enabled=self.precision == "bfloat16")
 
 
-def micro_batches(rows: TokenRows, rows_M: NDArray[np.int64], size: int) -> Iterator[NDArray[np.int64]]:
+def micro_batches(rows: TokenRows, rows_M: Int64, size: int) -> Iterator[Int64]:
     """Pieces of rows_M of up to `size` rows of like length, so that little is padded."""
     ordered_M = rows_M[np.argsort(rows.lengths_N[rows_M], kind="stable")]
     for start in range(0, len(ordered_M), size):

@@ -14,9 +14,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-from numpy.typing import NDArray
 
-Index = NDArray[np.int64]
+from s2l_ray.core.arrays import Int64
 
 HELD_OUT, SAMPLE, ORDER = 0, 1, 2
 """The streams of random numbers that one seed gives."""
@@ -38,7 +37,7 @@ class CheckpointGrid:
     epoch_ends: bool = False
 
 
-def split_held_out(rows_ok: int, held_out: int, seed: int) -> tuple[Index, Index]:
+def split_held_out(rows_ok: int, held_out: int, seed: int) -> tuple[Int64, Int64]:
     """Split N rows into (train_index_M, held_out_index_H), both ascending; the held-out ones are drawn by `seed`.
 
     Raises ValueError where no row would be left to train on.
@@ -50,7 +49,7 @@ def split_held_out(rows_ok: int, held_out: int, seed: int) -> tuple[Index, Index
     return np.setdiff1d(np.arange(rows_ok), held_out_index_H, assume_unique=True), held_out_index_H
 
 
-def sample_train(train_index: Index, train_examples: int | None, seed: int) -> Index:
+def sample_train(train_index: Int64, train_examples: int | None, seed: int) -> Int64:
     """The rows of train_index that are trained on: all for None, else `train_examples` drawn by `seed`, in order.
 
     Raises ValueError where there are fewer.
@@ -90,14 +89,14 @@ def checkpoint_steps(grid: CheckpointGrid, total_steps: int, steps_per_epoch: in
     return sorted(steps)
 
 
-def batch_indices(train_rows: int, batch_size: int, epoch: int, step_in_epoch: int, seed: int) -> Index:
+def batch_indices(train_rows: int, batch_size: int, epoch: int, step_in_epoch: int, seed: int) -> Int64:
     """Rows of one global batch, [B]: a piece of the epoch's own seeded permutation of the M rows."""
     start = step_in_epoch * batch_size
     return _epoch_order(train_rows, epoch, seed)[start : start + batch_size]
 
 
 @lru_cache(maxsize=1)
-def _epoch_order(train_rows: int, epoch: int, seed: int) -> Index:
+def _epoch_order(train_rows: int, epoch: int, seed: int) -> Int64:
     order = np.random.default_rng([seed, ORDER, epoch]).permutation(train_rows)
     order.setflags(write=False)
     return order

@@ -24,8 +24,9 @@ from s2l_ray.artifacts.fingerprint import seal
 from s2l_ray.artifacts.schemas import step_name
 from s2l_ray.artifacts.tables import FileRecord, write_table
 from s2l_ray.core.causal_lm import save_model, without_memory
-from s2l_ray.core.training.log import CheckpointRecord, History, StepRecord
+from s2l_ray.core.training.log import History
 from s2l_ray.core.training.packed_check import TrainingPath
+from s2l_ray.core.training.records import CheckpointRecord, StepRecord
 from s2l_ray.core.training.state import TrainingState, save_state
 from s2l_ray.runtime.training.store import (
     CHECKPOINT,

@@ -18,7 +18,7 @@ from s2l_ray.runtime.failures import Record
 from s2l_ray.runtime.training.job import TrainProgress
 
 if TYPE_CHECKING:
-    from s2l_ray.core.training.log import StepRecord
+    from s2l_ray.core.training.records import StepRecord
 
 POST_SECONDS = 0.5
 

@@ -21,7 +21,7 @@ from s2l_ray.artifacts.schemas import step_name
 from s2l_ray.core.causal_lm import init_model, load_model
 from s2l_ray.core.data.token_rows import TokenRows
 from s2l_ray.core.training.finetune import Hooks, finetune
-from s2l_ray.core.training.log import CheckpointRecord, StepRecord
+from s2l_ray.core.training.records import CheckpointRecord, StepRecord
 from s2l_ray.core.training.schedule import sample_train, split_held_out
 from s2l_ray.core.training.settings import grid_steps, total_steps
 from s2l_ray.core.training.state import TrainingState

@@ -18,7 +18,8 @@ from transformers import PreTrainedModel, get_cosine_schedule_with_warmup
 from s2l_ray.core.causal_lm import init_model
 from s2l_ray.core.data.token_rows import TokenRows
 from s2l_ray.core.training.finetune import Hooks, finetune
-from s2l_ray.core.training.log import CheckpointRecord, History
+from s2l_ray.core.training.log import History
+from s2l_ray.core.training.records import CheckpointRecord
 from s2l_ray.core.training.schedule import CheckpointGrid, batch_indices
 from s2l_ray.core.training.settings import FinetuneSettings
 from s2l_ray.core.training.state import TrainingState, load_state, save_state

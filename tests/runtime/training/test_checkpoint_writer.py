@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from s2l_ray.core.causal_lm import init_model, load_model
-from s2l_ray.core.training.log import CheckpointRecord, History
+from s2l_ray.core.training.log import History
 from s2l_ray.core.training.packed_check import TrainingPath
+from s2l_ray.core.training.records import CheckpointRecord
 from s2l_ray.core.training.state import TrainingState
 from s2l_ray.runtime.training.checkpoint_writer import CheckpointWriter, put_tables, write_state
 from s2l_ray.runtime.training.store import newest_state, prune_states, read_checkpoint, read_state
