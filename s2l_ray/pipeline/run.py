@@ -33,9 +33,9 @@ from s2l_ray.catalog.weights import drop_weights, gone_weights, refuse_gone
 from s2l_ray.config.identity import identity_of, selector_inputs, stricter
 from s2l_ray.config.sections import Config
 from s2l_ray.errors import ConfigError, DamagedError, S2LError
-from s2l_ray.runtime.placement import Need, wait_for_room
-from s2l_ray.runtime.progress import Progress
-from s2l_ray.runtime.session import Cluster, connect, describe
+from s2l_ray.runtime.contracts import Cluster, Progress, ResourceRequest
+from s2l_ray.runtime.placement import wait_for_resources
+from s2l_ray.runtime.session import connect, describe_cluster
 from s2l_ray.stages import cluster, prepare, score, select, train
 from s2l_ray.stages.build import Build, Stage
 
@@ -52,7 +52,7 @@ class Step:
     inputs: tuple[str, ...]
     stage: Callable[[Build], Stage]
     execution: Callable[[Config, Cluster], dict[str, Any]]
-    needs: Callable[[Build], Need]
+    needs: Callable[[Build], ResourceRequest]
     version: int = 1
     leftovers: tuple[str, ...] = ()
 
@@ -160,7 +160,7 @@ def _build(config: Config, planned: Plan, one: PlannedStep, take_over: bool) -> 
         if _state(one.uri)[0] == COMPLETE:  # another driver finished it since the plan was made
             return
         _go_on_with_stricter(config, step, one)
-        here, execution = describe(), read_execution(one.uri)
+        here, execution = describe_cluster(), read_execution(one.uri)
         wanted = execution or {**step.execution(config, here), "libraries": libraries()}
         inputs = {kind: open_artifact(planned[kind].uri) for kind in one.inputs}
         build = Build(one.kind, one.uri, config, inputs, wanted, here)
@@ -181,13 +181,16 @@ def _build(config: Config, planned: Plan, one: PlannedStep, take_over: bool) -> 
     yield Progress(one.kind, 1, 1, unit="artefacts", values=timings, note=f"{one.uri} stands")
 
 
-def _wait_for_room(need: Need, build: Build, lock: Lock, begun_before: bool) -> Generator[Progress, None, None]:
+def _wait_for_room(
+    need: ResourceRequest, build: Build, lock: Lock, begun_before: bool
+) -> Generator[Progress, None, None]:
     """Nothing is recorded before there is room, so that other resources can be asked for then."""
     if begun_before:
-        need = replace(need, remedy=f"{need.remedy} (what it was begun with changes with --rebuild {build.kind} alone)")
-    for line in wait_for_room(build.cluster, need, build.config.resources.wait_minutes):
-        lock.check()
-        yield Progress(build.kind, note=line)
+        need = replace(need, hint=f"{need.hint} (what it was begun with changes with --rebuild {build.kind} alone)")
+    lines: list[str] = []
+    wait_for_resources(build.cluster, need, build.config.resources.wait_minutes, lines.append)
+    lock.check()
+    yield from (Progress(build.kind, note=line) for line in lines)
 
 
 def _go_on_with_stricter(config: Config, step: Step, one: PlannedStep) -> None:

@@ -1,115 +1,120 @@
 """Units of work over a pool of Ray Data actors.
 
-In: units (JSON-able records with a `name`), a worker class and its arguments, the size of the pool. Out: one result a
-unit, as they finish. A worker is made once an actor and called once a unit; it writes its own file under a name that
-follows from the unit, so that a unit which Ray runs again after losing a node does no harm. A row of the pipeline
-carries several units, since a row costs tens of milliseconds.
-
-A unit that fails, or whose process dies in it, is tried again in a fresh process, and after `Pool.retries` set aside,
-or done without the rows at fault: the others go on, and the failures are raised at the end. A failure that says that
-the job is wrong is raised at once.
+A worker is constructed once in each actor and called once for each unit. It writes its own file under a name that
+follows from the unit, so that Ray may run a unit again after it lost a node. A failed unit is retried in a fresh
+process; one that fails in every attempt is a `Failed` result, and the others continue. A failure of the job itself
+ends the run at once.
 """
 
-import json
-import time
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
 
 import ray
+from ray import cloudpickle
 from ray.data.exceptions import ExecutionTimeoutError
 from ray.exceptions import RayError
 
 from s2l_ray.errors import S2LError
-from s2l_ray.runtime.failures import UnitsSetAside, first_line, from_record, summary_of
-from s2l_ray.runtime.unit_actor import Actor, Pool, Result, Unit, WorkerClass
-from s2l_ray.runtime.unit_tracker import STARTING, Work, open_desk
+from s2l_ray.runtime.contracts import Done, Failed, PoolOptions, Unit
+from s2l_ray.runtime.failures import (
+    UnitsFailed,
+    exception_from_failure,
+    first_line,
+    stall_message,
+    summarize_ray_error,
+)
+from s2l_ray.runtime.unit_actor import Outcome, RunFailed, UnitActor
+from s2l_ray.runtime.unit_tracker import start_unit_tracker
 
-UNITS_IN_ROW = 32
-"""At most: Ray hears of a row when all its units are done, and by that a run that stands still is told."""
-ENOUGH = 3
-"""Units set aside before it counts that they are more than those that were done."""
-SHOWN = 20
-ANSWER_SECONDS = 10.0
+U = TypeVar("U", bound=Unit)
+R = TypeVar("R")
+# Ray sees progress when a whole row is done, and stalls are detected by that; so a row must stay short.
+MAX_UNITS_PER_TASK = 32
+# Minimum failures before a failing majority aborts the run.
+MIN_FAILURES_TO_ABORT = 3
+MAX_LISTED = 20
+TRACKER_SECONDS = 10.0
 
 
-def run_units(units: Sequence[Unit], worker: WorkerClass, pool: Pool, bundle: int = 1) -> Iterator[Result]:
-    """Results as they come, in no promised order; units are begun in theirs.
+def run_units(
+    units: Sequence[U],
+    worker: Callable[..., Callable[[U], R]],
+    options: PoolOptions,
+    arguments: Mapping[str, object] = {},
+) -> Iterator[Done[R] | Failed]:
+    """Yield one result for each unit as it completes, in no fixed order; units start in the given order.
 
-    One that is set aside has the result {"set_aside": its name and failure}. Raises `UnitsSetAside` once the others are
-    done, or when most fail, and any failure of the job as an `S2LError` at once; what was finished stays in storage.
+    worker: called with `arguments` in each actor, returns the function of a unit. Both are pickled.
+
+    Raises `UnitsFailed` after all other units if more than `options.allow_failures` failed in every attempt, or early
+    when a majority fails; an `S2LError` at once for a failure of the job itself (damaged input, disk full, out of
+    memory before any success) or without progress for `options.retry.stall_minutes`.
     """
     if not units:
         return
-    bundle = min(bundle, UNITS_IN_ROW)
-    rows = [{"units": json.dumps(units[start : start + bundle])} for start in range(0, len(units), bundle)]
-    least, most = min(pool.least, len(rows)), min(pool.most, len(rows))
-    desk = open_desk(pool.retries, pool.finished)
-    finished = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
-        Actor,  # type: ignore[arg-type]  # Ray's stubs know callables, its documentation classes
-        fn_constructor_args=(worker, pool, desk),
-        compute=ray.data.ActorPoolStrategy(min_size=least, max_size=most),
-        num_cpus=pool.cpus,
-        num_gpus=pool.gpus or None,
+    size = min(options.units_per_task, MAX_UNITS_PER_TASK)
+    rows = [{"units": cloudpickle.dumps(list(units[start : start + size]))} for start in range(0, len(units), size)]
+    tracker = start_unit_tracker(options.retry.retries, options.done_before)
+    tasks = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
+        UnitActor,  # type: ignore[arg-type]  # Ray documents classes; its type stubs accept only functions
+        fn_constructor_args=(worker, dict(arguments), options, tracker),
+        compute=ray.data.ActorPoolStrategy(
+            min_size=min(options.min_actors, len(rows)), max_size=min(options.max_actors, len(rows))
+        ),
+        num_cpus=options.cpus,
+        num_gpus=options.gpus or None,
     )
-    finished.context.execution_no_progress_timeout_s = pool.stall_minutes * 60
+    tasks.context.execution_no_progress_timeout_s = options.retry.stall_minutes * 60
     try:
-        yield from _results(finished, pool, desk)
+        yield from _results(tasks, options, tracker)
     finally:
-        ray.kill(desk)
+        ray.kill(tracker)
 
 
-def _results(finished: ray.data.Dataset, pool: Pool, desk: Any) -> Iterator[Result]:
-    aside: list[Result] = []
-    done = pool.finished
+def _results(tasks: ray.data.Dataset, options: PoolOptions, tracker: Any) -> Iterator[Done[Any] | Failed]:
+    failed: list[Failed] = []
+    done = options.done_before
     try:
-        for result in _unpacked(finished):
-            if "failure" in result:
-                raise from_record(result["failure"])
-            if "set_aside" in result:
-                aside.append(result["set_aside"])
+        for outcome in _outcomes(tasks):
+            if isinstance(outcome, RunFailed):
+                raise exception_from_failure(outcome.failure)
+            if isinstance(outcome, Failed):
+                failed.append(outcome)
             else:
                 done += 1
-            if max(done, ENOUGH - 1) < len(aside):
-                raise _set_aside(pool, aside, done)
-            yield result
+            if len(failed) > max(done, options.allow_failures, MIN_FAILURES_TO_ABORT - 1):
+                raise _units_failed(options, failed, done)
+            yield outcome
     except ExecutionTimeoutError as error:
-        works = ray.get(desk.doing.remote(), timeout=ANSWER_SECONDS)
-        ray.get(desk.end_all.remote(), timeout=ANSWER_SECONDS)
-        raise S2LError(_stalled(pool, works)) from error
+        active = ray.get(tracker.active.remote(), timeout=TRACKER_SECONDS)
+        ray.get(tracker.end_all.remote(), timeout=TRACKER_SECONDS)
+        not_started = f"no node has {options.cpus:g} CPUs and {options.gpus:g} GPUs free"
+        message = stall_message(options.name, options.retry.stall_minutes, list(map(str, active)), not_started)
+        raise S2LError(message) from error
     except RayError as error:
-        raise S2LError(f"{pool.name}: {summary_of(error)}; lower {pool.lower}, then run again") from error
-    if aside and not pool.goes_on:
-        raise _set_aside(pool, aside, done)
+        summary = summarize_ray_error(error)
+        raise S2LError(f"{options.name}: {summary}; if memory ran out, {options.memory_hint}; run again") from error
+    if len(failed) > options.allow_failures:
+        raise _units_failed(options, failed, done)
 
 
-def _unpacked(finished: ray.data.Dataset) -> Iterator[Result]:
-    for row in finished.iter_rows():
-        yield from json.loads(row["results"])
+def _outcomes(tasks: ray.data.Dataset) -> Iterator[Outcome]:
+    for row in tasks.iter_rows():
+        yield from cloudpickle.loads(row["outcomes"])
 
 
-def _set_aside(pool: Pool, aside: list[Result], done: int) -> UnitsSetAside:
-    lines = [f"{pool.name}: {len(aside)} units failed in every try, {done} are done and kept:"]
-    lines += [f"  {describe(one)}" for one in aside[:SHOWN]]
-    if len(aside) > SHOWN:
-        lines.append(f"  and {len(aside) - SHOWN} more")
-    details = "\n".join(one["details"] for one in aside[:SHOWN])
-    return UnitsSetAside("\n".join([*lines, f"mend the cause, and {pool.remedy}"]), details)
+def _units_failed(options: PoolOptions, failed: Sequence[Failed], done: int) -> UnitsFailed:
+    lines = [f"{options.name}: {len(failed)} units failed in every attempt ({done} are complete and stored):"]
+    lines += [f"  {describe(one)}" for one in failed[:MAX_LISTED]]
+    if len(failed) > MAX_LISTED:
+        lines.append(f"  and {len(failed) - MAX_LISTED} more")
+    lines.append(f"Fix the cause, then {options.failure_hint}")
+    return UnitsFailed("\n".join(lines), "\n".join(one.failure.details for one in failed[:MAX_LISTED]))
 
 
-def describe(aside: Result) -> str:
-    """A unit that was set aside, in one line, with the rows at fault where they were found."""
-    rows = aside.get("rows") or [first_line(aside["message"])]
-    where = f"last on {aside['where']}, " if "where" in aside else ""
-    return f"{aside['unit']}: {'; '.join(rows)} ({where}{aside['tries']} tries)"
-
-
-def _stalled(pool: Pool, works: list[Work]) -> str:
-    lines = [f"{pool.name}: no result for {pool.stall_minutes:g} minutes. What the workers were doing:"]
-    for work in works:
-        minutes = (time.time() - work.since) / 60
-        unit = STARTING if work.unit.startswith(STARTING) else work.unit
-        lines.append(f"  {work.process}: {unit} for {minutes:.1f} minutes")
-    if not works:
-        lines.append(f"  none had begun: the cluster has no room for one of {pool.cpus:g} CPUs and {pool.gpus:g} GPUs")
-    remedy = "look there for what they wait for, and run again; raise resources.stall_minutes if units take that long"
-    return "\n".join([*lines, remedy])
+def describe(failed: Failed) -> str:
+    """A failed unit in one line: its name, the last failure, the process, the number of attempts."""
+    failure = failed.failure
+    process = f"last on {failure.process}, " if failure.process else ""
+    attempts = f"{failure.attempts} attempt{'s' * (failure.attempts != 1)}"
+    return f"{failed.unit}: {first_line(failure.message)} ({process}{attempts})"

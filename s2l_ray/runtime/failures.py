@@ -1,72 +1,92 @@
-"""Failures of workers, carried to the driver as plain records.
+"""Exceptions of workers as plain records, and back as exceptions in the driver.
 
-In: an exception in a worker. Out: a JSON-able record there, and the exception again in the driver: an `S2LError` as it
-was, memory and disk as one message with the key to lower, anything else with the worker's traceback for `--debug`.
+An `S2LError` keeps its class and message; out of memory and disk full become messages with a hint; any other exception
+becomes a `WorkerError` with the worker's traceback for `--debug`.
 """
 
 import errno
 import re
 import traceback
+from collections.abc import Sequence
 
 from s2l_ray import errors
+from s2l_ray.runtime.contracts import Failure
 
-Record = dict[str, str]
+MEMORY_SIGNS = ("out of memory", "can't allocate memory", "OutOfMemory")
 
 
 class WorkerError(errors.S2LError):
-    """A worker failed in a way nobody foresaw; `details` is its traceback."""
+    """An unexpected failure of a worker; `details` is its traceback."""
 
     def __init__(self, message: str, details: str) -> None:
         super().__init__(message)
         self.details = details
 
 
-class UnitsSetAside(WorkerError):
-    """Units that failed in every try; whatever else was to be done is done and kept."""
+class UnitsFailed(WorkerError):
+    """More units than allowed failed in every attempt; results of the other units are stored."""
 
 
-def to_record(error: BaseException, what: str, lower: str) -> Record:
-    """The failure of `what`; `lower` names the key that makes it need less memory."""
+def failure_from_exception(error: BaseException, name: str, memory_hint: str) -> Failure:
+    """The record of an exception that was raised in `name`; call it in the `except` block, for the traceback."""
     kind, message = type(error).__name__, str(error)
     if is_out_of_memory(error):
-        kind, message = "S2LError", f"{what}: out of memory ({next(iter(message.splitlines()), kind)}); lower {lower}"
-    elif isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        kind, message = "S2LError", f"{what}: no space left on {error.filename or 'the disk'}; free some and run again"
+        kind, message = "S2LError", f"{name}: out of memory ({first_line(message) or kind}); {memory_hint}"
+    elif is_disk_full(error):
+        place = getattr(error, "filename", None) or "the disk"
+        kind, message = "S2LError", f"{name}: no space left on {place}; free some space and run again"
     elif not isinstance(error, errors.S2LError):
-        message = f"{what}: {kind}: {message}"
-    return {"kind": kind, "message": message, "details": traceback.format_exc()}
+        message = f"{name}: {kind}: {message}"
+    return Failure(kind, message, traceback.format_exc())
+
+
+def exception_from_failure(failure: Failure) -> errors.S2LError:
+    """The exception to raise in the driver."""
+    known = getattr(errors, failure.kind, None)
+    if isinstance(known, type) and issubclass(known, errors.S2LError):
+        return known(failure.message)
+    return WorkerError(failure.message, failure.details)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether the error is the host's or the device's memory running out."""
-    return isinstance(error, MemoryError) or any(
-        sign in str(error) for sign in ("out of memory", "can't allocate memory", "OutOfMemory")
-    )
+    """Whether the host or the device ran out of memory."""
+    return isinstance(error, MemoryError) or any(sign in str(error) for sign in MEMORY_SIGNS)
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Whether a local disk is full."""
+    return isinstance(error, OSError) and error.errno == errno.ENOSPC
 
 
 def ends_run(error: BaseException) -> bool:
-    """Whether the failure of one unit says that the job is wrong, so that no other unit is worth its while."""
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        return True
-    return isinstance(error, errors.S2LError) and not isinstance(error, errors.StorageError)
-
-
-def from_record(record: Record) -> errors.S2LError:
-    """The exception to raise in the driver."""
-    known = getattr(errors, record["kind"], None)
-    if isinstance(known, type) and issubclass(known, errors.S2LError):
-        return known(record["message"])
-    return WorkerError(record["message"], record["details"])
+    """Whether an error makes the other units pointless: a full disk, or an `S2LError` that no retry can change."""
+    return is_disk_full(error) or (isinstance(error, errors.S2LError) and not isinstance(error, errors.StorageError))
 
 
 def first_line(text: str) -> str:
-    """The first line of a message, or nothing."""
+    """The first line of a message, or an empty string."""
     return next(iter(text.splitlines()), "")
 
 
-def summary_of(error: BaseException) -> str:
-    """One line of an error of Ray's: the exception that ends its traceback, or what it begins with."""
+def summarize_ray_error(error: BaseException) -> str:
+    """One line of an error of Ray: the exception that ends its traceback, or else its first line."""
     lines = [line.strip() for line in re.sub(r"\x1b\[[0-9;]*m", "", str(error)).splitlines() if line.strip()]
     if not lines:
         return type(error).__name__
     return lines[-1] if re.match(r"[\w.]*(Error|Exception|Interrupt)\b", lines[-1]) else lines[0]
+
+
+def stall_message(name: str, minutes: float, active: Sequence[str], not_started: str) -> str:
+    """The message for work without progress for `minutes`.
+
+    active: one line for each worker, its process and what it does. not_started: the message when there is none.
+    """
+    lines = [f"{name}: no progress for {minutes:g} minutes."]
+    if active:
+        lines += ["Active workers:", *(f"  {line}" for line in active)]
+        lines.append(
+            "Check these processes, then run again to resume; raise resources.stall_minutes if one step takes that long"
+        )
+    else:
+        lines.append(f"No worker has started: {not_started}; check the cluster's nodes, then run again")
+    return "\n".join(lines)

@@ -1,12 +1,11 @@
-"""One function on one node: where a matrix has to be in one place (the k-means fit, the selector).
+"""Run one function on one node, for work on a whole matrix (the k-means fit, the selector).
 
-In: a function and its arguments. Out: its result, and how far it is until then, as far as it tells. A function whose
-node is lost, or that fails in a way which may pass, is called again, so it has to be one that may be called twice: what
-it writes has one name and is put whole. One that tells nothing new for too long is ended.
+The function may be called again after its node was lost or after a failure that a retry can change, so it must be
+idempotent: its output has a fixed name and is written whole. A function without progress for too long is ended.
 """
 
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -14,164 +13,135 @@ import ray
 from ray.exceptions import RayError
 
 from s2l_ray.errors import S2LError
-from s2l_ray.runtime.exit_watchdog import leave_for_certain
-from s2l_ray.runtime.failures import ends_run, first_line, from_record, is_out_of_memory, summary_of, to_record
-from s2l_ray.runtime.placement import Need
-from s2l_ray.runtime.unit_tracker import this_process
+from s2l_ray.runtime.contracts import Done, Failure, Progress, RemoteTask, Report, ignore_progress
+from s2l_ray.runtime.failures import (
+    ends_run,
+    exception_from_failure,
+    failure_from_exception,
+    first_line,
+    is_out_of_memory,
+    stall_message,
+    summarize_ray_error,
+)
+from s2l_ray.runtime.worker_process import ReportedProgress, arm_exit_watchdog, latest_progress, this_process
 
 T = TypeVar("T")
-LOST_AGAIN = 2
-"""Calls after the first, where a node or a process was lost."""
+# Calls after the first one that lost its node or process.
+MAX_RESTARTS = 2
 POLL_SECONDS = 1.0
-ANYWHERE = Need("", "")
 
 
 @dataclass(frozen=True)
-class Said:
-    """How far a function is: so many of a total of units, e.g. "shards read"."""
+class CallFailed:
+    """A failure of a call. final: a retry would fail too."""
 
-    done: int
-    total: int
-    unit: str
-
-
-@dataclass(frozen=True)
-class Task:
-    """What is called: its name in messages, the key that makes it need less memory, what it takes of a node.
-
-    `retries`: calls after one that failed. `stall_minutes`: how long it may tell nothing new once it runs;
-    `wait_minutes`: how long it may be without a node.
-    """
-
-    what: str
-    lower: str
-    place: Need = ANYWHERE
-    retries: int = 0
-    stall_minutes: float = 30.0
-    wait_minutes: float = 15.0
+    failure: Failure
+    final: bool
 
 
 @dataclass(frozen=True)
-class Heard:
-    """What a process told last."""
+class Heartbeat:
+    """Process and progress of a call, as last polled; without a process while the actor waits for a node."""
 
-    process: str
-    said: Said | None
+    process: str = ""
+    progress: ReportedProgress | None = None
 
-
-NOWHERE = Heard("", None)
-_said: Said | None = None
-
-
-def tell(done: int, total: int, unit: str) -> None:
-    """Say how far the function is that runs in this process."""
-    global _said
-    _said = Said(done, total, unit)
-
-
-def telling(items: Sequence[T], unit: str) -> Iterator[T]:
-    """The items one by one, each of them told."""
-    for number, item in enumerate(items):
-        tell(number, len(items), unit)
-        yield item
-    tell(len(items), len(items), unit)
-
-
-def _last_said() -> Said | None:
-    """Looked up here, since Ray sends the class below with its own copy of what it names."""
-    return _said
+    def __str__(self) -> str:
+        now = self.progress
+        return f"{self.process}: {f'{now.done} of {now.total} {now.unit}' if now else 'no progress reported'}"
 
 
 @ray.remote
-class Place:
-    """An actor that calls one function, and answers meanwhile how far that is."""
+class TaskActor:
+    """An actor that calls one function and answers heartbeats meanwhile."""
 
     def __init__(self) -> None:
-        leave_for_certain()
+        arm_exit_watchdog()
 
-    def call(self, function: Callable[..., Any], arguments: tuple[Any, ...], task: Task) -> Any:
+    def call(self, function: Callable[..., Any], arguments: tuple[object, ...], task: RemoteTask) -> Any:
         try:
-            return {"value": function(*arguments)}
-        except Exception as error:  # travels to the driver, which raises it there
+            return Done(function(*arguments))
+        except Exception as error:  # raised in the driver
             final = ends_run(error) or is_out_of_memory(error)
-            return {"failure": to_record(error, task.what, task.lower), "final": final}
+            return CallFailed(failure_from_exception(error, task.name, task.memory_hint), final)
 
-    @ray.method(max_task_retries=0)  # of a process that was lost no question is asked again
-    def said(self) -> tuple[str, Said | None]:
-        return str(this_process()), _last_said()
+    @ray.method(max_task_retries=0)  # a heartbeat of a lost process is not repeated
+    def heartbeat(self) -> Heartbeat:
+        return Heartbeat(str(this_process()), latest_progress())
 
 
-def run_remote(function: Callable[..., T], *arguments: Any, task: Task) -> Generator[Said | str, None, T]:
-    """The function's result, computed in an actor that takes `task.place` of a node.
+def run_on_one_node(
+    task: RemoteTask, function: Callable[..., T], *arguments: object, report: Report = ignore_progress
+) -> T:
+    """The result of `function(*arguments)`, called in an actor that takes `task.request` of one node.
 
-    Yields what it tells, and a line for a failure after which it is called again. Raises the last as an `S2LError`.
+    report: called with progress, and with a warning before a retry; an exception in it ends the call. Raises the
+    failure of the last attempt as an `S2LError`.
     """
-    for tries in range(task.retries + 1):
-        answer = yield from _answer(function, arguments, task)
-        if "failure" not in answer:
-            return answer["value"]  # type: ignore[no-any-return]
-        failure = from_record(answer["failure"])
-        if answer["final"] or tries == task.retries:
+    for attempt in range(task.retry.retries + 1):
+        result: Done[T] | CallFailed = _call(task, function, arguments, report)
+        if isinstance(result, Done):
+            return result.value
+        failure = exception_from_failure(result.failure)
+        if result.final or attempt == task.retry.retries:
             raise failure
-        yield f"{first_line(str(failure))}; trying again"
+        report(Progress(task.kind, warning=f"{first_line(str(failure))}; retrying"))
     raise AssertionError("retries are not negative")
 
 
-def _answer(function: Callable[..., T], arguments: tuple[Any, ...], task: Task) -> Generator[Said, None, Any]:
-    place = task.place
-    share = {"num_cpus": place.cpus, "num_gpus": place.gpus, "memory": place.memory or None}
-    actor = Place.options(  # type: ignore[attr-defined]
-        **share, max_restarts=LOST_AGAIN, max_task_retries=LOST_AGAIN, max_concurrency=2
+def _call(task: RemoteTask, function: Callable[..., T], arguments: tuple[object, ...], report: Report) -> Any:
+    request = task.request
+    actor = TaskActor.options(  # type: ignore[attr-defined]
+        num_cpus=request.cpus,
+        num_gpus=request.gpus,
+        memory=request.memory or None,
+        max_restarts=MAX_RESTARTS,
+        max_task_retries=MAX_RESTARTS,
+        max_concurrency=2,
     ).remote()
     try:
-        answer = actor.call.remote(function, arguments, task)
-        yield from _watch(actor, answer, task)
-        return ray.get(answer)
+        result = actor.call.remote(function, arguments, task)
+        _monitor(actor, result, task, report)
+        return ray.get(result)
     except RayError as error:
-        remedy = f"lower {task.lower} if memory ran out, then run again"
-        raise S2LError(f"{task.what}: {summary_of(error)}; {remedy}") from error
+        summary = summarize_ray_error(error)
+        raise S2LError(f"{task.name}: {summary}; if memory ran out, {task.memory_hint}; run again") from error
     finally:
         ray.kill(actor)
 
 
-def _watch(actor: Any, answer: Any, task: Task) -> Iterator[Said]:
-    """What is told until there is an answer. Raises `S2LError` where nothing new is, for too long."""
-    heard, since = NOWHERE, time.monotonic()
-    asked = actor.said.remote()
-    while not ray.wait([answer], timeout=POLL_SECONDS)[0]:
-        news = _heard(asked)
-        if news is not None:
-            asked = actor.said.remote()
-        if news is not None and news != heard:
-            heard, since = news, time.monotonic()
-            if heard.said is not None:
-                yield heard.said
-        elif time.monotonic() - since > _patience(heard, task) * 60:
-            raise S2LError(_stalled(heard, task))
+def _monitor(actor: Any, result: Any, task: RemoteTask, report: Report) -> None:
+    """Report progress until the result is ready. Raises `S2LError` if there is none for too long."""
+    last, since = Heartbeat(), time.monotonic()
+    polled = actor.heartbeat.remote()
+    while not ray.wait([result], timeout=POLL_SECONDS)[0]:
+        heartbeat = _received(polled)
+        if heartbeat is not None:
+            polled = actor.heartbeat.remote()
+        minutes = task.retry.stall_minutes
+        if last == Heartbeat():
+            minutes = max(minutes, task.retry.wait_minutes)
+        if heartbeat is not None and heartbeat != last:
+            last, since = heartbeat, time.monotonic()
+            if (now := last.progress) is not None:
+                report(Progress(task.kind, now.done, now.total, now.unit))
+        elif time.monotonic() - since > minutes * 60:
+            raise S2LError(_stalled(task, minutes, last))
 
 
-def _patience(heard: Heard, task: Task) -> float:
-    return max(task.stall_minutes, task.wait_minutes) if heard == NOWHERE else task.stall_minutes
+def _stalled(task: RemoteTask, minutes: float, last: Heartbeat) -> str:
+    request = task.request
+    resources = f"{request.cpus:g} CPUs, {request.gpus:g} GPUs and {request.memory / 1e9:.3g} GB of memory"
+    active = [] if last == Heartbeat() else [str(last)]
+    return stall_message(task.name, minutes, active, f"no node has {resources} free")
 
 
-def _stalled(heard: Heard, task: Task) -> str:
-    minutes = f"{task.what}: nothing new for {_patience(heard, task):g} minutes"
-    if heard == NOWHERE:
-        room = f"{task.place.cpus:g} CPUs, {task.place.gpus:g} GPUs and {task.place.memory / 1e9:.3g} GB of memory"
-        return f"{minutes}, it has no process: there was no room for {room}; see to the cluster's nodes, then run again"
-    said = heard.said
-    at = f"it was at {said.done} of {said.total} {said.unit}" if said else "it had told nothing"
-    return (
-        f"{minutes}, {at} ({heard.process}); look there for what it waits for, and run again; raise "
-        "resources.stall_minutes if a step of it takes that long"
-    )
-
-
-def _heard(asked: Any) -> Heard | None:
-    """What was told since the last question, if it was answered; nobody answers for a process that was lost."""
-    if not ray.wait([asked], timeout=0)[0]:
+def _received(polled: Any) -> Heartbeat | None:
+    """The heartbeat, if it has arrived; an empty one for a process that was lost."""
+    if not ray.wait([polled], timeout=0)[0]:
         return None
     try:
-        return Heard(*ray.get(asked))
+        heartbeat: Heartbeat = ray.get(polled)
+        return heartbeat
     except RayError:
-        return NOWHERE
+        return Heartbeat()

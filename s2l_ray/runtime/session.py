@@ -1,7 +1,7 @@
-"""The connection to Ray: a cluster that somebody started, or one of our own on this machine.
+"""The connection to Ray: the cluster at `RAY_ADDRESS`, or a local Ray that lives as long as the connection.
 
-In: nothing but the environment (`RAY_ADDRESS`, as `ray job submit` sets it). Out: what the cluster has, and Ray's own
-messages in a log file instead of on the terminal. A cluster that we did not start is never shut down.
+`ray job submit` sets `RAY_ADDRESS`. A cluster that was started elsewhere is never shut down. Ray's own messages go to
+its log files instead of the terminal.
 """
 
 import logging
@@ -10,57 +10,29 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 
-# read by Ray when it is imported or started; there is no other way to set them
+# Ray reads these when it is imported or started; it has no other setting for them.
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
-os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")  # a saved state is committed at the next poll
+os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")  # a saved state is committed at the next health check
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 os.environ.setdefault("RAY_TRAIN_ENABLE_PRINT_PATCH", "0")
 
 import ray
 
-from s2l_ray.errors import ConfigError, S2LError
+from s2l_ray.errors import S2LError
+from s2l_ray.runtime.contracts import Cluster
 
-MINIMUM_LOCAL_CPUS = 4  # logical: the read tasks of a pipeline starve where its actors hold every CPU
+# Logical CPUs: the read tasks of a Ray Data pipeline starve where its actors hold every CPU.
+MINIMUM_LOCAL_CPUS = 4
+# The resource by which Ray marks the head node.
 HEAD = "node:__internal_head__"
-"""The resource by which Ray marks the head."""
 _started_here = False
-
-
-@dataclass(frozen=True)
-class Cluster:
-    """What there is to run on. `cpus` and `gpus` are Ray's logical ones, `cores` the real ones of this machine.
-
-    `grows`: nodes are started as work asks for them, which the head of such a cluster tells by doing none itself.
-    """
-
-    local: bool
-    nodes: int
-    cpus: float
-    gpus: float
-    cores: int
-    grows: bool = False
-
-    def gpus_each(self, wanted: float | str, key: str) -> float:
-        """GPUs of one worker: as asked, or for `auto` one where the cluster has any.
-
-        Raises `ConfigError` where it has none and might start some: nobody said whether to wait for them.
-        """
-        if wanted != "auto":
-            return float(wanted)
-        if not self.gpus and self.grows:
-            raise ConfigError(
-                f"{key}: auto looks for GPUs and finds none, on a cluster that starts nodes as they are asked for; "
-                f"write {key}: 1 to wait for them, or {key}: 0 to do without"
-            )
-        return 1.0 if self.gpus else 0.0
 
 
 @contextmanager
 def connect() -> Iterator[Cluster]:
-    """The cluster for as long as the block runs. Raises `S2LError` where a named cluster cannot be reached."""
+    """Connect to Ray for the duration of the block. Raises `S2LError` if it cannot be reached or started."""
     global _started_here
     connected_before = ray.is_initialized()
     if not connected_before:
@@ -69,10 +41,10 @@ def connect() -> Iterator[Cluster]:
         _started_here = not address
     _quiet_libraries()
     try:
-        yield describe()
+        yield describe_cluster()
     finally:
         if not connected_before:
-            ray.shutdown()  # of a cluster that was running before, only this connection
+            ray.shutdown()  # disconnects only, where the cluster was started elsewhere
             _started_here = False
 
 
@@ -86,14 +58,18 @@ def _start(address: str | None) -> None:
             address="local", num_cpus=cpus, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR
         )
     except (OSError, RuntimeError, ValueError) as error:
-        remedy = "unset RAY_ADDRESS to run on this machine, or start that cluster" if address else "is the disk full?"
+        hint = "unset RAY_ADDRESS to run on this machine, or start that cluster" if address else "check the disk space"
         if "AF_UNIX" in str(error):
-            remedy = f"Ray puts sockets below TMPDIR={tempfile.gettempdir()}; set TMPDIR to a short path such as /tmp"
-        raise S2LError(f"Ray at {address or 'this machine'} does not answer: {error}; {remedy}") from error
+            hint = f"Ray creates sockets below TMPDIR={tempfile.gettempdir()}; set TMPDIR to a short path such as /tmp"
+        what = f"no Ray cluster answers at {address}" if address else "could not start Ray on this machine"
+        raise S2LError(f"{what}: {error}; {hint}") from error
 
 
-def describe() -> Cluster:
-    """The cluster that is connected, as it is now: nodes come and go."""
+def describe_cluster() -> Cluster:
+    """Current resources of the connected cluster.
+
+    A cluster whose head has no CPUs is taken for an autoscaling one.
+    """
     resources = ray.cluster_resources()
     alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     grows = not _started_here and any(HEAD in node and not node.get("CPU") for node in alive)

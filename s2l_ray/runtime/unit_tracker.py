@@ -1,160 +1,123 @@
-"""The desk: who does what since when, and how often each unit has failed.
+"""Track in-flight units and failure counts for one actor pool.
 
-In: a word from every worker before it begins a unit, once it has ended it, and when it fails. Out: whether the unit is
-to be begun or set aside. A worker that dies leaves its unit at the desk; that is a failure of the unit, or of its node.
-Of a unit that failed in every try some rows are tried by themselves, and what came of that is kept here too.
-The desk is an actor beside the driver, one a pool: a driver that is killed and started again counts anew.
+Workers report start, finish and failure of each unit. A unit whose worker process died is charged with a failure,
+unless its node was lost. The tracker is an actor on the driver's node, one for each pool; counts start at zero in each
+run of the driver.
 """
 
-import os
-import socket
 import time
 from collections import Counter
-from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any
 
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from s2l_ray.runtime.failures import Record
+from s2l_ray.runtime.contracts import Failure
+from s2l_ray.runtime.worker_process import Process
 
-STARTING = "making a worker"
-"""What an actor does before its first unit; each makes one of its own."""
-NODES_LOST = 5
-"""A unit may be lost with its node that often: spot nodes go, but a unit that takes its node along each time is bad."""
-
-
-@dataclass(frozen=True)
-class Process:
-    """Where a worker runs. An actor that is started again keeps its name and gets another pid."""
-
-    actor: str
-    node: str
-    host: str
-    pid: int
-
-    def __str__(self) -> str:
-        return f"pid {self.pid} on {self.host}"
+# Prefix of the pseudo-unit that covers the construction of a worker; the id of its actor follows.
+STARTUP = "starting the worker of actor"
+# A unit may lose its node this often: spot nodes are reclaimed, but a unit that crashes each node must end.
+MAX_NODES_LOST = 5
 
 
 @dataclass(frozen=True)
-class Work:
-    """What a worker does; `since` in seconds since the epoch."""
+class ActiveUnit:
+    """A unit in progress; `since` in seconds since the epoch."""
 
     process: Process
     unit: str
     since: float
 
+    def __str__(self) -> str:
+        unit = "starting" if self.unit.startswith(STARTUP) else self.unit
+        return f"{self.process}: {unit} for {(time.time() - self.since) / 60:.1f} minutes"
 
-class Ledger:
-    """What lies on the desk. `is_alive` tells of a node whether Ray still has it."""
 
-    def __init__(self, retries: int, finished: int, is_alive: Callable[[str], bool]) -> None:
+class UnitTracker:
+    """In-flight units by actor and failures by unit.
+
+    retries: attempts after a failed one. done_before: units completed by earlier runs. is_alive: whether Ray still has
+    the node of this id.
+    """
+
+    def __init__(self, retries: int, done_before: int, is_alive: Callable[[str], bool]) -> None:
         self._retries = retries
-        self._retries_of_part: dict[str, int] = {}
-        self._passed: set[str] = set()
-        self._narrowed_since: dict[str, float] = {}
-        self._rows_at_fault: dict[int, set[int]] = {}
-        self._finished = finished
+        self._done = done_before
         self._is_alive = is_alive
-        self._in_hand: dict[str, Work] = {}
-        self._failures: dict[str, list[Record]] = {}
+        self._active: dict[str, ActiveUnit] = {}
+        self._failures: dict[str, list[Failure]] = {}
         self._nodes_lost: Counter[str] = Counter()
 
-    def begin(self, process: Process, unit: str) -> Record | None:
-        """Note that a worker begins a unit; or say with what failure the unit is to be set aside."""
-        for work in list(self._in_hand.values()):
-            if work.process.actor == process.actor or work.unit == unit:
-                del self._in_hand[work.process.actor]
-                if work.process != process:
-                    self._died(work)
-        failure = self._last_failure(unit)
+    def start(self, process: Process, unit: str) -> Failure | None:
+        """Record the start of a unit; or return the last failure of a unit that has no attempt left."""
+        for active in list(self._active.values()):
+            if active.process.actor == process.actor or active.unit == unit:
+                del self._active[active.process.actor]
+                if active.process != process:
+                    self._record_death(active)
+        failure = self._final_failure(unit)
         if failure is None:
-            self._in_hand[process.actor] = Work(process, unit, time.time())
+            self._active[process.actor] = ActiveUnit(process, unit, time.time())
         return failure
 
-    def begin_part(self, process: Process, part: str, once: bool) -> tuple[bool, Record | None]:
-        """Whether rows of a unit are to be tried now, and how they failed if they did; `once` allows no retries."""
-        self._retries_of_part[part] = 0 if once else self._retries
-        passed = part in self._passed
-        failure = None if passed else self.begin(process, part)
-        return not passed and failure is None, failure
+    def finish(self, process: Process) -> None:
+        """Record that the active unit of a process is complete."""
+        active = self._active.pop(process.actor, None)
+        self._done += active is not None and not active.unit.startswith(STARTUP)
 
-    def narrowed_for(self, unit: str) -> float:
-        """For how many seconds the rows at fault of this unit have been searched for."""
-        return time.time() - self._narrowed_since.setdefault(unit, time.time())
+    def fail(self, process: Process, failure: Failure, out_of_memory: bool) -> bool:
+        """Record a failure of the active unit. Returns whether to end the run: out of memory before any success."""
+        active = self._active.pop(process.actor, None)
+        if active is not None:
+            self._failures.setdefault(active.unit, []).append(replace(failure, process=str(process)))
+        return out_of_memory and not self._done
 
-    def ended(self, process: Process) -> None:
-        """Note that a worker has finished what it did."""
-        work = self._in_hand.pop(process.actor, None)
-        if work is not None and work.unit in self._retries_of_part:
-            self._passed.add(work.unit)
-        elif work is not None:
-            self._finished += not work.unit.startswith(STARTING)
+    def active(self) -> list[ActiveUnit]:
+        """The units in progress, longest first."""
+        return sorted(self._active.values(), key=lambda active: active.since)
 
-    def failed(self, process: Process, failure: Record, out_of_memory: bool) -> bool:
-        """Note that a worker failed in its unit. Whether the run is to end: memory that no unit has fitted into."""
-        work = self._in_hand.pop(process.actor, None)
-        if work is not None:
-            self._failures.setdefault(work.unit, []).append(failure)
-        return out_of_memory and not self._finished
-
-    def rows_at_fault(self, shard: int, found: Collection[int] = ()) -> list[int]:
-        """The rows of a shard that failed in any unit; those of this one are added."""
-        rows = self._rows_at_fault.setdefault(shard, set())
-        rows.update(found)
-        return sorted(rows)
-
-    def doing(self) -> list[Work]:
-        """What every worker does now, the longest work first."""
-        return sorted(self._in_hand.values(), key=lambda work: work.since)
-
-    def _died(self, work: Work) -> None:
-        if not self._is_alive(work.process.node):
-            self._nodes_lost[work.unit] += 1
+    def _record_death(self, active: ActiveUnit) -> None:
+        if not self._is_alive(active.process.node):
+            self._nodes_lost[active.unit] += 1
             return
-        message = "its process died: killed from outside, out of the host's memory, or crashed"
-        failure = {"kind": "", "message": message, "details": "", "where": str(work.process)}
-        self._failures.setdefault(work.unit, []).append(failure)
+        message = "the worker process died: killed, out of host memory, or crashed"
+        failure = Failure("WorkerDied", message, process=str(active.process))
+        self._failures.setdefault(active.unit, []).append(failure)
 
-    def _last_failure(self, unit: str) -> Record | None:
+    def _final_failure(self, unit: str) -> Failure | None:
         failures, lost = self._failures.get(unit, []), self._nodes_lost[unit]
-        if len(failures) > self._retries_of_part.get(unit, self._retries):
-            return {**failures[-1], "tries": str(len(failures))}
-        if lost > NODES_LOST:
-            return {"kind": "", "message": "its node was lost every time", "details": "", "tries": str(lost)}
+        if len(failures) > self._retries:
+            return replace(failures[-1], attempts=len(failures))
+        if lost > MAX_NODES_LOST:
+            return Failure("NodeLost", "its node was lost in every attempt", attempts=lost)
         return None
 
 
 @ray.remote(num_cpus=0)
-class Desk(Ledger):
-    """The ledger where every worker can reach it, and where each leaves a way to end it."""
+class UnitTrackerActor(UnitTracker):
+    """A `UnitTracker` that workers reach, with the handles of their actors."""
 
-    def __init__(self, retries: int, finished: int) -> None:
-        super().__init__(retries, finished, _is_alive)
+    def __init__(self, retries: int, done_before: int) -> None:
+        super().__init__(retries, done_before, _is_alive)
         self._actors: list[Any] = []
 
-    def come(self, actor: Any) -> None:
-        """Leave the handle of a worker's actor."""
+    def register(self, actor: Any) -> None:
+        """Add the handle of a worker's actor."""
         self._actors.append(actor)
 
     def end_all(self) -> None:
-        """End every worker: Ray Data waits for what an actor does, which for one that hangs is for ever."""
+        """Kill every worker. Ray Data would wait for a call that hangs."""
         for actor in self._actors:
             ray.kill(actor)
 
 
-def open_desk(retries: int, finished: int) -> Any:
-    """A desk on the driver's node; `finished` units were done before."""
+def start_unit_tracker(retries: int, done_before: int) -> Any:
+    """The handle of a new tracker on the driver's node, which outlives the loss of any other."""
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    return Desk.options(scheduling_strategy=here).remote(retries, finished)  # type: ignore[attr-defined]
-
-
-def this_process() -> Process:
-    """The process of the actor that asks."""
-    context = ray.get_runtime_context()
-    return Process(context.get_actor_id() or "", context.get_node_id(), socket.gethostname(), os.getpid())
+    return UnitTrackerActor.options(scheduling_strategy=here).remote(retries, done_before)  # type: ignore[attr-defined]
 
 
 def _is_alive(node: str) -> bool:

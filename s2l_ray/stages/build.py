@@ -6,7 +6,6 @@ Out: files in that place while it yields `Progress`, and at the end a `Product`,
 
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -15,10 +14,8 @@ import pyarrow as pa
 from s2l_ray.artifacts.manifest import Artifact
 from s2l_ray.artifacts.tables import FileRecord
 from s2l_ray.config.sections import Config
-from s2l_ray.runtime.placement import Need
-from s2l_ray.runtime.progress import Progress
-from s2l_ray.runtime.remote_task import Said, Task, run_remote
-from s2l_ray.runtime.session import Cluster
+from s2l_ray.runtime.contracts import Cluster, Progress, RemoteTask, ResourceRequest, RetryOptions
+from s2l_ray.runtime.remote_task import run_on_one_node
 
 LOOKS_AT_ONCE = 16
 Unit = TypeVar("Unit")
@@ -69,30 +66,33 @@ def pool_size(workers: int | list[int] | str, cluster: Cluster, gpus: float) -> 
     return int(workers), int(workers)
 
 
-def limits(build: Build) -> dict[str, Any]:
-    """How long a pool bears with units that fail and with units that do not end, as `Pool` takes it."""
+class NamedUnit(dict[str, Any]):
+    """A unit as a dictionary with a `name`."""
+
+    @property
+    def name(self) -> str:
+        """Unique name of the unit."""
+        return str(self["name"])
+
+
+def retry_options(build: Build) -> RetryOptions:
+    """Retries and time limits of the job."""
     resources = build.config.resources
-    return {"retries": resources.retries, "stall_minutes": resources.stall_minutes}
+    return RetryOptions(resources.retries, resources.stall_minutes, resources.wait_minutes)
 
 
 def in_one_place(
-    build: Build, function: Callable[..., Found], *arguments: Any, what: str, lower: str, place: Need
+    build: Build, function: Callable[..., Found], *arguments: Any, what: str, lower: str, place: ResourceRequest
 ) -> Generator[Progress, None, Found]:
     """The function's result, computed on one node of the cluster; meanwhile how far it tells that it is.
 
     `what` and `lower` stand in messages: what the function does, and the key that makes it need less memory.
     """
-    task = Task(what, lower, place, wait_minutes=build.config.resources.wait_minutes, **limits(build))
-    with closing(run_remote(function, *arguments, task=task)) as work:
-        while True:
-            try:
-                now = next(work)
-            except StopIteration as end:
-                return end.value  # type: ignore[no-any-return]
-            if isinstance(now, Said):
-                yield Progress(build.kind, now.done, now.total, now.unit)
-            else:
-                yield Progress(build.kind, warning=now)
+    task = RemoteTask(build.kind, what, lower, place, retry_options(build))
+    reported: list[Progress] = []
+    value = run_on_one_node(task, function, *arguments, report=reported.append)
+    yield from reported
+    return value
 
 
 def look_for(units: Sequence[Unit], look: Callable[[Unit], Found | None]) -> list[Found | None]:

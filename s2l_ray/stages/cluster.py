@@ -19,11 +19,18 @@ from s2l_ray.artifacts.schemas import CLUSTERS, shard_path
 from s2l_ray.artifacts.tables import FileRecord, finished_unit, read_table
 from s2l_ray.config.sections import Config
 from s2l_ray.runtime.actor_pool import run_units
-from s2l_ray.runtime.placement import Need
-from s2l_ray.runtime.progress import Progress
-from s2l_ray.runtime.session import Cluster
-from s2l_ray.runtime.unit_actor import Pool, Unit
-from s2l_ray.stages.build import Build, Product, Stage, cpus_each, in_one_place, limits, look_for, memory_asked
+from s2l_ray.runtime.contracts import Cluster, Failed, PoolOptions, Progress, ResourceRequest
+from s2l_ray.stages.build import (
+    Build,
+    NamedUnit,
+    Product,
+    Stage,
+    cpus_each,
+    in_one_place,
+    look_for,
+    memory_asked,
+    retry_options,
+)
 from s2l_ray.stages.cluster_workers import CENTROIDS, AssignWorker, fit
 
 KIND = "clusters"
@@ -39,13 +46,13 @@ def execution(config: Config, cluster: Cluster) -> dict[str, Any]:
     return {"backend": backend, "workers": wanted.workers, "gpus": 1.0 if uses_gpu else 0.0}
 
 
-def needs(build: Build) -> Need:
+def needs(build: Build) -> ResourceRequest:
     """Room for the fit on one node: x_NT as it is read, whole and by group, and what else comes with a row."""
     trajectories = build.inputs["trajectories"].manifest
     rows = min(trajectories.counts["kept"], build.config.cluster.max_fit_rows)
     memory = memory_asked(build.cluster, rows * (4 * 4 * len(trajectories.facts["steps"]) + 64))
     remedy = "lower cluster.max_fit_rows"
-    return Need("cluster", remedy, 1, cpus_each(build.cluster), build.execution["gpus"], memory)
+    return ResourceRequest("cluster", remedy, 1, cpus_each(build.cluster), build.execution["gpus"], memory)
 
 
 def cluster(build: Build) -> Stage:
@@ -56,7 +63,7 @@ def cluster(build: Build) -> Stage:
         trajectories = build.inputs["trajectories"]
         yield Progress(KIND, 0, 1, unit="fits", note=f"fitting on {trajectories.manifest.counts['kept']} trajectories")
         what = f"clustering {trajectories.manifest.counts['kept']} trajectories"
-        lower = "cluster.max_fit_rows"
+        lower = "lower cluster.max_fit_rows"
         yield from in_one_place(build, fit, _fit_arguments(build), what=what, lower=lower, place=needs(build))
         fitted = _stored_fit(build)
         if fitted is None:
@@ -97,8 +104,10 @@ def _warn_about_small_groups(build: Build, fitted: FileRecord) -> Generator[Prog
 
 def _assign(build: Build, fitted: FileRecord) -> Generator[Progress, None, Product]:
     shards = build.inputs["trajectories"].shards()
-    units: list[Unit] = [
-        {"name": shard_path(shard), "shard": shard, "facts": {"centroids": fitted.sha256, "shard": record.sha256}}
+    units = [
+        NamedUnit(
+            {"name": shard_path(shard), "shard": shard, "facts": {"centroids": fitted.sha256, "shard": record.sha256}}
+        )
         for shard, record in enumerate(shards)
     ]
     found = look_for(units, lambda unit: finished_unit(build.folder, unit["name"], unit["facts"]))
@@ -110,18 +119,18 @@ def _assign(build: Build, fitted: FileRecord) -> Generator[Progress, None, Produ
         "settings": build.config.cluster.model_dump(),
         "centroids": vars(fitted),
     }
-    pool = Pool(
+    options = PoolOptions(
         "assigning clusters",
-        "data.shard_size",
+        "use nodes with more memory",
         cpus=cpus_each(build.cluster),
-        arguments=arguments,
-        finished=len(files),
-        **limits(build),
+        retry=retry_options(build),
+        done_before=len(files),
+        units_per_task=max(1, len(missing) // 16),
     )
-    for result in run_units(missing, AssignWorker, pool, bundle=max(1, len(missing) // 16)):
-        if "set_aside" in result:
+    for result in run_units(missing, AssignWorker, options, arguments):
+        if isinstance(result, Failed):
             continue
-        files.append(FileRecord(**result["file"]))
+        files.append(FileRecord(**result.value["file"]))
         yield Progress(KIND, len(files), len(units), unit="shards assigned")
     sizes_K, inertia = _totals(build.folder, files)
     read = sum(record.rows or 0 for record in files)

@@ -14,7 +14,7 @@ from s2l_ray.artifacts.manifest import open_artifact
 from s2l_ray.artifacts.schemas import CLUSTERS, OK, shard_path
 from s2l_ray.artifacts.tables import FileRecord, decode_intact, read_verified, write_table
 from s2l_ray.errors import S2LError
-from s2l_ray.runtime.remote_task import tell
+from s2l_ray.runtime.worker_process import report_progress
 
 CENTROIDS = "centroids.parquet"
 WHOLE_POOL = ""
@@ -46,7 +46,7 @@ def fit(arguments: dict[str, Any]) -> None:
             sample_iterations=settings["sample_iterations"],
             workers=execution["workers"],
             gpu=execution["gpus"] > 0,
-            on_pass=functools.partial(tell, unit=passes),
+            on_pass=functools.partial(report_progress, unit=passes),
         )
         for centroid_T in fitted.centroids_KT:
             rows.append({"source": group, "cluster": len(rows), "centroid": centroid_T})
@@ -72,7 +72,7 @@ def _read_matrix(uri: str, settings: dict[str, Any]) -> tuple[Any, Any]:
     parts, groups = [], []
     shards = len(trajectories.shards())
     for shard, table in enumerate(trajectories.read_tables(COLUMNS)):
-        tell(shard, shards, "shards read")
+        report_progress(shard, shards, "shards read")
         x_BT, group_B = ok_rows(table, columns_T, settings["group_by"])
         kept_B = np.zeros(len(x_BT), bool)
         for group in set(group_B.tolist()):

@@ -13,7 +13,7 @@ What the passes leave for one another lies under `work/` and goes when the manif
 
 import json
 from collections import Counter
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -26,15 +26,23 @@ from s2l_ray.config.sections import Config, TokenizerToTrain
 from s2l_ray.core.data.deduplication import cut_shards
 from s2l_ray.errors import S2LError
 from s2l_ray.runtime.actor_pool import describe, run_units
-from s2l_ray.runtime.placement import Need
-from s2l_ray.runtime.progress import Progress
-from s2l_ray.runtime.session import Cluster
-from s2l_ray.runtime.unit_actor import Pool, Result, Unit, WorkerClass
+from s2l_ray.runtime.contracts import Cluster, Failed, PoolOptions, Progress, ResourceRequest
 from s2l_ray.sources.ranges import Range, list_ranges
-from s2l_ray.stages.build import Build, Product, Stage, cpus_each, in_one_place, limits, look_for, pool_size
+from s2l_ray.stages.build import (
+    Build,
+    NamedUnit,
+    Product,
+    Stage,
+    cpus_each,
+    in_one_place,
+    look_for,
+    pool_size,
+    retry_options,
+)
 from s2l_ray.stages.prepare_workers import CutWorker, EncodeWorker, ParseWorker, make_tokenizer, settle_rows
 
 KIND = "dataset"
+Result = dict[str, Any]
 WORK = "work"
 TOKENIZER = "tokenizer"
 
@@ -44,10 +52,10 @@ def execution(config: Config, cluster: Cluster) -> dict[str, Any]:
     return {"range_bytes": config.resources.prepare.range_bytes}
 
 
-def needs(build: Build) -> Need:
+def needs(build: Build) -> ResourceRequest:
     """Room for the least number of workers."""
     least, _ = pool_size(build.config.resources.prepare.workers, build.cluster, 0)
-    return Need("prepare", "lower resources.prepare.workers", least, cpus_each(build.cluster))
+    return ResourceRequest("prepare", "lower resources.prepare.workers", least, cpus_each(build.cluster))
 
 
 def prepare(build: Build) -> Stage:
@@ -72,42 +80,49 @@ def prepare(build: Build) -> Stage:
 
 
 def _pass(
-    build: Build, name: str, units: list[Unit], worker: WorkerClass, arguments: dict[str, Any]
+    build: Build,
+    name: str,
+    units: list[NamedUnit],
+    worker: Callable[..., Callable[[Any], Any]],
+    arguments: dict[str, Any],
 ) -> Generator[Progress, None, list[Result]]:
     """The results of one pass in the order of its units; those with a receipt are not done again."""
     found = look_for(units, lambda unit: read_receipt(build.folder, unit["receipt"], unit["facts"]))
     results = {unit["receipt"]: result for unit, result in zip(units, found, strict=True) if result is not None}
     missing = [unit for unit in units if unit["receipt"] not in results]
     least, most = pool_size(build.config.resources.prepare.workers, build.cluster, 0)
-    pool = Pool(
+    options = PoolOptions(
         name=f"preparing ({name})",
-        lower="resources.prepare.workers",
-        least=least,
-        most=most,
+        memory_hint="lower resources.prepare.workers",
+        min_actors=least,
+        max_actors=most,
         cpus=cpus_each(build.cluster),
-        arguments={"folder": build.folder, **arguments},
-        finished=len(results),
-        remedy="run again, which does only these; or take such a file out of data.sources",
-        **limits(build),
+        retry=retry_options(build),
+        done_before=len(results),
+        failure_hint="run again to retry only the failed units, or remove such a file from data.sources",
+        units_per_task=max(1, len(missing) // (16 * most)),
     )
-    for result in run_units(missing, worker, pool, bundle=max(1, len(missing) // (16 * most))):
-        if "set_aside" in result:
-            yield Progress(KIND, warning=f"set aside {describe(result['set_aside'])}")
+    for outcome in run_units(missing, worker, options, {"folder": build.folder, **arguments}):
+        if isinstance(outcome, Failed):
+            yield Progress(KIND, warning=f"failed: {describe(outcome)}")
             continue
+        result = outcome.value
         results[result["receipt"]] = result
         yield Progress(KIND, len(results), len(units), unit=f"{name} units")
     return [results[unit["receipt"]] for unit in units]
 
 
-def _parse_units(build: Build, ranges: Sequence[Range]) -> list[Unit]:
+def _parse_units(build: Build, ranges: Sequence[Range]) -> list[NamedUnit]:
     return [
-        {
-            "name": _name(one),
-            "range": asdict(one),
-            "number": number,
-            "receipt": f"{WORK}/parse-{number:05d}.json",
-            "facts": _facts(one),
-        }
+        NamedUnit(
+            {
+                "name": _name(one),
+                "range": asdict(one),
+                "number": number,
+                "receipt": f"{WORK}/parse-{number:05d}.json",
+                "facts": _facts(one),
+            }
+        )
         for number, one in enumerate(ranges)
     ]
 
@@ -146,7 +161,7 @@ def _settle(build: Build, parsed: list[Result]) -> Generator[Progress, None, Res
     if done is not None:
         return done
     formed = [result["files"][0] for result in parsed]
-    what, lower, place = "settling which rows are kept", "data.sources", needs(build)
+    what, lower, place = "filtering rows", "use a node with more memory", needs(build)
     arguments = (build.folder, formed, settings)
     files = yield from in_one_place(build, settle_rows, *arguments, what=what, lower=lower, place=place)
     return write_receipt(build.folder, f"{WORK}/settle.json", facts, {}, [FileRecord(**record) for record in files])
@@ -164,7 +179,7 @@ def _tokenizer(build: Build, parsed: list[Result], settled: Result) -> Generator
     if done is None:
         pairs = [(result["files"][0], verdict) for result, verdict in zip(parsed, settled["files"], strict=True)]
         arguments = (place, data.tokenizer_revision, train, build.folder, pairs)
-        what, lower, at = "making the tokenizer", "data.sources", needs(build)
+        what, lower, at = "making the tokenizer", "use a node with more memory", needs(build)
         contents, size = yield from in_one_place(build, make_tokenizer, *arguments, what=what, lower=lower, place=at)
         records = []
         for name, content in sorted(contents.items()):
@@ -176,37 +191,41 @@ def _tokenizer(build: Build, parsed: list[Result], settled: Result) -> Generator
 
 def _encode_units(
     build: Build, ranges: Sequence[Range], parsed: list[Result], settled: Result, tokenizer: Result
-) -> list[Unit]:
+) -> list[NamedUnit]:
     first_line: Counter[str] = Counter()
-    units: list[Unit] = []
+    units: list[NamedUnit] = []
     tokens = _digest([tokenizer])
     for number, (one, result, verdict) in enumerate(zip(ranges, parsed, settled["files"], strict=True)):
         file = f"{one.source}:{one.path}"
         units.append(
-            {
-                "name": _name(one),
-                "number": number,
-                "parsed": result["files"],
-                "verdict": verdict,
-                "lines_before": first_line[file],
-                "receipt": f"{WORK}/encode-{number:05d}.json",
-                "facts": {"parsed": _digest([result]), "verdict": verdict["sha256"], "tokenizer": tokens},
-            }
+            NamedUnit(
+                {
+                    "name": _name(one),
+                    "number": number,
+                    "parsed": result["files"],
+                    "verdict": verdict,
+                    "lines_before": first_line[file],
+                    "receipt": f"{WORK}/encode-{number:05d}.json",
+                    "facts": {"parsed": _digest([result]), "verdict": verdict["sha256"], "tokenizer": tokens},
+                }
+            )
         )
         first_line[file] += result["lines"]
     return units
 
 
-def _cut_units(build: Build, encoded: list[Result]) -> list[Unit]:
+def _cut_units(build: Build, encoded: list[Result]) -> list[NamedUnit]:
     shards = cut_shards([result["kept"] for result in encoded], build.config.data.shard_size)
     return [
-        {
-            "name": shard_path(number),
-            "path": shard_path(number),
-            "slices": [(encoded[position]["files"][0], start, stop) for position, start, stop in slices],
-            "receipt": f"{WORK}/cut-{number:05d}.json",
-            "facts": {"slices": json.dumps([(encoded[at]["files"][0]["sha256"], *rest) for at, *rest in slices])},
-        }
+        NamedUnit(
+            {
+                "name": shard_path(number),
+                "path": shard_path(number),
+                "slices": [(encoded[position]["files"][0], start, stop) for position, start, stop in slices],
+                "receipt": f"{WORK}/cut-{number:05d}.json",
+                "facts": {"slices": json.dumps([(encoded[at]["files"][0]["sha256"], *rest) for at, *rest in slices])},
+            }
+        )
         for number, slices in enumerate(shards)
     ]
 

@@ -29,7 +29,7 @@ from s2l_ray.core.data.examples import (
     prompt_text,
     response_text,
 )
-from s2l_ray.runtime.remote_task import telling
+from s2l_ray.runtime.worker_process import track
 from s2l_ray.sources.ranges import Range, SourceSpec, read_range
 from s2l_ray.sources.rows import RawRow
 
@@ -134,13 +134,13 @@ class Parser:
 def settle_rows(folder: str, formed: Sequence[dict[str, Any]], settings: dict[str, Any]) -> list[dict[str, Any]]:
     """A verdict for every formed row, in one file a range. Runs in one actor, which holds the ids of all rows."""
     words, entries = [], []
-    for record in telling(formed, "ranges read for duplicates"):
+    for record in track(formed, "ranges read for duplicates"):
         table = read_table(folder, FileRecord(**record), ["example_id", "entry"])
         words.append(id_words(table["example_id"].to_pylist()))
         entries.append(table["entry"].to_numpy())
     verdict_N = settle(np.concatenate(words), np.concatenate(entries), **settings)
     files, start = [], 0
-    for number, part in enumerate(telling(words, "verdicts written")):
+    for number, part in enumerate(track(words, "verdicts written")):
         verdicts = pa.table({"verdict": verdict_N[start : start + len(part)]}, schema=VERDICTS)
         files.append(vars(write_table(folder, f"work/verdict-{number:05d}.parquet", verdicts)))
         start += len(part)
@@ -161,7 +161,7 @@ def make_tokenizer(
 
 
 def _kept_texts(folder: str, pairs: Sequence[tuple[dict[str, Any], dict[str, Any]]]) -> Iterator[str]:
-    for formed, verdict in telling(pairs, "ranges read for the tokenizer"):
+    for formed, verdict in track(pairs, "ranges read for the tokenizer"):
         for turns in _kept(folder, formed, verdict)["turns"].to_pylist():
             yield from (text for _, text in json.loads(turns))
 

@@ -21,11 +21,18 @@ from s2l_ray.artifacts.tables import FileRecord, finished_unit
 from s2l_ray.config.sections import Config
 from s2l_ray.errors import S2LError
 from s2l_ray.runtime.actor_pool import describe, run_units
-from s2l_ray.runtime.placement import Need
-from s2l_ray.runtime.progress import Progress
-from s2l_ray.runtime.session import Cluster
-from s2l_ray.runtime.unit_actor import Pool, Unit
-from s2l_ray.stages.build import Build, Product, Stage, cpus_each, in_one_place, limits, look_for, pool_size
+from s2l_ray.runtime.contracts import Cluster, Failed, PoolOptions, Progress, ResourceRequest
+from s2l_ray.stages.build import (
+    Build,
+    NamedUnit,
+    Product,
+    Stage,
+    cpus_each,
+    in_one_place,
+    look_for,
+    pool_size,
+    retry_options,
+)
 from s2l_ray.stages.score_join import JoinWorker
 from s2l_ray.stages.score_workers import ScoreWorker, numerics_of
 
@@ -43,12 +50,12 @@ def execution(config: Config, cluster: Cluster) -> dict[str, Any]:
     }
 
 
-def needs(build: Build) -> Need:
+def needs(build: Build) -> ResourceRequest:
     """Room for the least number of workers; more begin as there is room for them."""
     gpus = build.execution["gpus"]
     least, _ = pool_size(build.config.resources.score.workers, build.cluster, gpus)
     remedy = "lower resources.score.workers" + (" or set resources.score.gpus: 0" if gpus else "")
-    return Need("score", remedy, least, cpus_each(build.cluster), gpus)
+    return ResourceRequest("score", remedy, least, cpus_each(build.cluster), gpus)
 
 
 def score(build: Build) -> Stage:
@@ -85,7 +92,7 @@ def statistics_of(config: Config) -> tuple[str, ...]:
     return tuple(name for name in config.score.statistics if name != "loss")
 
 
-def plan_units(build: Build) -> list[Unit]:
+def plan_units(build: Build) -> list[NamedUnit]:
     """Every (checkpoint, shard), in the order they are begun, with the facts that make one up."""
     checkpoints, dataset = build.inputs["checkpoints"], build.inputs["dataset"]
     options = {
@@ -95,13 +102,15 @@ def plan_units(build: Build) -> list[Unit]:
         "path": build.execution["path"],
     }
     return [
-        {
-            "step": step,
-            "shard": shard,
-            "path": losses_path(step, shard),
-            "name": losses_path(step, shard),
-            "facts": {"checkpoint": digest, "shard": record.sha256, **options},
-        }
+        NamedUnit(
+            {
+                "step": step,
+                "shard": shard,
+                "path": losses_path(step, shard),
+                "name": losses_path(step, shard),
+                "facts": {"checkpoint": digest, "shard": record.sha256, **options},
+            }
+        )
         for step in steps_of(build)
         for digest in [checkpoint_digest(checkpoints, step)]
         for shard, record in enumerate(dataset.shards())
@@ -114,46 +123,46 @@ def checkpoint_digest(checkpoints: Artifact, step: int) -> str:
     return hashlib.sha256(listed.encode()).hexdigest()
 
 
-def finished_units(build: Build, units: list[Unit]) -> dict[str, FileRecord]:
+def finished_units(build: Build, units: list[NamedUnit]) -> dict[str, FileRecord]:
     """The units that lie in storage and are whole, by path."""
     records = look_for(units, lambda unit: finished_unit(build.folder, unit["path"], unit["facts"]))
     return {record.path: record for record in records if record is not None}
 
 
-def _score_missing(build: Build, missing: list[Unit], total: int) -> Generator[Progress, None, Product]:
+def _score_missing(build: Build, missing: list[NamedUnit], total: int) -> Generator[Progress, None, Product]:
     config, begun = build.config, time.monotonic()
     gpus = build.execution["gpus"]
     least, most = pool_size(config.resources.score.workers, build.cluster, gpus)
-    pool = Pool(
+    options = PoolOptions(
         name="scoring",
-        lower="resources.score.tokens_per_batch",
-        least=least,
-        most=most,
+        memory_hint="lower resources.score.tokens_per_batch",
+        min_actors=least,
+        max_actors=most,
         cpus=cpus_each(build.cluster),
         gpus=gpus,
-        arguments={
-            "folder": build.folder,
-            "dataset": build.inputs["dataset"].uri,
-            "checkpoints": build.inputs["checkpoints"].uri,
-            "score": config.score.model_dump(),
-            "execution": build.execution,
-            "cache_bytes": round(config.resources.score.cache_gb * 1e9),
-        },
-        finished=total - len(missing),
-        goes_on=config.score.failures == "allow",
-        remedy="run again, which does only these; or do without such rows: score.failures: allow",
-        by_row=True,
-        **limits(build),
+        retry=retry_options(build),
+        done_before=total - len(missing),
+        allow_failures=total if config.score.failures == "allow" else 0,
+        failure_hint="run again to retry only the failed units, or skip them with score.failures: allow",
     )
+    arguments = {
+        "folder": build.folder,
+        "dataset": build.inputs["dataset"].uri,
+        "checkpoints": build.inputs["checkpoints"].uri,
+        "score": config.score.model_dump(),
+        "execution": build.execution,
+        "cache_bytes": round(config.resources.score.cache_gb * 1e9),
+    }
     files: list[FileRecord] = []
     failed: list[str] = []
     paths: Counter[str] = Counter()
     difference, rows, tokens = 0.0, 0, 0
-    for result in run_units(missing, ScoreWorker, pool):
-        if "set_aside" in result:
-            failed.append(describe(result["set_aside"]))
-            yield Progress(KIND, warning=f"set aside {failed[-1]}")
+    for outcome in run_units(missing, ScoreWorker, options, arguments):
+        if isinstance(outcome, Failed):
+            failed.append(describe(outcome))
+            yield Progress(KIND, warning=f"failed: {failed[-1]}")
             continue
+        result = outcome.value
         files.append(FileRecord(**result["file"]))
         paths[result["path"]] += 1
         difference = max(difference, result["max_difference"] or 0.0)
@@ -177,7 +186,7 @@ def measure_numerics(build: Build, step: int) -> Generator[Progress, None, dict[
         step,
         round(build.config.resources.score.cache_gb * 1e9),
     )
-    what, lower = "measuring the numerics", "resources.score.tokens_per_batch"
+    what, lower = "measuring the numerics", "lower resources.score.tokens_per_batch"
     place = replace(needs(build), workers=1)
     try:
         return (yield from in_one_place(build, numerics_of, *arguments, what=what, lower=lower, place=place))
@@ -195,12 +204,14 @@ def join(build: Build, records: list[FileRecord]) -> Generator[Progress, None, P
     steps = [step for step in asked if any(losses_path(step, shard) in by_path for shard in range(len(shards)))]
     if not steps:
         raise S2LError("score: no unit of any checkpoint could be scored; the warnings above say why")
-    units: list[Unit] = [
-        {
-            "name": f"shard {shard}",
-            "shard": shard,
-            "units": [by_path.get(losses_path(step, shard)) for step in steps],
-        }
+    units = [
+        NamedUnit(
+            {
+                "name": f"shard {shard}",
+                "shard": shard,
+                "units": [by_path.get(losses_path(step, shard)) for step in steps],
+            }
+        )
         for shard in range(len(shards))
     ]
     arguments = {
@@ -209,14 +220,17 @@ def join(build: Build, records: list[FileRecord]) -> Generator[Progress, None, P
         "statistics": statistics_of(build.config),
     }
     cpus = cpus_each(build.cluster)
-    pool = Pool("joining", "data.shard_size", cpus=cpus, arguments=arguments, **limits(build))
+    per_task = max(1, len(units) // 16)
+    hint = "use nodes with more memory"
+    options = PoolOptions("joining", hint, cpus=cpus, retry=retry_options(build), units_per_task=per_task)
     files: list[FileRecord] = []
     statuses: Counter[str] = Counter()
     ok_by_source: Counter[str] = Counter()
     failed_rows: list[str] = []
-    for result in run_units(units, JoinWorker, pool, bundle=max(1, len(units) // 16)):
-        if "set_aside" in result:
+    for outcome in run_units(units, JoinWorker, options, arguments):
+        if isinstance(outcome, Failed):
             continue
+        result = outcome.value
         files.append(FileRecord(**result["file"]))
         statuses.update(result["statuses"])
         ok_by_source.update(result["ok_by_source"])

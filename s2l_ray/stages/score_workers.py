@@ -26,7 +26,6 @@ from s2l_ray.artifacts.schemas import (
 )
 from s2l_ray.artifacts.tables import write_table
 from s2l_ray.errors import S2LError
-from s2l_ray.runtime.unit_actor import RowWorker
 from s2l_ray.storage import is_local
 
 NUMERICS_ROWS = 256
@@ -36,7 +35,7 @@ Unit = dict[str, Any]
 Result = dict[str, Any]
 
 
-class ScoreWorker(RowWorker):
+class ScoreWorker:
     """One model in memory, whose weights are swapped from checkpoint to checkpoint."""
 
     def __init__(
@@ -85,16 +84,6 @@ class ScoreWorker(RowWorker):
             "path": self._choice.path,
             "max_difference": None if np.isnan(self._choice.max_difference) else float(self._choice.max_difference),
         }
-
-    def rows(self, unit: Unit) -> list[str]:
-        """The ids of the shard's examples."""
-        ids: list[str] = self._read(unit["shard"])[0].to_pylist()
-        return ids
-
-    def attempt(self, unit: Unit, start: int, stop: int) -> None:
-        """Score these rows of the shard for nothing but to see whether they can be."""
-        self._load(unit["step"])
-        self._score(self._read(unit["shard"])[1], np.arange(start, stop))
 
     def _score(self, rows: Any, kept_M: Any) -> dict[str, Any]:
         """What `score_rows` gives of these rows, NaN for the others."""

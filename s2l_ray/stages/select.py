@@ -18,10 +18,8 @@ from s2l_ray.config.sections import Config, rows_of
 from s2l_ray.core.selection.registry import SELECTORS, Draw
 from s2l_ray.core.selection.registry import Pool as SelectorPool
 from s2l_ray.errors import ConfigError
-from s2l_ray.runtime.placement import Need
-from s2l_ray.runtime.progress import Progress
-from s2l_ray.runtime.remote_task import telling
-from s2l_ray.runtime.session import Cluster
+from s2l_ray.runtime.contracts import Cluster, Progress, ResourceRequest
+from s2l_ray.runtime.worker_process import track
 from s2l_ray.stages.build import Build, Product, Stage, cpus_each, in_one_place, memory_asked
 
 KIND = "subset"
@@ -33,10 +31,10 @@ def execution(config: Config, cluster: Cluster) -> dict[str, Any]:
     return {}
 
 
-def needs(build: Build) -> Need:
+def needs(build: Build) -> ResourceRequest:
     """Room for the columns of the pool on one node: ids and sources as Python's text, and a few numbers a row."""
     memory = memory_asked(build.cluster, build.inputs["dataset"].manifest.facts["ok"] * ROW_BYTES)
-    return Need("select", "make the pool smaller (data.limit)", 1, cpus_each(build.cluster), memory=memory)
+    return ResourceRequest("select", "make the pool smaller (data.limit)", 1, cpus_each(build.cluster), memory=memory)
 
 
 def select(build: Build) -> Stage:
@@ -50,7 +48,7 @@ def select(build: Build) -> Stage:
         {kind: artifact.uri for kind, artifact in build.inputs.items()},
         build.config.select.model_dump() | {"budget": budget},
         what=f"selecting by {method}",
-        lower="the pool (data.limit)",
+        lower="use a node with more memory",
         place=needs(build),
     )
     yield Progress(KIND, picked["picked"], budget, unit="rows")
@@ -96,7 +94,7 @@ def read_pool(inputs: dict[str, Artifact]) -> dict[str, Any]:
     """Columns of the pool in the dataset's order: the rows with status ok; with clusters, those that have one."""
     parts: dict[str, list[Any]] = {name: [] for name in ("example_id", "source", "shard", "row", "cluster")}
     clusters = inputs.get("clusters")
-    for shard, record in enumerate(telling(inputs["dataset"].shards(), "shards read")):
+    for shard, record in enumerate(track(inputs["dataset"].shards(), "shards read")):
         table = inputs["dataset"].read_file(record.path, ["example_id", "source", "status"])
         kept_N = np.asarray(table["status"]) == OK
         cluster_N = np.full(len(table), -1, np.int32)

@@ -7,7 +7,7 @@ last saved state; a checkpoint that is there is not written again.
 Torch is imported by what this calls and not by the driver before it.
 """
 
-from collections.abc import Generator
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -15,9 +15,8 @@ import numpy as np
 from s2l_ray.artifacts.tables import FileRecord, read_table
 from s2l_ray.config.identity import local_folder
 from s2l_ray.config.sections import Config
-from s2l_ray.runtime.placement import Need
-from s2l_ray.runtime.progress import Progress
-from s2l_ray.runtime.session import Cluster
+from s2l_ray.runtime.contracts import Cluster, Progress, ResourceRequest
+from s2l_ray.runtime.training.job import TrainProgress, TrainWorkers
 from s2l_ray.stages.build import Build, Product, Stage, cpus_each
 
 KIND = "checkpoints"
@@ -35,23 +34,24 @@ def execution(config: Config, cluster: Cluster) -> dict[str, Any]:
     }
 
 
-def needs(build: Build) -> Need:
+def needs(build: Build) -> ResourceRequest:
     """Room for all workers: none begins without the others."""
     begun = build.execution
     remedy = "lower resources.train.workers" + (" or set resources.train.gpus: 0" if begun["gpus"] else "")
-    return Need("train", remedy, begun["workers"], cpus_each(build.cluster), begun["gpus"])
+    return ResourceRequest("train", remedy, begun["workers"], cpus_each(build.cluster), begun["gpus"])
 
 
 def train(build: Build) -> Stage:
     """Train the proxy, or what is left of it."""
-    from s2l_ray.runtime.training.trainer import TrainWorkers, train_proxy
+    from s2l_ray.runtime.training.trainer import train_proxy
 
     begun, cpus = build.execution, cpus_each(build.cluster)
     resources = build.config.resources
     workers = TrainWorkers(begun["workers"], cpus, begun["gpus"], resources.train.retries, resources.stall_minutes)
-    training = train_proxy(make_job(build), workers)
-    result = yield from _progress(training)
-    checkpoints = [{key: one[key] for key in one if key != "files"} for one in result.checkpoints]
+    records: list[TrainProgress] = []
+    result = train_proxy(make_job(build), workers, records.append)
+    yield from map(_progress, records)
+    checkpoints = [asdict(one.record) for one in result.checkpoints]
     learned, warning = _learned(build.folder, result.files)
     if warning:
         yield Progress(KIND, warning=warning)
@@ -60,20 +60,11 @@ def train(build: Build) -> Stage:
     return Product(result.files, counts, facts)
 
 
-def _progress(training: Any) -> Generator[Progress, None, Any]:
-    try:
-        while True:
-            now = next(training)
-            rates = {"rows": now.examples_per_second, "tokens": now.tokens_per_second}
-            values = {"loss": now.loss}
-            if now.note:
-                yield Progress(KIND, warning=now.note)
-            else:
-                yield Progress(KIND, now.step, now.total_steps, unit="steps", rates=rates, values=values)
-    except StopIteration as end:
-        return end.value
-    finally:
-        training.close()
+def _progress(now: TrainProgress) -> Progress:
+    if now.note:
+        return Progress(KIND, warning=now.note)
+    rates = {"rows": now.examples_per_second, "tokens": now.tokens_per_second}
+    return Progress(KIND, now.step, now.total_steps, unit="steps", rates=rates, values={"loss": now.loss})
 
 
 def make_job(build: Build) -> Any:

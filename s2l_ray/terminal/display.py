@@ -17,7 +17,7 @@ from rich.progress import Progress as Bars
 from rich.table import Column
 from rich.text import Text
 
-from s2l_ray.runtime.progress import Progress
+from s2l_ray.runtime.contracts import Progress
 from s2l_ray.terminal import humanize as figures
 
 EVERY_SECONDS = 5.0

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from s2l_ray.errors import ConfigError, DamagedError, LockedError
-from s2l_ray.runtime.progress import Progress
+from s2l_ray.runtime.contracts import Progress
 from s2l_ray.terminal.console import Log
 from s2l_ray.terminal.display import STANDS, kept_line, make_display
 from s2l_ray.terminal.failures import Interrupted

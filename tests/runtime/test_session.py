@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from s2l_ray.errors import ConfigError
-from s2l_ray.runtime.session import Cluster
+from s2l_ray.runtime.contracts import Cluster
 
 CHECKOUT = Path(__file__).parents[2]
 START = "from s2l_ray.runtime.session import connect\nwith connect():\n    pass"

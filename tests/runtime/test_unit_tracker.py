@@ -1,72 +1,77 @@
-"""The desk: failures are counted against the unit that had them, and lost nodes against nobody for long."""
+"""Failures are charged to the unit that was in progress; lost nodes are not, up to a limit."""
 
-from s2l_ray.runtime.unit_tracker import NODES_LOST, STARTING, Ledger, Process
+from s2l_ray.runtime.contracts import Failure
+from s2l_ray.runtime.unit_tracker import MAX_NODES_LOST, STARTUP, UnitTracker
+from s2l_ray.runtime.worker_process import Process
 
-FAILURE = {"kind": "ValueError", "message": "no", "details": ""}
+FAILURE = Failure("ValueError", "no")
 
 
 def process(pid: int, actor: str = "a", node: str = "n") -> Process:
     return Process(actor, node, "host", pid)
 
 
-def test_a_process_that_dies_fails_the_unit_it_had_in_hand_and_no_other() -> None:
-    desk = Ledger(retries=1, finished=0, is_alive=lambda node: True)
+def tracker_of(retries: int = 1, done_before: int = 0, alive_nodes: str = "n") -> UnitTracker:
+    return UnitTracker(retries, done_before, is_alive=lambda node: node == alive_nodes)
+
+
+def test_a_dead_process_fails_its_active_unit_and_no_other() -> None:
+    tracker = tracker_of(retries=1)
     for pid in (1, 2):
-        assert desk.begin(process(pid), "innocent") is None
-        desk.ended(process(pid))
-        assert desk.begin(process(pid), "bad") is None
-    assert desk.begin(process(3), "innocent") is None
-    desk.ended(process(3))
-    aside = desk.begin(process(3), "bad")
-    assert aside is not None and aside["tries"] == "2" and "pid 2 on host" in aside["where"]
-    assert desk.begin(process(3), "innocent") is None
+        assert tracker.start(process(pid), "innocent") is None
+        tracker.finish(process(pid))
+        assert tracker.start(process(pid), "bad") is None
+    assert tracker.start(process(3), "innocent") is None
+    tracker.finish(process(3))
+    failure = tracker.start(process(3), "bad")
+    assert failure is not None and failure.attempts == 2 and failure.process == str(process(2))
+    assert tracker.start(process(3), "innocent") is None
 
 
-def test_a_lost_node_is_no_failure_of_its_unit_unless_it_is_lost_every_time() -> None:
-    desk = Ledger(retries=0, finished=0, is_alive=lambda node: node == "whole")
-    for pid in range(NODES_LOST + 1):
-        assert desk.begin(process(pid, node="lost"), "unit") is None
-    aside = desk.begin(process(99, node="whole"), "unit")
-    assert aside is not None and "node" in aside["message"]
-    assert desk.begin(process(99, node="whole"), "another") is None
+def test_an_exception_counts_as_an_attempt_and_is_returned_with_its_process() -> None:
+    tracker = tracker_of(retries=1, done_before=1)
+    for pid in (1, 2):
+        assert tracker.start(process(pid), "unit") is None
+        assert not tracker.fail(process(pid), FAILURE, out_of_memory=False)
+    failure = tracker.start(process(3), "unit")
+    assert failure == Failure("ValueError", "no", process=str(process(2)), attempts=2)
 
 
-def test_a_worker_that_dies_whenever_it_is_made_is_made_no_more() -> None:
-    desk = Ledger(retries=1, finished=0, is_alive=lambda node: True)
-    answers = [desk.begin(process(pid), f"{STARTING} a") for pid in range(3)]
+def test_lost_nodes_are_no_failures_up_to_a_limit() -> None:
+    tracker = tracker_of(retries=0)
+    for pid in range(MAX_NODES_LOST + 1):
+        assert tracker.start(process(pid, node="lost"), "unit") is None
+    failure = tracker.start(process(99), "unit")
+    assert failure is not None and failure.attempts == MAX_NODES_LOST + 1
+    assert tracker.start(process(99), "another") is None
+
+
+def test_a_worker_that_dies_in_every_start_is_not_started_again() -> None:
+    tracker = tracker_of(retries=1)
+    answers = [tracker.start(process(pid), f"{STARTUP} a") for pid in range(3)]
     assert answers[:2] == [None, None] and answers[2] is not None
-    assert desk.begin(process(9, actor="b"), f"{STARTING} b") is None
+    assert tracker.start(process(9, actor="b"), f"{STARTUP} b") is None
 
 
-def test_memory_that_no_unit_fitted_into_ends_the_run() -> None:
-    desk = Ledger(retries=1, finished=0, is_alive=lambda node: True)
-    assert desk.begin(process(1), "first") is None
-    assert desk.failed(process(1), FAILURE, out_of_memory=True)
-    assert desk.begin(process(1), "second") is None
-    desk.ended(process(1))
-    assert desk.begin(process(1), "third") is None
-    assert not desk.failed(process(1), FAILURE, out_of_memory=True)
+def test_out_of_memory_ends_the_run_only_before_the_first_complete_unit() -> None:
+    tracker = tracker_of()
+    tracker.start(process(1), f"{STARTUP} a")
+    tracker.finish(process(1))
+    assert tracker.start(process(1), "first") is None
+    assert tracker.fail(process(1), FAILURE, out_of_memory=True)
+    assert tracker.start(process(1), "second") is None
+    tracker.finish(process(1))
+    assert tracker.start(process(1), "third") is None
+    assert not tracker.fail(process(1), FAILURE, out_of_memory=True)
+    resumed = tracker_of(done_before=1)
+    resumed.start(process(1), "first")
+    assert not resumed.fail(process(1), FAILURE, out_of_memory=True)
 
 
-def test_what_workers_do_is_known() -> None:
-    desk = Ledger(retries=1, finished=0, is_alive=lambda node: True)
-    desk.begin(process(1, "a"), "one")
-    desk.begin(process(2, "b"), "two")
-    desk.begin(process(3, "a"), "three")
-    desk.ended(process(2, "b"))
-    assert [(work.process.pid, work.unit) for work in desk.doing()] == [(3, "three")]
-
-
-def test_of_a_part_it_is_known_what_came_and_the_last_word_has_retries() -> None:
-    desk = Ledger(retries=1, finished=0, is_alive=lambda node: True)
-    assert desk.begin_part(process(1), "unit rows 0 to 4", once=True) == (True, None)
-    desk.ended(process(1))
-    assert desk.begin_part(process(1), "unit rows 4 to 8", once=True) == (True, None)
-    assert desk.begin_part(process(2), "unit rows 0 to 4", once=True) == (False, None)
-    is_new, failure = desk.begin_part(process(2), "unit rows 4 to 8", once=True)
-    assert not is_new and failure is not None and "pid 1 on host" in failure["where"]
-    for pid in (2, 3):
-        assert desk.begin_part(process(pid), "unit rows 5 to 6", once=False) == (True, None)
-    assert desk.begin_part(process(4), "unit rows 5 to 6", once=False)[1] is not None
-    assert desk.rows_at_fault(7, [5, 2]) == [2, 5] == desk.rows_at_fault(7)
-    assert desk.rows_at_fault(8) == []
+def test_active_units_are_listed_by_process() -> None:
+    tracker = tracker_of()
+    tracker.start(process(1, "a"), "one")
+    tracker.start(process(2, "b"), "two")
+    tracker.start(process(3, "a"), "three")
+    tracker.finish(process(2, "b"))
+    assert [(active.process.pid, active.unit) for active in tracker.active()] == [(3, "three")]

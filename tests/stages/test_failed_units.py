@@ -14,7 +14,7 @@ from s2l_ray.config.identity import identity_of
 from s2l_ray.config.load import load_config
 from s2l_ray.errors import DamagedError
 from s2l_ray.pipeline.run import plan, run
-from s2l_ray.runtime.failures import UnitsSetAside
+from s2l_ray.runtime.failures import UnitsFailed
 from tests.support.jobs import small_job
 
 ROWS, LONG = 150, 20
@@ -45,7 +45,7 @@ def job(tmp_path: Path) -> Path:
 @pytest.mark.long
 def test_failed_units_are_named_at_the_end_or_done_without(job: Path, ray_session: None) -> None:
     config = load_config(job)
-    with pytest.raises(UnitsSetAside, match=AT_FAULT) as caught:
+    with pytest.raises(UnitsFailed, match=AT_FAULT) as caught:
         run(config)
     done = STEPS * (SHARDS - 1)
     assert f"{STEPS} units failed in every try, {done} are done" in str(caught.value)

@@ -7,7 +7,7 @@ import re
 import pytest
 from rich.console import Console
 
-from s2l_ray.runtime.progress import Progress
+from s2l_ray.runtime.contracts import Progress
 from s2l_ray.terminal import humanize as figures
 from s2l_ray.terminal.display import Display, LineDisplay, Meter, make_display
 

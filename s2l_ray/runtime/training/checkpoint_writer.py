@@ -1,19 +1,17 @@
-"""What a training puts into storage: checkpoints of its grid, states to go on from, its tables at the end.
+"""Write checkpoints, resume states and the tables of a training.
 
-In: weights, states and histories of a worker; the URI of the checkpoints artefact. Out, below that URI:
-`step-000500/` with weights, config, tokenizer and last a sealed `checkpoint.json` (a checkpoint exists once that does);
-a local folder with a state, for Ray to upload; at the end `held_out.parquet`, then `training.parquet`.
-Checkpoints go up in the background while training goes on.
+Checkpoints are uploaded by a background thread while training continues. States are written to a local folder that Ray
+Train uploads. `training.parquet` is written last of all and marks the training as complete.
 """
 
 import math
 import shutil
 import tempfile
 from collections import deque
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, fields
+from dataclasses import asdict, astuple, fields
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import torch
@@ -24,48 +22,50 @@ from s2l_ray.artifacts.fingerprint import seal
 from s2l_ray.artifacts.schemas import step_name
 from s2l_ray.artifacts.tables import FileRecord, write_table
 from s2l_ray.core.causal_lm import save_model, without_memory
+from s2l_ray.core.training import records
 from s2l_ray.core.training.log import History
 from s2l_ray.core.training.packed_check import TrainingPath
 from s2l_ray.core.training.records import CheckpointRecord, StepRecord
 from s2l_ray.core.training.state import TrainingState, save_state
+from s2l_ray.runtime.training.job import StoredCheckpoint
 from s2l_ray.runtime.training.store import (
-    CHECKPOINT,
     HELD_OUT,
     STATE,
     TRAINING,
-    is_whole_checkpoint,
+    is_complete_checkpoint,
     read_checkpoint,
+    write_checkpoint_record,
 )
 
-WAITING = 2
-"""Checkpoints in memory that wait for their upload, before training waits for them."""
+# Checkpoints in memory that wait for their upload before training waits for them.
+MAX_PENDING = 2
+# Relative difference of the losses of two runs of one training on a device that sums in no fixed order.
 LOSS_TOLERANCE = 1e-3
-"""Two runs of one training may differ by this share of a loss on devices whose sums have no fixed order."""
 
 
 class CheckpointWriter:
-    """Puts the checkpoints of the grid, one after the other, in a thread of its own."""
+    """Uploads checkpoints one after the other in a thread."""
 
     def __init__(self, output: str, model: PreTrainedModel, tokenizer: Path) -> None:
         self._output = output
         self._model = without_memory(model)
         self._tokenizer = tokenizer
-        self._thread = ThreadPoolExecutor(max_workers=1)
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint-upload")
         self._pending: deque[Future[None]] = deque()
         self._path: TrainingPath | None = None
 
-    def trained_by(self, path: TrainingPath) -> None:
-        """Every checkpoint from now on says so."""
+    def set_training_path(self, path: TrainingPath) -> None:
+        """Set the attention path that later checkpoints record."""
         self._path = path
 
     def put(self, record: CheckpointRecord, weights: dict[str, torch.Tensor]) -> None:
-        """Begin to put a checkpoint. Raises what an earlier one failed with."""
-        while len(self._pending) >= WAITING:
+        """Queue a checkpoint. Raises the failure of an earlier upload."""
+        while len(self._pending) >= MAX_PENDING:
             self._pending.popleft().result()
         self._pending.append(self._thread.submit(self._put, record, weights))
 
     def flush(self) -> None:
-        """Wait until all that was begun is stored. Raises what one failed with."""
+        """Wait until all queued checkpoints are stored. Raises the failure of an upload."""
         while self._pending:
             self._pending.popleft().result()
 
@@ -76,17 +76,16 @@ class CheckpointWriter:
             save_model(self._model, None, local, state_dict=weights)
             shutil.copytree(self._tokenizer, local, dirs_exist_ok=True)
             files = [_file_record(local, path) for path in sorted(local.rglob("*")) if path.is_file()]
-            way = asdict(self._path) if self._path else None
-            checkpoint = {**asdict(record), "trained_by": way, "files": [asdict(file) for file in files]}
+            checkpoint = StoredCheckpoint(records.CheckpointRecord(*astuple(record)), files)
             if _is_stored(self._output, checkpoint):
                 return
             for file in files:
                 storage.put_file(local / file.path, storage.join(folder, file.path))
-        storage.write_bytes(storage.join(folder, CHECKPOINT), seal(checkpoint))
+        write_checkpoint_record(self._output, checkpoint, self._path)
 
 
 def put_tables(output: str, history: History) -> None:
-    """Put the tables of a training that is over; the last of them says that it is."""
+    """Write the tables of a complete training."""
     write_table(output, HELD_OUT, _table(history.checkpoints, CheckpointRecord))
     write_table(output, TRAINING, _table(history.steps, StepRecord))
 
@@ -101,19 +100,16 @@ def _file_record(folder: Path, path: Path) -> FileRecord:
     return FileRecord(str(path.relative_to(folder)), None, path.stat().st_size, storage.sha256_file(str(path)))
 
 
-def _is_stored(output: str, checkpoint: dict[str, Any]) -> bool:
-    """Whether this checkpoint, of this training, lies there whole."""
-    if not is_whole_checkpoint(output, checkpoint["step"]):
+def _is_stored(output: str, checkpoint: StoredCheckpoint) -> bool:
+    """Whether storage has this checkpoint complete, written by the same training."""
+    step = checkpoint.record.step
+    if not is_complete_checkpoint(output, step):
         return False
-    stored = read_checkpoint(output, checkpoint["step"])
-    if [file["path"] for file in stored["files"]] != [file["path"] for file in checkpoint["files"]]:
+    stored = read_checkpoint(output, step)
+    if [file.path for file in stored.files] != [file.path for file in checkpoint.files]:
         return False
-    return all(
-        _close(stored[column.name], checkpoint[column.name])
-        if column.name.endswith("loss")
-        else stored[column.name] == checkpoint[column.name]
-        for column in fields(CheckpointRecord)
-    )
+    pairs = zip(fields(stored.record), astuple(stored.record), astuple(checkpoint.record), strict=True)
+    return all(_close(one, other) if column.name.endswith("loss") else one == other for column, one, other in pairs)
 
 
 def _close(one: float | None, other: float | None) -> bool:
@@ -122,7 +118,11 @@ def _close(one: float | None, other: float | None) -> bool:
     return math.isclose(one, other, rel_tol=LOSS_TOLERANCE)
 
 
-def _table(records: list[Any], kind: type[Any]) -> pa.Table:
+def _table(records: Sequence[StepRecord | CheckpointRecord], kind: type[StepRecord | CheckpointRecord]) -> pa.Table:
     types = {"int": pa.int64(), "float": pa.float64(), "float | None": pa.float64()}
-    schema = pa.schema([(column.name, types[str(column.type)]) for column in fields(kind)])
+    schema = pa.schema([(column.name, types[_type_name(column.type)]) for column in fields(kind)])
     return pa.Table.from_pylist([asdict(record) for record in records], schema=schema)
+
+
+def _type_name(kind: object) -> str:
+    return kind.__name__ if isinstance(kind, type) else str(kind)

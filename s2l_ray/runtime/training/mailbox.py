@@ -1,8 +1,6 @@
-"""The words between a training's workers and its driver.
+"""Progress and failures from the workers of a training to its driver, and the stop request back.
 
-In: records of steps at rank 0, the wish to stop at the driver. Out: progress and failures at the driver, and after each
-step at rank 0 whether to save a state or to stop. They meet in a mailbox, an actor on the driver's node, since Ray
-Train's own reports are barriers over all ranks.
+The mailbox is an actor on the driver's node. Ray Train's own reports would be barriers over all ranks.
 """
 
 from __future__ import annotations
@@ -12,9 +10,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from s2l_ray.core.training.settings import Signal
-from s2l_ray.runtime.failures import Record
+from s2l_ray.runtime.contracts import Failure
 from s2l_ray.runtime.training.job import TrainProgress
 
 if TYPE_CHECKING:
@@ -25,97 +24,103 @@ POST_SECONDS = 0.5
 
 @ray.remote(num_cpus=0)
 class Mailbox:
-    """Between driver and workers: progress and failures one way, the wish to stop the other."""
+    """The latest progress, all failures and the processes of a training, and whether it is to stop."""
 
     def __init__(self) -> None:
         self._progress: TrainProgress | None = None
-        self._failures: list[Record] = []
-        self._places: dict[int, str] = {}
+        self._failures: list[Failure] = []
+        self._workers: dict[int, str] = {}
         self._stop = False
 
+    def register(self, rank: int, process: str) -> None:
+        """Record the process of a worker."""
+        self._workers[rank] = process
+
+    def workers(self) -> list[str]:
+        """One line for each registered worker, by rank."""
+        return [f"rank {rank}: {process}" for rank, process in sorted(self._workers.items())]
+
     def post(self, progress: TrainProgress) -> bool:
-        """Leave the latest progress; says whether to stop."""
+        """Replace the latest progress. Returns whether to stop."""
         self._progress = progress
         return self._stop
 
-    def post_failure(self, failure: Record) -> None:
-        """Leave what a worker failed with."""
-        self._failures.append(failure)
-
     def take(self) -> TrainProgress | None:
-        """The latest progress, if it is new."""
+        """The latest progress, once."""
         taken, self._progress = self._progress, None
         return taken
 
-    def failures(self) -> list[Record]:
-        """All that was left, in order of arrival."""
+    def post_failure(self, failure: Failure) -> None:
+        """Add the failure of a worker."""
+        self._failures.append(failure)
+
+    def failures(self) -> list[Failure]:
+        """All failures in order of arrival."""
         return self._failures
 
-    def post_place(self, rank: int, place: str) -> None:
-        """Leave where a worker runs."""
-        self._places[rank] = place
-
-    def places(self) -> list[str]:
-        """Where each worker runs, by rank."""
-        return [f"rank {rank}: {place}" for rank, place in sorted(self._places.items())]
-
     def stop(self) -> None:
-        """Say so to rank 0 at its next post."""
+        """Request a stop; rank 0 receives it in reply to its next post."""
         self._stop = True
+
+
+def open_mailbox() -> Any:
+    """The handle of a new mailbox on the driver's node."""
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    return Mailbox.options(scheduling_strategy=here).remote()  # type: ignore[attr-defined]
 
 
 @dataclass
 class Reporter:
-    """Rank 0's clock: when to tell the driver, when to save a state, when to stop."""
+    """Rank 0's side of the mailbox: posts progress, and decides when to save a state and when to stop."""
 
     mailbox: Any
-    total: int
+    total_steps: int
     batch_size: int
     save_seconds: float
-    posted: float = 0.0
-    began: float = field(default_factory=time.monotonic)
-    saved: float = field(default_factory=time.monotonic)
+    last_post: float = 0.0
+    started: float = field(default_factory=time.monotonic)
+    last_save: float = field(default_factory=time.monotonic)
     steps: int = 0
     tokens: int = 0
-    answer: Any = None
+    reply: Any = None
     stopping: bool = False
 
-    def step(self, record: StepRecord) -> None:
-        """Take in a step; tell the driver, twice a second at most and at the last step."""
+    def add_step(self, record: StepRecord) -> None:
+        """Count a step; post progress at most twice a second, and at the last step."""
         now = time.monotonic()
         self.steps += 1
         self.tokens += record.tokens
-        if now - self.posted < POST_SECONDS and record.step < self.total:
+        if now - self.last_post < POST_SECONDS and record.step < self.total_steps:
             return
-        self.posted = now
-        seconds = now - self.began
+        self.last_post = now
+        seconds = now - self.started
         progress = TrainProgress(
             step=record.step,
-            total_steps=self.total,
+            total_steps=self.total_steps,
             loss=record.loss,
             learning_rate=record.learning_rate,
             tokens_per_second=self.tokens / seconds,
             examples_per_second=self.steps * self.batch_size / seconds,
-            seconds_left=(self.total - record.step) * seconds / self.steps,
+            seconds_left=(self.total_steps - record.step) * seconds / self.steps,
         )
-        self._hear()
-        self.answer = self.mailbox.post.remote(progress)
+        self._poll_reply()
+        self.reply = self.mailbox.post.remote(progress)
 
     def signal(self, step: int) -> Signal:
-        """What to do after a step. The last one is followed by the tables and needs no state."""
-        self._hear()
+        """What to do after a step. The last step needs no state, since the tables follow it."""
+        self._poll_reply()
         if self.stopping:
             return "save and stop"
-        if time.monotonic() - self.saved < self.save_seconds or step == self.total:
+        if time.monotonic() - self.last_save < self.save_seconds or step == self.total_steps:
             return "go on"
         return "save"
 
-    def state_is_saved(self) -> None:
-        """Begin to count anew until the next state."""
-        self.saved = time.monotonic()
+    def mark_saved(self) -> None:
+        """Restart the clock of saved states."""
+        self.last_save = time.monotonic()
 
-    def _hear(self) -> None:
-        """Read the driver's answer to the last post once it is there."""
-        if self.answer is not None and ray.wait([self.answer], timeout=0)[0]:
-            self.stopping = self.stopping or ray.get(self.answer)
-            self.answer = None
+    def _poll_reply(self) -> None:
+        """Read the reply to the last post if it has arrived."""
+        if self.reply is not None and ray.wait([self.reply], timeout=0)[0]:
+            self.stopping = self.stopping or ray.get(self.reply)
+            self.reply = None

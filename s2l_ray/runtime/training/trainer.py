@@ -1,15 +1,14 @@
-"""The proxy's training on Ray Train, from the driver's side.
+"""The training of the proxy on Ray Train, from the driver.
 
-In: a `TrainJob` and what its workers get. Out: `TrainProgress` about twice a second, and at the end a `TrainResult`.
-The same call again goes on from the newest state in storage, or finds all done. Ray keeps two states and uploads them;
-which one a training goes on from is read from the states themselves, since Ray's own list of them
-(`checkpoint_manager_snapshot.json`) is written in place and a kill in that moment would leave it broken.
+A repeated call resumes from the newest state in storage, or returns the result of a complete training. Ray Train
+uploads states and keeps two. The state to resume from is found by its own checksums, since Ray's list of them
+(`checkpoint_manager_snapshot.json`) is written in place and a kill during the write damages it.
 """
 
 import threading
 import time
-from collections.abc import Generator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import ray
@@ -18,16 +17,23 @@ from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 from ray.train.v2.api.config import LoggingConfig
 from ray.train.v2.api.exceptions import WorkerGroupError
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from s2l_ray import storage
 from s2l_ray.artifacts.schemas import step_name
 from s2l_ray.artifacts.tables import FileRecord, decode_intact, record_of
 from s2l_ray.core.training.settings import grid_steps
 from s2l_ray.errors import DamagedError, S2LError
-from s2l_ray.runtime.failures import from_record
-from s2l_ray.runtime.training.job import LOWER, TrainJob, TrainProgress
-from s2l_ray.runtime.training.mailbox import Mailbox
+from s2l_ray.runtime.contracts import Failure
+from s2l_ray.runtime.failures import exception_from_failure, first_line, stall_message
+from s2l_ray.runtime.training.job import (
+    MEMORY_HINT,
+    StoredCheckpoint,
+    TrainJob,
+    TrainProgress,
+    TrainResult,
+    TrainWorkers,
+)
+from s2l_ray.runtime.training.mailbox import open_mailbox
 from s2l_ray.runtime.training.store import CHECKPOINT, HELD_OUT, RESUME, TRAINING, prune_states, read_checkpoint
 
 POLL_SECONDS = 0.5
@@ -36,61 +42,37 @@ STATES_KEPT = 2
 SNAPSHOT = "checkpoint_manager_snapshot.json"
 
 
-@dataclass(frozen=True)
-class TrainWorkers:
-    """Workers of a training, and what each gets of Ray's CPUs and GPUs.
+def train_proxy(job: TrainJob, workers: TrainWorkers, report: Callable[[TrainProgress], None]) -> TrainResult:
+    """Train the proxy, or resume its training.
 
-    `retries`: how often lost ones are replaced without a newer state. `stall_minutes`: how long no step may end.
-    """
-
-    workers: int = 1
-    cpus: float = 1.0
-    gpus: float = 0.0
-    retries: int = 3
-    stall_minutes: float = 30.0
-
-
-@dataclass(frozen=True)
-class TrainResult:
-    """A finished training: the sealed records of its checkpoints by step, and every file of it for the manifest."""
-
-    checkpoints: list[dict[str, Any]]
-    files: list[FileRecord]
-
-
-Training = Generator[TrainProgress, None, TrainResult]
-
-
-def train_proxy(job: TrainJob, workers: TrainWorkers) -> Training:
-    """Train the proxy, or what is left of it.
-
-    Closing the generator, or an exception in it such as Ctrl-C, has the workers save a state and end. Raises `S2LError`
-    for a failure of the training itself, at once, and for workers that are lost again and again at one place.
+    report: called about twice a second. After an exception in it, such as Ctrl-C, the workers save a state and end.
+    Raises `S2LError` at once for a failure of the training itself, and for workers that are lost more often than
+    `workers.retries` without a newer saved state.
     """
     if (result := finished_training(job)) is not None:
         return result
-    lost, saved = 0, prune_states(job.output, STATES_KEPT)
+    losses, saved = 0, prune_states(job.output, STATES_KEPT)
     while True:
         storage.delete_file(storage.join(job.output, RESUME, SNAPSHOT))
         try:
-            yield from _attempt(job, workers)
+            _attempt(job, workers, report)
             break
         except _WorkersLost as error:
             newest = prune_states(job.output, STATES_KEPT)
-            lost, saved = lost + 1 if newest <= saved else 1, newest
-            if lost > workers.retries:
+            losses, saved = losses + 1 if newest <= saved else 1, newest
+            if losses > workers.retries:
                 raise S2LError(
-                    f"train: workers were lost {lost} times since step {saved} was saved, last: {error}; "
-                    f"lower {LOWER} if memory ran out, then run again: it goes on from there"
+                    f"train: lost workers {losses} time{'s' * (losses != 1)} since the state saved at step {saved} "
+                    f"(last error: {error}). Run again to resume from step {saved}; if memory ran out, {MEMORY_HINT}"
                 ) from error
-            yield TrainProgress(0, 0, 0, 0, 0, 0, 0, note=f"workers were lost ({error}); going on from the last state")
+            report(TrainProgress(note=f"lost workers ({error}); resuming from step {saved}"))
     if (result := finished_training(job)) is None:
-        raise DamagedError(f"{job.output}: not what the training put there; run again")
+        raise DamagedError(f"{job.output}: files of the training are missing or damaged; run again")
     return result
 
 
 def finished_training(job: TrainJob) -> TrainResult | None:
-    """The result, if the training is over and all of it is in storage."""
+    """The result of a complete training, or None."""
     tables = [_table_record(job.output, path) for path in (HELD_OUT, TRAINING)]
     if None in tables:
         return None
@@ -106,58 +88,48 @@ def finished_training(job: TrainJob) -> TrainResult | None:
 
 
 def planned_steps(job: TrainJob) -> list[int]:
-    """The steps whose checkpoints the training leaves."""
+    """The steps of the training's checkpoints."""
     return grid_steps(job.train_examples or job.rows_ok - job.held_out, job.settings)
 
 
-def discard_states(output: str) -> None:
-    """Remove what only a training that goes on would need."""
-    storage.delete_folder(storage.join(output, RESUME))
-
-
 class _WorkersLost(Exception):
-    """Workers, or the connections between them, are gone; another attempt may succeed."""
+    """Workers, or the connections between them, were lost; another attempt may succeed."""
 
 
-def _attempt(job: TrainJob, workers: TrainWorkers) -> Generator[TrainProgress, None, None]:
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    mailbox = Mailbox.options(scheduling_strategy=here).remote()  # type: ignore[attr-defined]
+def _attempt(job: TrainJob, workers: TrainWorkers, report: Callable[[TrainProgress], None]) -> None:
+    mailbox = open_mailbox()
     fit = _Fit(_make_trainer(job, workers, mailbox))
-    heard, step, patience = time.monotonic(), 0, STOP_SECONDS
+    received, step, patience = time.monotonic(), 0, STOP_SECONDS
     try:
-        while fit.running(POLL_SECONDS):
+        while fit.is_running(POLL_SECONDS):
             if (progress := ray.get(mailbox.take.remote())) is not None:
-                heard, step = time.monotonic(), progress.step
-                yield progress
-            elif time.monotonic() - heard > workers.stall_minutes * 60:
-                patience = 0.0  # who does not step does not stop either
-                raise S2LError(_stalled(step, workers, ray.get(mailbox.places.remote())))
+                received, step = time.monotonic(), progress.step
+                report(progress)
+            elif time.monotonic() - received > workers.stall_minutes * 60:
+                patience = 0.0  # workers that make no step cannot save and stop
+                raise S2LError(_stalled(step, workers, ray.get(mailbox.workers.remote())))
         if (progress := ray.get(mailbox.take.remote())) is not None:
-            yield progress
+            report(progress)
         fit.raise_failure(ray.get(mailbox.failures.remote()))
     except RayError as error:
-        raise S2LError(f"train: no word from the workers: {_reason(error)}; run again") from error
+        raise S2LError(f"train: no reply from the workers: {_reason(error)}; run again") from error
     finally:
-        if fit.running(0):
+        if fit.is_running(0):
             mailbox.stop.remote()
-            fit.running(patience)
+            fit.is_running(patience)
         ray.kill(mailbox)
 
 
-def _stalled(step: int, workers: TrainWorkers, places: list[str]) -> str:
-    where = "".join(f"\n  {place}" for place in places) or f"\n  none of {workers.workers} has begun"
-    return (
-        f"train: no step for {workers.stall_minutes:g} minutes; the last was step {step}. The workers:{where}\n"
-        "look there for what they wait for, and run again: it goes on from the last saved state; raise "
-        "resources.stall_minutes if a step, or what comes before the first, takes that long"
-    )
+def _stalled(step: int, workers: TrainWorkers, registered: list[str]) -> str:
+    not_started = f"none of {workers.workers} workers is running"
+    return stall_message(f"train, at step {step}", workers.stall_minutes, registered, not_started)
 
 
 def _make_trainer(job: TrainJob, workers: TrainWorkers, mailbox: Any) -> TorchTrainer:
     filesystem, path = storage.filesystem(job.output)
     resources = {"CPU": workers.cpus} | ({"GPU": workers.gpus} if workers.gpus else {})
     return TorchTrainer(
-        lambda: _work(job, mailbox),
+        lambda: _train_worker(job, mailbox),
         scaling_config=ScalingConfig(
             num_workers=workers.workers, use_gpu=workers.gpus > 0, resources_per_worker=resources
         ),
@@ -166,59 +138,58 @@ def _make_trainer(job: TrainJob, workers: TrainWorkers, mailbox: Any) -> TorchTr
             storage_path=path,
             storage_filesystem=filesystem,
             checkpoint_config=CheckpointConfig(num_to_keep=STATES_KEPT),
-            # Ray cannot tell a failure of the training from a lost worker, and would repeat either; _Fit can
+            # Ray cannot distinguish a failure of the training from a lost worker and would retry both; _Fit can.
             failure_config=FailureConfig(max_failures=0),
             logging_config=LoggingConfig(log_level="ERROR"),  # type: ignore[call-arg]
         ),
     )
 
 
-def _work(job: TrainJob, mailbox: Any) -> None:
-    from s2l_ray.runtime.training.worker import train_worker  # transformers is for the workers alone
+def _train_worker(job: TrainJob, mailbox: Any) -> None:
+    from s2l_ray.runtime.training.worker import train_worker  # imports transformers, which the driver does not need
 
     train_worker(job, mailbox)
 
 
 class _Fit:
-    """`trainer.fit()` in a thread: the driver stays free, and Ray leaves its Ctrl-C handler uninstalled."""
+    """`trainer.fit()` in a thread, which keeps the driver free and Ray's Ctrl-C handler uninstalled."""
 
     def __init__(self, trainer: TorchTrainer) -> None:
         self._trainer = trainer
         self._error: Exception | None = None
-        # not Thread.join: interrupted by Ctrl-C it takes the thread for ended (CPython 3.11)
+        # Thread.join is unsuitable: interrupted by Ctrl-C it marks the thread as ended (CPython 3.11).
         self._ended = threading.Event()
-        threading.Thread(target=self._run, name="ray-train", daemon=True).start()
+        threading.Thread(target=self._run, name="ray-train-fit", daemon=True).start()
 
     def _run(self) -> None:
         try:
             self._trainer.fit()
-        except Exception as error:  # raised in the driver's own thread
+        except Exception as error:  # raised in the driver's thread
             self._error = error
         finally:
             self._ended.set()
 
-    def running(self, seconds: float) -> bool:
-        """Whether it still runs after that many seconds at most."""
+    def is_running(self, seconds: float) -> bool:
+        """Wait for the end for at most `seconds`. Returns whether it is still running."""
         return not self._ended.wait(seconds)
 
-    def raise_failure(self, failures: list[dict[str, str]]) -> None:
-        """Raise the training's own failure, or `_WorkersLost`; return where it ended well."""
+    def raise_failure(self, failures: list[Failure]) -> None:
+        """Raise a failure that a worker posted, or `_WorkersLost`; return if the training succeeded."""
         if self._error is None:
             return
-        own = [failure for failure in failures if not failure["peer"]]
-        if own:
-            raise from_record(own[0]) from self._error
-        # a worker that fails by itself says so in the mailbox, one that is killed does not
+        if failures:
+            raise exception_from_failure(failures[0]) from self._error
+        # A worker that fails posts its failure before it ends; one that is killed does not.
         if isinstance(self._error, WorkerGroupError):
             raise _WorkersLost(_reason(self._error)) from self._error
         raise S2LError(f"train: Ray Train failed: {_reason(self._error)}") from self._error
 
 
 def _reason(error: Exception) -> str:
-    """One line: of the first worker's failure where workers failed, of Ray's own error where it found a dead one."""
+    """One line: the first worker's failure, or Ray's own error."""
     cause = next(iter(error.worker_failures.values()), error) if isinstance(error, WorkerGroupError) else error
     cause = getattr(cause, "health_check_failure", cause)
-    return next((line.strip() for line in str(cause).splitlines() if line.strip()), type(cause).__name__)
+    return first_line(str(cause).strip()) or type(cause).__name__
 
 
 def _table_record(output: str, path: str) -> FileRecord | None:
@@ -230,9 +201,9 @@ def _table_record(output: str, path: str) -> FileRecord | None:
     return record_of(path, data, table.num_rows) if table is not None else None
 
 
-def _checkpoint_files(output: str, checkpoint: dict[str, Any]) -> list[FileRecord]:
-    folder = step_name(checkpoint["step"])
-    files = [FileRecord(**file) for file in checkpoint["files"]]
+def _checkpoint_files(output: str, checkpoint: StoredCheckpoint) -> list[FileRecord]:
+    """The files of a checkpoint with paths relative to the artifact."""
+    folder = step_name(checkpoint.record.step)
     sealed = storage.read_bytes(storage.join(output, folder, CHECKPOINT))
-    listed = [FileRecord(**{**asdict(file), "path": f"{folder}/{file.path}"}) for file in files]
-    return [*listed, record_of(f"{folder}/{CHECKPOINT}", sealed)]
+    files = [replace(file, path=f"{folder}/{file.path}") for file in checkpoint.files]
+    return [*files, record_of(f"{folder}/{CHECKPOINT}", sealed)]

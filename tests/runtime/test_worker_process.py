@@ -1,0 +1,42 @@
+"""A process that hangs during exit is killed; progress reports need no Ray."""
+
+import signal
+import subprocess
+import sys
+import time
+
+HANGS = """
+import ctypes, sys
+from s2l_ray.runtime.worker_process import arm_exit_watchdog
+
+libc = ctypes.CDLL(None)
+if sys.argv[1] == "hangs":
+    libc.__cxa_atexit(libc.pause, None, None)
+arm_exit_watchdog(1)
+print("ended")
+"""
+TRACKS = """
+import sys
+from s2l_ray.runtime.worker_process import latest_progress, report_progress, track
+
+report_progress(1, 4, "passes")
+seen = [latest_progress()]
+for item in track("ab", "shards read"):
+    seen.append(latest_progress())
+seen.append(latest_progress())
+print([(one.done, one.total, one.unit) for one in seen], "ray" in sys.modules)
+"""
+
+
+def test_a_process_that_hangs_during_exit_is_killed() -> None:
+    for case, status in (("hangs", -signal.SIGALRM), ("leaves", 0)):
+        started = time.monotonic()
+        done = subprocess.run([sys.executable, "-c", HANGS, case], capture_output=True, text=True, timeout=30)
+        assert (done.returncode, done.stdout) == (status, "ended\n"), done.stderr
+        assert time.monotonic() - started < 20
+
+
+def test_tracked_items_are_counted_without_importing_ray() -> None:
+    printed = subprocess.run([sys.executable, "-c", TRACKS], capture_output=True, text=True, timeout=60).stdout
+    reads = [(done, 2, "shards read") for done in (0, 1, 2)]
+    assert printed == f"{[(1, 4, 'passes'), *reads]} False\n"
