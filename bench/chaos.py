@@ -244,7 +244,7 @@ def main(arguments: list[str]) -> int:
             starts.append(float(run.starts))
             told = ", ".join(f"{count} x {kind}" for kind, count in sorted(run.kills.items()))
             print(f"run {number}: {told}; {run.starts} drivers, {seconds[-1]:.0f} s; {found or 'the same subset'}")
-        faults = Counter({kind: count for kind, count in proxy.done.items() if kind}) if proxy else Counter()
+        faults = Counter({kind: count for kind, count in proxy.counts.items() if kind}) if proxy else Counter()
     report.add(Row("things wrong with the runs' artefacts", [float(len(wrong))], 0, 0, lower_is_better=True))
     report.add(Row("kills", [float(kills.total())]))
     for kind in VICTIMS:

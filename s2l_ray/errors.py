@@ -1,13 +1,12 @@
-"""Failures that a user can act on.
+"""Exceptions with a message for the user: what happened, where, and what to do next.
 
-In: a message that names the thing, the place and the remedy. Out: an exception whose text the command line prints
-alone, without a traceback. `ConfigError` ends the command with status 2 (the job or the command is wrong), every other
-`S2LError` with status 1 (the job failed).
+The command line prints the message without a traceback and exits with status 2 for `ConfigError` (the job file or the
+command is wrong) and with status 1 for every other `S2LError`.
 """
 
 
 class S2LError(Exception):
-    """Something failed in a way the message explains, with its remedy."""
+    """Base class of failures that the message explains."""
 
 
 class ConfigError(S2LError):
@@ -15,12 +14,12 @@ class ConfigError(S2LError):
 
 
 class DamagedError(S2LError):
-    """A stored file is not what its manifest says."""
+    """A stored file differs from its record in the manifest."""
 
 
 class LockedError(S2LError):
-    """Another living driver is building the artefact."""
+    """Another running driver holds the lock of the artifact."""
 
 
 class StorageError(S2LError):
-    """A store refused, or did not answer for as long as one waits."""
+    """A store refused a request, or did not answer within the retry limit."""

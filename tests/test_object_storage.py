@@ -17,7 +17,7 @@ from s2l_ray.config.load import load_config
 from s2l_ray.pipeline.run import COMPLETE, plan, run, run_steps
 from tests.support.fault_proxy import Faults, fault_proxy
 from tests.support.jobs import small_job
-from tests.support.s3 import SECRET, S3Server, lead_to
+from tests.support.s3 import SECRET, S3Server, use_endpoint
 
 
 @pytest.fixture
@@ -75,9 +75,9 @@ def test_the_whole_way_in_an_object_store_that_fails(
     s3: str, running_s3: S3Server, monkeypatch: pytest.MonkeyPatch, job: Path, temporary: Path
 ) -> None:
     with fault_proxy(running_s3.endpoint, Faults(0.05, seed=1, stall_seconds=1)) as proxy:
-        lead_to(proxy.endpoint, monkeypatch)
+        use_endpoint(proxy.endpoint, monkeypatch)
         run_there(job, s3, temporary)
-        assert sum(number for kind, number in proxy.done.items() if kind) >= 5, proxy.done
-    lead_to(running_s3.endpoint, monkeypatch)
+        assert sum(number for kind, number in proxy.counts.items() if kind) >= 5, proxy.counts
+    use_endpoint(running_s3.endpoint, monkeypatch)
     assert shards_of_subset(job, s3) == shards_on_disk(job)
     assert find_garbage(s3) == []

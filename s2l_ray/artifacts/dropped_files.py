@@ -1,8 +1,7 @@
-"""Files of a finished artefact that nobody needs any more, taken away on purpose.
+"""Files of a complete artifact that were deleted on purpose, recorded in `dropped.json`.
 
-In: a finished artefact and paths of it. Out: `dropped.json` beside the manifest, which is never touched, and then no
-such files. The record comes first, so that a file which a killed driver left is known as one that may go, and none is
-ever missing without a word.
+The record is written before any file is deleted, so that a crash never leaves an unexplained missing file. The manifest
+is not changed.
 """
 
 from collections.abc import Collection
@@ -14,16 +13,16 @@ DROPPED = "dropped.json"
 
 
 def read_dropped(uri: str) -> frozenset[str]:
-    """The paths that were dropped of an artefact, whether they still lie there or not."""
-    place = storage.join(uri, DROPPED)
+    """Paths of the dropped files, including those not deleted yet."""
+    record = storage.join(uri, DROPPED)
     try:
-        return frozenset(unseal(storage.read_bytes(place), place)["files"])
+        return frozenset(unseal(storage.read_bytes(record), record)["files"])
     except FileNotFoundError:
         return frozenset()
 
 
 def drop(uri: str, paths: Collection[str]) -> list[str]:
-    """Drop files of a finished artefact, and what is left of files dropped before. Gives those that lay there."""
+    """Record and delete files, and those that an interrupted call left. Returns the paths that were deleted."""
     before = read_dropped(uri)
     dropped = before.union(paths)
     if dropped != before:

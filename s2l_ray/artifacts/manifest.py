@@ -18,7 +18,7 @@ import pyarrow as pa
 from s2l_ray import storage
 from s2l_ray.artifacts.dropped_files import read_dropped
 from s2l_ray.artifacts.fingerprint import seal, unseal
-from s2l_ray.artifacts.node_cache import LIMIT_BYTES, hold
+from s2l_ray.artifacts.node_cache import LIMIT_BYTES, cached_files
 from s2l_ray.artifacts.tables import FileRecord, decode_table, read_table, read_verified, record_of
 from s2l_ray.errors import DamagedError, S2LError
 
@@ -104,7 +104,7 @@ class Artifact:
 
         Of an artefact in an object store they are copies, which this node keeps within `limit_bytes` for the next time.
         """
-        return hold(self.uri, self.files(under), limit_bytes)
+        return cached_files(self.uri, self.files(under), limit_bytes)
 
     def read_held(self, path: str, columns: Sequence[str] | None = None, limit_bytes: int = LIMIT_BYTES) -> pa.Table:
         """`read_file` for a table that this node reads again and again."""

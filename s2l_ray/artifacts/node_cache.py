@@ -1,8 +1,7 @@
-"""A node's copies of stored files: fetched once, shared by its processes, kept within a size.
+"""Local copies of stored files, one set per node: downloaded once, shared by its processes, limited in size.
 
-In: files of an artefact, by their records. Out: a local folder that holds them while a block runs. A copy is named
-after the sha256 of all it holds and checked against it each time, so a stale or torn one is never used. It is put under
-a temporary name and then renamed. Where a new one needs room, those used longest ago go first, but none that is in use.
+A copy is a folder named after the digest of its contents. It is downloaded under a temporary name, renamed, and
+verified at every use. The least recently used copies are evicted first, but none that is in use.
 """
 
 import contextlib
@@ -15,19 +14,19 @@ from pathlib import Path
 
 from s2l_ray import storage
 from s2l_ray.artifacts.fingerprint import canonical_json
-from s2l_ray.artifacts.tables import FileRecord, check_file
+from s2l_ray.artifacts.tables import FileRecord, check_file, download_verified
 from s2l_ray.errors import DamagedError, StorageError
-from s2l_ray.storage.disk import take_turns
+from s2l_ray.storage.disk import file_lock
 
 LIMIT_BYTES = 50 << 30
-PART = ".part"
+TEMPORARY = ".part"
 
 
 @contextlib.contextmanager
-def hold(uri: str, records: Sequence[FileRecord], limit_bytes: int = LIMIT_BYTES) -> Iterator[Path]:
-    """A local folder with these files of the folder `uri`, which is that folder itself on a disk.
+def cached_files(uri: str, records: Sequence[FileRecord], limit_bytes: int = LIMIT_BYTES) -> Iterator[Path]:
+    """Local folder with these files of the folder `uri`, valid while the block runs; `uri` itself if it is local.
 
-    Raises `DamagedError` where one is missing or not what its record says.
+    Raises `DamagedError` if a file is missing or differs from its record.
     """
     if storage.is_local(uri):
         for record in records:
@@ -36,24 +35,24 @@ def hold(uri: str, records: Sequence[FileRecord], limit_bytes: int = LIMIT_BYTES
         return
     if sum(record.bytes for record in records) > limit_bytes:
         with tempfile.TemporaryDirectory() as folder:
-            _fetch(uri, records, Path(folder))
+            _download(uri, records, Path(folder))
             yield Path(folder)
         return
     listed = sorted((record.path, record.sha256) for record in records)
-    place = cache_folder() / hashlib.sha256(canonical_json(listed).encode()).hexdigest()
+    copy = cache_folder() / hashlib.sha256(canonical_json(listed).encode()).hexdigest()
     while True:
-        with take_turns(_turn(place), shared=True):
-            if _is_whole(place, records):
-                os.utime(place)
-                yield place
+        with file_lock(_lock_path(copy), shared=True):
+            if _is_complete(copy, records):
+                os.utime(copy)
+                yield copy
                 return
-        with take_turns(_turn(place)):
-            if not _is_whole(place, records):  # nobody was faster
-                _put(uri, records, place, limit_bytes)
+        with file_lock(_lock_path(copy)):
+            if not _is_complete(copy, records):  # unless another process has downloaded it meanwhile
+                _populate(uri, records, copy, limit_bytes)
 
 
 def cache_folder() -> Path:
-    """Where this user's copies lie. Raises `StorageError` where the folder is somebody else's."""
+    """Folder of this user's copies. Raises `StorageError` if it belongs to another user."""
     folder = Path(tempfile.gettempdir()) / f"s2l_ray-{os.getuid()}"
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     if folder.stat().st_uid != os.getuid():
@@ -61,56 +60,47 @@ def cache_folder() -> Path:
     return folder
 
 
-def _put(uri: str, records: Sequence[FileRecord], place: Path, limit_bytes: int) -> None:
-    part = place.with_name(place.name + PART)
-    for leftover in (place, part):
+def _populate(uri: str, records: Sequence[FileRecord], copy: Path, limit_bytes: int) -> None:
+    temporary = copy.with_name(copy.name + TEMPORARY)
+    for leftover in (copy, temporary):
         shutil.rmtree(leftover, ignore_errors=True)
-    _make_room(place.parent, limit_bytes - sum(record.bytes for record in records))
-    _fetch(uri, records, part)
-    part.rename(place)
+    _evict(copy.parent, limit_bytes - sum(record.bytes for record in records))
+    _download(uri, records, temporary)
+    temporary.rename(copy)
 
 
-def _fetch(uri: str, records: Sequence[FileRecord], folder: Path) -> None:
+def _download(uri: str, records: Sequence[FileRecord], folder: Path) -> None:
     folder.mkdir(exist_ok=True)
     for record in records:
-        place = storage.join(uri, record.path)
-        try:
-            storage.get_file(place, folder / record.path)
-        except FileNotFoundError as error:
-            raise DamagedError(f"{place}: missing, though its manifest lists it") from error
-        if not _is_whole(folder, [record]):
-            raise DamagedError(f"{place}: damaged, its sha256 is not the one in the manifest")
+        download_verified(uri, record, folder / record.path)
 
 
-def _make_room(folder: Path, allowed_bytes: int) -> None:
-    """Remove the copies used longest ago until all take no more than `allowed_bytes`."""
+def _evict(folder: Path, max_bytes: int) -> None:
+    """Delete the least recently used copies until the rest takes at most `max_bytes`."""
     used: dict[Path, float] = {}
     for path in folder.iterdir():
-        with contextlib.suppress(FileNotFoundError):  # another process removes copies too
+        with contextlib.suppress(FileNotFoundError):  # other processes evict copies too
             if path.is_dir():
                 used[path] = path.stat().st_mtime
     copies = sorted(used, key=used.__getitem__)
     sizes = {path: sum(entry.bytes for entry in storage.list_files(str(path))) for path in copies}
-    taken = sum(sizes.values())
+    total = sum(sizes.values())
     for path in copies:
-        if taken <= allowed_bytes:
+        if total <= max_bytes:
             return
-        with contextlib.suppress(BlockingIOError), take_turns(_turn(path), wait=False):
+        with contextlib.suppress(BlockingIOError), file_lock(_lock_path(path), blocking=False):
             shutil.rmtree(path, ignore_errors=True)
-            taken -= sizes[path]
+            total -= sizes[path]
 
 
-def _turn(place: Path) -> Path:
-    return place.with_name(f".{place.name.removesuffix(PART)}.turn")
+def _lock_path(copy: Path) -> Path:
+    return copy.with_name(f".{copy.name.removesuffix(TEMPORARY)}.lock")
 
 
-def _is_whole(folder: Path, records: Sequence[FileRecord]) -> bool:
+def _is_complete(folder: Path, records: Sequence[FileRecord]) -> bool:
     try:
-        return all(_sha256(folder / record.path) == record.sha256 for record in records)
-    except FileNotFoundError:
+        for record in records:
+            check_file(str(folder), record)
+    except DamagedError:
         return False
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    return True

@@ -1,5 +1,6 @@
-"""Where an artefact comes from: the command, the host, the source tree, the libraries. No environment variable is read,
-so no secret can end up in a manifest.
+"""Provenance of an artifact: command, host, commit and library versions.
+
+No environment variable is read, so that no secret can end up in a manifest.
 """
 
 import platform
@@ -17,7 +18,7 @@ LIBRARIES = ("s2l_ray", "ray", "torch", "transformers", "tokenizers", "pyarrow",
 
 @lru_cache(maxsize=1)
 def libraries() -> dict[str, str]:
-    """Versions of what can change the last bits of a result."""
+    """Versions of the libraries that can change the last bits of a result."""
     found = {"python": platform.python_version()}
     for name in LIBRARIES:
         try:
@@ -28,7 +29,7 @@ def libraries() -> dict[str, str]:
 
 
 def provenance() -> dict[str, Any]:
-    """The command, host, time and commit of this process."""
+    """Command, host, UTC time and commit of this process."""
     return {
         "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         "host": socket.gethostname(),

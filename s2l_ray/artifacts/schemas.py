@@ -1,18 +1,16 @@
-"""The tables of every kind of artefact: one Arrow schema each, column names, statuses.
-
-In: nothing. Out: schemas that stages write and readers rely on, and the flat token arrays of a dataset shard.
-"""
+"""Table schemas, status values and file names of all kinds of artifacts."""
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+# Values of the column `status`: an example is scored and selected only if it is `ok`.
 OK = "ok"
 NO_TARGET_TOKENS = "no_target_tokens"
 NON_FINITE = "non_finite"
 NOT_SCORED = "not_scored"
+# Note in a file of losses: the rows that could not be scored, with their errors.
 FAILED_ROWS = "failed_rows"
-"""The note of a unit's file of losses that says which rows could not be scored, and why."""
 
 DATASET = pa.schema(
     [
@@ -57,13 +55,13 @@ SUBSET = pa.schema(
 
 
 def losses_schema(statistics: tuple[str, ...]) -> pa.Schema:
-    """A unit of scoring: one checkpoint on one shard."""
+    """Schema of a scoring unit: the losses of one shard at one checkpoint."""
     columns = [("example_id", pa.string()), ("nll_sum", pa.float64()), ("target_tokens", pa.int32())]
     return pa.schema([*columns, *((name, pa.float32()) for name in statistics)])
 
 
 def trajectories_schema(checkpoints: int, statistics: tuple[str, ...]) -> pa.Schema:
-    """One row an example; `losses` and every further statistic hold one value a checkpoint, in order of the steps."""
+    """Schema of a shard of trajectories: lists have one value per checkpoint, in order of the steps."""
     series = pa.list_(pa.float32(), checkpoints)
     return pa.schema(
         [
@@ -78,17 +76,17 @@ def trajectories_schema(checkpoints: int, statistics: tuple[str, ...]) -> pa.Sch
 
 
 def shard_path(shard: int) -> str:
-    """File name of a shard, the same in every kind of artefact."""
+    """Path of a shard, the same in every kind of artifact."""
     return f"shard-{shard:05d}.parquet"
 
 
 def step_name(step: int) -> str:
-    """Folder name of a checkpoint."""
+    """Folder of a checkpoint."""
     return f"step-{step:06d}"
 
 
 def losses_path(step: int, shard: int) -> str:
-    """File name of a unit of scoring inside the trajectories."""
+    """Path of a scoring unit in a trajectories artifact."""
     return f"losses/{step_name(step)}/{shard_path(shard)}"
 
 
@@ -96,7 +94,7 @@ TokenArrays = tuple[npt.NDArray[np.int32], npt.NDArray[np.int64], npt.NDArray[np
 
 
 def token_arrays(table: pa.Table) -> TokenArrays:
-    """Token ids, row offsets [N + 1], target spans [S, 2] and span offsets [N + 1] of dataset rows, flat."""
+    """Flat token ids, row offsets [N + 1], target spans [S, 2] and span offsets [N + 1] of dataset rows."""
     ids = table["input_ids"].combine_chunks()
     spans = table["target_spans"].combine_chunks()
     return (

@@ -1,13 +1,13 @@
-"""Parquet files as units of work: one writer, one verified reader.
+"""Parquet files as units of work: one deterministic writer, one reader that checks sha256.
 
-In: Arrow tables and the facts a unit was made from. Out: a `FileRecord`, and tables whose bytes were checked. The
-writer is deterministic for one version of pyarrow and writes page checksums; so a file that reads cleanly and, written
-again, gives the same bytes is whole to the last bit, even before a manifest holds its sha256.
+For one version of pyarrow the writer is deterministic, and it writes page checksums. A file that decodes and encodes
+to the same bytes is therefore undamaged, even before a manifest records its sha256.
 """
 
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -15,12 +15,15 @@ import pyarrow.parquet as pq
 from s2l_ray import storage
 from s2l_ray.errors import DamagedError
 
-FACTS, NOTES = b"s2l.", b"s2l-note."
+# Prefixes of the keys in the metadata of a file.
+UNIT_KEY_PREFIX, NOTE_PREFIX = b"s2l.", b"s2l-note."
+
+Metadata = Mapping[str, str]
 
 
 @dataclass(frozen=True)
 class FileRecord:
-    """One stored file: path relative to its artefact, rows (None where it is no table), size in bytes, sha256."""
+    """One stored file: path relative to its artifact, rows (None if it is no table), size in bytes, sha256."""
 
     path: str
     rows: int | None
@@ -29,20 +32,17 @@ class FileRecord:
 
 
 def record_of(path: str, data: bytes, rows: int | None = None) -> FileRecord:
-    """The record of a file with this content."""
+    """Record of a file with this content."""
     return FileRecord(path, rows, len(data), hashlib.sha256(data).hexdigest())
 
 
-Words = Mapping[str, str]
-
-
-def encode_table(table: pa.Table, made_from: Words | None = None, notes: Words | None = None) -> bytes:
+def encode_table(table: pa.Table, unit_key: Metadata | None = None, notes: Metadata | None = None) -> bytes:
     """Parquet bytes of a table (zstd, page checksums).
 
-    Its metadata says what it was made from, and has notes of what came of that, which do not tell it from another.
+    The metadata of the file holds `unit_key`, which identifies the inputs of the unit, and `notes` on its result.
     """
-    words = [(FACTS, made_from or {}), (NOTES, notes or {})]
-    metadata = {prefix + key.encode(): one[key].encode() for prefix, one in words for key in sorted(one)}
+    parts = [(UNIT_KEY_PREFIX, unit_key or {}), (NOTE_PREFIX, notes or {})]
+    metadata = {prefix + key.encode(): part[key].encode() for prefix, part in parts for key in sorted(part)}
     stored = pa.schema([field.with_type(_stored_type(field.type)) for field in table.schema], metadata)
     sink = pa.BufferOutputStream()
     pq.write_table(
@@ -55,86 +55,103 @@ def encode_table(table: pa.Table, made_from: Words | None = None, notes: Words |
     return bytes(sink.getvalue().to_pybytes())
 
 
-def _stored_type(kind: pa.DataType) -> pa.DataType:
-    """The type as Parquet gives it back: the values of a list are its `element`."""
-    if pa.types.is_fixed_size_list(kind):
-        return pa.list_(pa.field("element", _stored_type(kind.value_type)), kind.list_size)
-    return pa.list_(pa.field("element", _stored_type(kind.value_type))) if pa.types.is_list(kind) else kind
+def _stored_type(data_type: pa.DataType) -> pa.DataType:
+    """The type as read back from Parquet, where the field of a list is named `element`."""
+    if pa.types.is_fixed_size_list(data_type):
+        return pa.list_(pa.field("element", _stored_type(data_type.value_type)), data_type.list_size)
+    if pa.types.is_list(data_type):
+        return pa.list_(pa.field("element", _stored_type(data_type.value_type)))
+    return data_type
 
 
 def write_table(
-    folder: str, path: str, table: pa.Table, made_from: Words | None = None, notes: Words | None = None
+    folder: str, path: str, table: pa.Table, unit_key: Metadata | None = None, notes: Metadata | None = None
 ) -> FileRecord:
-    """Put a table whole at `folder/path` and say what was put."""
-    data = encode_table(table, made_from, notes)
+    """Write a table to `folder/path` atomically and return its record."""
+    data = encode_table(table, unit_key, notes)
     storage.write_bytes(storage.join(folder, path), data)
     return record_of(path, data, table.num_rows)
 
 
 def decode_table(data: bytes, columns: Sequence[str] | None = None) -> pa.Table:
-    """The table in Parquet bytes; page checksums are checked."""
+    """Table from Parquet bytes. Page checksums are verified."""
     file = pq.ParquetFile(pa.BufferReader(data), pre_buffer=False, page_checksum_verification=True)
     return file.read(columns=list(columns) if columns is not None else None, use_threads=False)
 
 
 def read_verified(folder: str, record: FileRecord) -> bytes:
-    """The file's bytes. Raises `DamagedError` where they are missing or not the recorded ones."""
-    place = storage.join(folder, record.path)
+    """Bytes of a recorded file. Raises `DamagedError` if it is missing or differs from its record."""
+    uri = storage.join(folder, record.path)
     try:
-        data = storage.read_bytes(place)
+        data = storage.read_bytes(uri)
     except FileNotFoundError as error:
-        raise DamagedError(f"{place}: missing, though its manifest lists it") from error
-    if len(data) != record.bytes or hashlib.sha256(data).hexdigest() != record.sha256:
-        raise DamagedError(f"{place}: damaged, its sha256 is not the one in the manifest")
+        raise DamagedError(_missing(uri)) from error
+    _check_digest(uri, record, hashlib.sha256(data).hexdigest())
     return data
 
 
 def check_file(folder: str, record: FileRecord) -> None:
-    """`read_verified` for a file that nobody wants to hold: read in pieces. Raises `DamagedError`."""
-    place = storage.join(folder, record.path)
+    """Check a recorded file without holding it in memory. Raises `DamagedError` like `read_verified`."""
+    uri = storage.join(folder, record.path)
     try:
-        digest = storage.sha256_file(place)
+        digest = storage.sha256_file(uri)
     except FileNotFoundError as error:
-        raise DamagedError(f"{place}: missing, though its manifest lists it") from error
-    if digest != record.sha256:
-        raise DamagedError(f"{place}: damaged, its sha256 is not the one in the manifest")
+        raise DamagedError(_missing(uri)) from error
+    _check_digest(uri, record, digest)
+
+
+def download_verified(folder: str, record: FileRecord, target: Path) -> None:
+    """Copy a recorded file to a local path and check it. Raises `DamagedError` like `read_verified`."""
+    uri = storage.join(folder, record.path)
+    try:
+        storage.get_file(uri, target)
+    except FileNotFoundError as error:
+        raise DamagedError(_missing(uri)) from error
+    _check_digest(uri, record, storage.sha256_file(str(target)))
+
+
+def _missing(uri: str) -> str:
+    return f"{uri}: missing, although the manifest lists it"
+
+
+def _check_digest(uri: str, record: FileRecord, sha256: str) -> None:
+    if sha256 != record.sha256:
+        raise DamagedError(f"{uri}: damaged, its sha256 differs from the one in the manifest")
 
 
 def read_table(folder: str, record: FileRecord, columns: Sequence[str] | None = None) -> pa.Table:
-    """The table of a listed file, checked against its sha256."""
+    """Table of a recorded file, checked against its sha256."""
     return decode_table(read_verified(folder, record), columns)
 
 
-def finished_unit(folder: str, path: str, made_from: Words) -> FileRecord | None:
-    """The record of a unit file that is whole and was made from exactly these facts; None where it has to be made."""
+def find_complete_unit(folder: str, path: str, unit_key: Metadata) -> FileRecord | None:
+    """Record of a unit file that is complete and has exactly this key, else None."""
     try:
         data = storage.read_bytes(storage.join(folder, path))
     except FileNotFoundError:
         return None
-    table = decode_intact(data)
-    return record_of(path, data, table.num_rows) if table is not None and facts_of(table) == dict(made_from) else None
+    table = decode_if_unchanged(data)
+    if table is None or _metadata(table, UNIT_KEY_PREFIX) != dict(unit_key):
+        return None
+    return record_of(path, data, table.num_rows)
 
 
-def decode_intact(data: bytes) -> pa.Table | None:
-    """The table in bytes that this writer wrote, or None where a single bit of them differs from what it writes."""
+def decode_if_unchanged(data: bytes) -> pa.Table | None:
+    """Table from bytes that `encode_table` returned, or None if a single bit of them has changed."""
     try:
         table = decode_table(data)
-        return table if encode_table(table, facts_of(table), notes_of(table)) == data else None
+        encoded = encode_table(table, _metadata(table, UNIT_KEY_PREFIX), notes_of(table))
+        return table if encoded == data else None
     except (pa.ArrowException, OSError, ValueError):
         return None
 
 
-def facts_of(table: pa.Table) -> dict[str, str]:
-    """The facts that `write_table` put into the file's metadata."""
-    return _words(table, FACTS)
-
-
 def notes_of(table: pa.Table) -> dict[str, str]:
-    """The notes that `write_table` put there."""
-    return _words(table, NOTES)
+    """Notes in the metadata of a file that `write_table` wrote."""
+    return _metadata(table, NOTE_PREFIX)
 
 
-def _words(table: pa.Table, prefix: bytes) -> dict[str, str]:
+def _metadata(table: pa.Table, prefix: bytes) -> dict[str, str]:
     metadata = table.schema.metadata or {}
     return {
         key.removeprefix(prefix).decode(): value.decode() for key, value in metadata.items() if key.startswith(prefix)

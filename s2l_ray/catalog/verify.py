@@ -14,7 +14,7 @@ from s2l_ray.artifacts.dropped_files import DROPPED
 from s2l_ray.artifacts.fingerprint import unseal
 from s2l_ray.artifacts.lock import NAME as LOCK
 from s2l_ray.artifacts.manifest import EXECUTION, FILES_TABLE, MANIFEST, Artifact, open_artifact
-from s2l_ray.artifacts.tables import FileRecord, check_file, decode_intact
+from s2l_ray.artifacts.tables import FileRecord, check_file, decode_if_unchanged
 from s2l_ray.errors import DamagedError, S2LError
 
 OWN_FILES = {MANIFEST, EXECUTION, FILES_TABLE, DROPPED}
@@ -85,7 +85,7 @@ def _verify_unfinished(uri: str, paths: list[str]) -> Iterator[Fault]:
         yield from _checkpoint_faults(uri, folder)
     for path in paths:
         is_unit = path.endswith(".parquet") and not path.startswith(RESUME)
-        if is_unit and decode_intact(storage.read_bytes(storage.join(uri, path))) is None:
+        if is_unit and decode_if_unchanged(storage.read_bytes(storage.join(uri, path))) is None:
             yield Fault(path, "damaged; `s2l run` does this unit again")
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from s2l_ray import storage
-from s2l_ray.artifacts.fingerprint import describe_drift, fingerprint
+from s2l_ray.artifacts.fingerprint import describe_differences, fingerprint
 from s2l_ray.artifacts.lock import NAME as LOCK
 from s2l_ray.artifacts.lock import Lock, refuse_held
 from s2l_ray.artifacts.manifest import (
@@ -278,7 +278,7 @@ def _reasons(
         old = open_artifact(storage.join(root, kind, before[kind])).manifest
     except S2LError:
         return ("the one of the run before was not finished",)
-    changed = describe_drift(old.identity, identity)
+    changed = describe_differences(old.identity, identity)
     changed += [f"another {name}" for name in inputs if old.inputs.get(name) != inputs[name]]
     return tuple(changed) or ("its version is new",)
 

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from s2l_ray.artifacts.schemas import CLUSTERS, shard_path
-from s2l_ray.artifacts.tables import FileRecord, finished_unit, read_table
+from s2l_ray.artifacts.tables import FileRecord, find_complete_unit, read_table
 from s2l_ray.config.sections import Config
 from s2l_ray.runtime.actor_pool import run_units
 from s2l_ray.runtime.contracts import Cluster, Failed, PoolOptions, Progress, ResourceRequest
@@ -80,7 +80,7 @@ def _fit_facts(build: Build) -> dict[str, str]:
 
 
 def _stored_fit(build: Build) -> FileRecord | None:
-    return finished_unit(build.folder, CENTROIDS, _fit_facts(build))
+    return find_complete_unit(build.folder, CENTROIDS, _fit_facts(build))
 
 
 def _fit_arguments(build: Build) -> dict[str, Any]:
@@ -110,7 +110,7 @@ def _assign(build: Build, fitted: FileRecord) -> Generator[Progress, None, Produ
         )
         for shard, record in enumerate(shards)
     ]
-    found = look_for(units, lambda unit: finished_unit(build.folder, unit["name"], unit["facts"]))
+    found = look_for(units, lambda unit: find_complete_unit(build.folder, unit["name"], unit["facts"]))
     missing = [unit for unit, record in zip(units, found, strict=True) if record is None]
     files = [record for record in found if record is not None]
     arguments = {

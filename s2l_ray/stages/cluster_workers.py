@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from s2l_ray.artifacts.manifest import open_artifact
 from s2l_ray.artifacts.schemas import CLUSTERS, OK, shard_path
-from s2l_ray.artifacts.tables import FileRecord, decode_intact, read_verified, write_table
+from s2l_ray.artifacts.tables import FileRecord, decode_if_unchanged, read_verified, write_table
 from s2l_ray.errors import S2LError
 from s2l_ray.runtime.worker_process import report_progress
 
@@ -124,7 +124,7 @@ class AssignWorker:
         self._trajectories = open_artifact(trajectories)
         self._group_by = settings["group_by"]
         self._columns_T = chosen_columns(self._trajectories.manifest.facts["steps"], settings["checkpoints"])
-        table = decode_intact(read_verified(folder, FileRecord(**centroids)))
+        table = decode_if_unchanged(read_verified(folder, FileRecord(**centroids)))
         if table is None:
             raise RuntimeError(f"{folder}/{CENTROIDS}: not readable")
         group_K = np.asarray(table["source"].to_pylist(), object)

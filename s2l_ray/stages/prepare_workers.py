@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from s2l_ray.artifacts.node_cache import hold
+from s2l_ray.artifacts.node_cache import cached_files
 from s2l_ray.artifacts.receipts import write_receipt
 from s2l_ray.artifacts.schemas import DATASET, NO_TARGET_TOKENS, OK, REJECTED
 from s2l_ray.artifacts.tables import FileRecord, read_table, write_table
@@ -179,7 +179,7 @@ class EncodeWorker:
 
         self._folder = folder
         self._data = data
-        with hold(folder, [FileRecord(**record) for record in tokenizer]) as held:
+        with cached_files(folder, [FileRecord(**record) for record in tokenizer]) as held:
             self._tokenizer = load_tokenizer(str(held / "tokenizer"))
 
     def __call__(self, unit: dict[str, Any]) -> dict[str, Any]:

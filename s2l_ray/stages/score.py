@@ -17,7 +17,7 @@ from typing import Any
 
 from s2l_ray.artifacts.manifest import Artifact
 from s2l_ray.artifacts.schemas import OK, losses_path, step_name, trajectories_schema
-from s2l_ray.artifacts.tables import FileRecord, finished_unit
+from s2l_ray.artifacts.tables import FileRecord, find_complete_unit
 from s2l_ray.config.sections import Config
 from s2l_ray.errors import S2LError
 from s2l_ray.runtime.actor_pool import describe, run_units
@@ -125,7 +125,7 @@ def checkpoint_digest(checkpoints: Artifact, step: int) -> str:
 
 def finished_units(build: Build, units: list[NamedUnit]) -> dict[str, FileRecord]:
     """The units that lie in storage and are whole, by path."""
-    records = look_for(units, lambda unit: finished_unit(build.folder, unit["path"], unit["facts"]))
+    records = look_for(units, lambda unit: find_complete_unit(build.folder, unit["path"], unit["facts"]))
     return {record.path: record for record in records if record is not None}
 
 

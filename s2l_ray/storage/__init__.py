@@ -1,9 +1,8 @@
-"""Files in storage: one set of functions for a local path and for s3:// and gs:// URIs.
+"""Files on local paths and in s3:// and gs:// buckets, behind one set of functions.
 
-In: URIs (a plain path is a local one). Out: bytes, files, listings. A file is always put whole, so a reader sees the
-old one, the new one or none. Names that begin with a dot are temporary and never listed. Endpoint, region and
-credentials come from the environment's usual places, never from a job file. What a store refuses is an `S2LError` that
-names the place and the remedy.
+Writes are atomic: a reader sees the old file, the new file or none. Names that begin with a dot are temporary and never
+listed. Endpoint, region and credentials come from the usual places of each client, never from a job file. Failures are
+`FileNotFoundError`, or an `S2LError` with the URI and a hint.
 """
 
 import hashlib
@@ -23,7 +22,7 @@ from s2l_ray.storage.store import Entry as Entry
 from s2l_ray.storage.store import Store, is_temporary
 
 COPY_BYTES = 8 << 20
-COPIES_AT_ONCE = 16
+MAX_COPIES = 16
 DISK = DiskStore()
 
 
@@ -40,43 +39,43 @@ def is_local(uri: str) -> bool:
 
 
 def absolute(uri: str) -> str:
-    """The URI as every process finds it: a relative path is taken from where this one runs."""
+    """The URI with a relative path resolved against the working directory of this process."""
     return str(local_path(uri).expanduser().absolute()) if is_local(uri) else uri
 
 
 def local_path(uri: str) -> Path:
-    """The path of a local URI."""
+    """Path of a local URI."""
     return Path(uri.removeprefix("file://"))
 
 
-def _located(uri: str) -> tuple[Store, str]:
-    """The store of a URI and the key inside it. Raises `ConfigError` for a scheme that is not known."""
+def _resolve(uri: str) -> tuple[Store, str]:
+    """Store and key of a URI. Raises `ConfigError` for an unknown scheme."""
     if is_local(uri):
         return DISK, str(local_path(uri).absolute())
     scheme, _, rest = uri.partition("://")
     bucket, _, key = rest.partition("/")
     if "@" in bucket:
-        raise ConfigError(f"{scheme}://...@...: credentials stand in the environment, never in a place; take them out")
+        raise ConfigError(f"{scheme}://...@...: credentials belong in the environment; remove them from the URI")
     if scheme == "s3" and bucket:
         from s2l_ray.storage.s3 import S3Store
 
         return S3Store(bucket), key.rstrip("/")
     if scheme == "gs" and bucket:
-        from s2l_ray.storage.gcs import GoogleStore
+        from s2l_ray.storage.gcs import GCSStore
 
-        return GoogleStore(bucket), key.rstrip("/")
-    raise ConfigError(f"{uri}: no such storage; write a local path, s3://bucket/path or gs://bucket/path")
+        return GCSStore(bucket), key.rstrip("/")
+    raise ConfigError(f"{uri}: unknown scheme; write a local path, s3://bucket/path or gs://bucket/path")
 
 
 def exists(uri: str) -> bool:
-    """Whether a file or folder stands there."""
-    store, key = _located(uri)
+    """Whether the URI is a file or a folder."""
+    store, key = _resolve(uri)
     return store.exists(key)
 
 
 def find(uri: str) -> Entry | None:
-    """The file there, under its own name, or None."""
-    store, key = _located(uri)
+    """Entry of a file, with its base name as path, or None."""
+    store, key = _resolve(uri)
     return store.find(key)
 
 
@@ -89,111 +88,111 @@ def size(uri: str) -> int:
 
 
 def open_input(uri: str) -> pa.NativeFile:
-    """A file open for reading at any position. Raises `FileNotFoundError`."""
-    store, key = _located(uri)
+    """Open a file for random access. Raises `FileNotFoundError`."""
+    store, key = _resolve(uri)
     return store.open(key)
 
 
 def read_bytes(uri: str) -> bytes:
-    """The whole file. Raises `FileNotFoundError`."""
+    """Content of a file. Raises `FileNotFoundError`."""
     return read_version(uri)[0]
 
 
 def read_version(uri: str) -> tuple[bytes, str]:
-    """The whole file and its version, for `write_if`. Raises `FileNotFoundError`."""
-    store, key = _located(uri)
+    """Content and version of a file, for `write_if`. Raises `FileNotFoundError`."""
+    store, key = _resolve(uri)
     return store.read(key)
 
 
 def write_bytes(uri: str, data: bytes) -> None:
-    """Put a whole file; an older one of that name is replaced."""
-    store, key = _located(uri)
+    """Write a file atomically, replacing an existing one."""
+    store, key = _resolve(uri)
     store.write(key, data)
 
 
 def write_if(uri: str, data: bytes, version: str | None) -> str | None:
-    """Put a file where exactly that version stands (None: where none does), and give the new version.
+    """Write a file if its current version is `version` (None: if it does not exist); return the new version.
 
-    Of many at once one succeeds, the others get None. `data` has to be the writer's own: where the answer to a request
-    was lost, the one that stands there says who wrote it.
+    Exactly one of several concurrent writers succeeds; the others get None. `data` must be unique to the writer: after
+    a lost response, the stored content shows whether its own write succeeded.
     """
-    store, key = _located(uri)
+    store, key = _resolve(uri)
     written = store.write_if(key, data, version)
     if written is not None:
         return written
     try:
-        stands, current = store.read(key)
+        stored, current = store.read(key)
     except FileNotFoundError:
         return None
-    return current if stands == data else None
+    return current if stored == data else None
 
 
 def put_file(source: Path, uri: str) -> None:
-    """Put a local file whole, streamed."""
-    store, key = _located(uri)
+    """Write a local file to a URI atomically, streamed."""
+    store, key = _resolve(uri)
     store.upload(source, key)
 
 
 def get_file(uri: str, target: Path) -> None:
     """Copy a file to a local path, streamed. Raises `FileNotFoundError`."""
-    store, key = _located(uri)
+    store, key = _resolve(uri)
     target.parent.mkdir(parents=True, exist_ok=True)
     store.download(key, target)
 
 
 def list_files(uri: str) -> list[Entry]:
-    """All files below a folder, by path; none where the folder is missing."""
-    store, key = _located(uri)
+    """All files below a folder, sorted by path; empty if the folder does not exist."""
+    store, key = _resolve(uri)
     visible = (entry for entry in store.list_files(key) if not is_temporary(entry.path))
     return sorted(visible, key=lambda entry: entry.path)
 
 
 def list_folders(uri: str) -> list[str]:
     """Names of the folders directly below a folder, sorted."""
-    store, key = _located(uri)
+    store, key = _resolve(uri)
     return sorted(store.list_folders(key))
 
 
 def delete_file(uri: str) -> None:
-    """Remove a file; none there is no error."""
-    store, key = _located(uri)
+    """Delete a file, if it exists."""
+    store, key = _resolve(uri)
     store.delete_file(key)
 
 
 def delete_folder(uri: str) -> None:
-    """Remove a folder and all below it; none there is no error."""
-    store, key = _located(uri)
+    """Delete a folder and everything below it, if it exists."""
+    store, key = _resolve(uri)
     store.delete_folder(key)
 
 
 def move_folder(source: str, target: str) -> None:
-    """Move a folder inside one store (copied file by file where the store cannot rename)."""
-    store, source_key = _located(source)
-    store.move_folder(source_key, _located(target)[1])
+    """Rename a folder within one store (copied file by file in a bucket)."""
+    store, source_key = _resolve(source)
+    store.move_folder(source_key, _resolve(target)[1])
 
 
 def copy_missing(source: str, target: str, besides: Collection[str] = ()) -> None:
-    """Copy the files below a folder that the other has not, in any order, through this machine: small files only."""
-    there = {entry.path for entry in list_files(target)}.union(besides)
-    wanted = [entry.path for entry in list_files(source) if entry.path not in there]
-    with ThreadPoolExecutor(COPIES_AT_ONCE) as threads:
+    """Copy small files that `target` lacks, except the paths `besides`, through the memory of this process."""
+    present = {entry.path for entry in list_files(target)}.union(besides)
+    wanted = [entry.path for entry in list_files(source) if entry.path not in present]
+    with ThreadPoolExecutor(MAX_COPIES) as threads:
         list(threads.map(lambda path: write_bytes(join(target, path), read_bytes(join(source, path))), wanted))
 
 
-def list_broken_off(uri: str) -> list[Entry]:
-    """Files below a folder that are on their way; an old one's writer is gone, and nobody will ever see the file."""
-    store, key = _located(uri)
-    return store.list_broken_off(key)
+def list_incomplete_uploads(uri: str) -> list[Entry]:
+    """Incomplete uploads below a folder (temporary files, unfinished multipart uploads), also those in progress."""
+    store, key = _resolve(uri)
+    return store.list_incomplete_uploads(key)
 
 
-def delete_broken_off(uri: str, entry: Entry) -> None:
-    """Remove what `list_broken_off` listed of that folder."""
-    store, key = _located(uri)
-    store.delete_broken_off(key, entry)
+def delete_incomplete_upload(uri: str, entry: Entry) -> None:
+    """Delete an entry that `list_incomplete_uploads` returned for this folder."""
+    store, key = _resolve(uri)
+    store.delete_incomplete_upload(key, entry)
 
 
 def sha256_file(uri: str) -> str:
-    """sha256 of a file, as hex digits; read in pieces."""
+    """sha256 of a file in hexadecimal, computed in pieces of constant size."""
     digest = hashlib.sha256()
     with open_input(uri) as stream:
         while piece := cast(bytes, stream.read(COPY_BYTES)):
@@ -204,7 +203,7 @@ def sha256_file(uri: str) -> str:
 @lru_cache(maxsize=16)
 def _bucket_filesystem(scheme: str) -> fs.FileSystem:
     if scheme == "s3":
-        # Arrow's own default would ask a metadata service for the region of a bucket that an endpoint serves
+        # Without a region, Arrow asks a metadata service for it, also for the bucket of a custom endpoint.
         return fs.S3FileSystem(
             endpoint_override=os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL"),
             region=os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION"),
@@ -216,8 +215,8 @@ def _bucket_filesystem(scheme: str) -> fs.FileSystem:
 
 
 def filesystem(uri: str) -> tuple[fs.FileSystem, str]:
-    """The same place for a library that takes an Arrow file system, such as Ray Train, and the path inside it."""
-    _, key = _located(uri)
+    """Arrow file system and path of a URI, for libraries that take those, such as Ray Train."""
+    _, key = _resolve(uri)
     if is_local(uri):
         return fs.LocalFileSystem(), key
     scheme, _, rest = uri.partition("://")

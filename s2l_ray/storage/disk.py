@@ -1,8 +1,7 @@
-"""Files on a disk of this machine, or one that several machines share.
+"""The store of local and shared file systems.
 
-In: absolute paths. Out: files that are put whole: under a temporary name (one that begins with a dot) that then takes
-the other's place. `take_turns` is what makes several steps one for all processes, also across hosts where the file
-system carries `flock`.
+Files are written under a temporary name, which begins with a dot, and then renamed. `file_lock` makes a multi-step
+update atomic across processes, and across hosts where the file system supports `flock`.
 """
 
 import contextlib
@@ -26,7 +25,7 @@ class DiskStore:
 
     def find(self, key: str) -> Entry | None:
         path = Path(key)
-        return _entry(path, path.name) if path.is_file() else None
+        return _entry(path.stat(), path.name) if path.is_file() else None
 
     def read(self, key: str) -> tuple[bytes, str]:
         with open(key, "rb") as stream:
@@ -44,8 +43,8 @@ class DiskStore:
     def write_if(self, key: str, data: bytes, version: str | None) -> str | None:
         target = Path(key)
         if version is not None and not target.exists():
-            return None  # and no folder for it is made anew
-        with _temporary(target) as temporary, take_turns(target.parent / f".{target.name}.turn"):
+            return None  # without creating its folder again
+        with _temporary(target) as temporary, file_lock(target.parent / f".{target.name}.lock"):
             temporary.write_bytes(data)
             written = _version(temporary.stat())
             if version is None:
@@ -65,8 +64,7 @@ class DiskStore:
         self.upload(Path(key), str(target))
 
     def list_files(self, key: str) -> list[Entry]:
-        root = Path(key)
-        return list(_files_below(root, ""))
+        return list(_files_below(Path(key), ""))
 
     def list_folders(self, key: str) -> list[str]:
         with contextlib.suppress(FileNotFoundError):
@@ -84,47 +82,49 @@ class DiskStore:
         Path(target).parent.mkdir(parents=True, exist_ok=True)
         os.rename(source, target)
 
-    def list_broken_off(self, key: str) -> list[Entry]:
+    def list_incomplete_uploads(self, key: str) -> list[Entry]:
         return [entry for entry in self.list_files(key) if is_temporary(entry.path)]
 
-    def delete_broken_off(self, key: str, entry: Entry) -> None:
+    def delete_incomplete_upload(self, key: str, entry: Entry) -> None:
         self.delete_file(f"{key}/{entry.path}")
 
 
 @contextlib.contextmanager
-def take_turns(path: Path, shared: bool = False, wait: bool = True) -> Iterator[None]:
-    """Hold the lock file `path` while the block runs: alone, or `shared` with others that share it.
+def file_lock(path: Path, shared: bool = False, blocking: bool = True) -> Iterator[None]:
+    """Hold an exclusive or `shared` lock on the file `path` while the block runs.
 
-    The lock ends with the process that holds it, and the file goes with its last lone holder. Raises `BlockingIOError`
-    where somebody else holds it and `wait` is False.
+    The lock ends with the process that holds it; an exclusive holder deletes the file. Raises `BlockingIOError` if
+    another process holds the lock and `blocking` is False.
     """
-    mode = (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB)
-    while True:
-        turn = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-        try:
-            fcntl.flock(turn, mode)
-            if not _is_still(path, turn):
-                continue  # whoever had it before has removed it: this is no longer the file that others lock
-            try:
-                yield
-            finally:
-                if not shared:
-                    path.unlink(missing_ok=True)
-            return
-        finally:
-            os.close(turn)
-
-
-def _is_still(path: Path, descriptor: int) -> bool:
+    mode = (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if blocking else fcntl.LOCK_NB)
+    descriptor = _open_locked(path, mode)
     try:
-        return os.path.samestat(path.stat(), os.fstat(descriptor))
-    except FileNotFoundError:
-        return False
+        yield
+    finally:
+        if not shared:
+            path.unlink(missing_ok=True)
+        os.close(descriptor)
+
+
+def _open_locked(path: Path, mode: int) -> int:
+    """Descriptor of the locked file."""
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            fcntl.flock(descriptor, mode)
+            if os.path.samestat(path.stat(), os.fstat(descriptor)):
+                return descriptor
+        except FileNotFoundError:
+            pass
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)  # the previous holder deleted this file; other processes lock its successor
 
 
 def _link(temporary: Path, target: Path) -> bool:
     try:
-        os.link(temporary, target)  # fails where the name is taken, and never shows half a file
+        os.link(temporary, target)  # atomic, and fails if the name exists
     except FileExistsError:
         return False
     return True
@@ -144,18 +144,21 @@ def _version(status: os.stat_result) -> str:
     return f"{status.st_ino}-{status.st_mtime_ns}-{status.st_size}"
 
 
-def _entry(path: Path, name: str) -> Entry:
-    status = path.stat()
-    return Entry(name, status.st_size, status.st_mtime_ns)
+def _entry(status: os.stat_result, path: str) -> Entry:
+    return Entry(path, status.st_size, status.st_mtime_ns)
 
 
 def _files_below(folder: Path, prefix: str) -> Iterator[Entry]:
-    """Files that go away while they are listed are not listed."""
+    """Files below a folder, except those that are deleted during the listing."""
+    for item in _scan(folder):
+        if item.is_dir():
+            yield from _files_below(Path(item.path), f"{prefix}{item.name}/")
+        elif item.is_file():
+            with contextlib.suppress(FileNotFoundError):
+                yield _entry(item.stat(), f"{prefix}{item.name}")
+
+
+def _scan(folder: Path) -> list[os.DirEntry[str]]:
     with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-        for item in os.scandir(folder):
-            if item.is_dir():
-                yield from _files_below(Path(item.path), f"{prefix}{item.name}/")
-            elif item.is_file():
-                with contextlib.suppress(FileNotFoundError):
-                    status = item.stat()
-                    yield Entry(f"{prefix}{item.name}", status.st_size, status.st_mtime_ns)
+        return list(os.scandir(folder))
+    return []

@@ -1,7 +1,6 @@
-"""The one client of S3 in a process: its timeouts and retries, transfers of files, and what its errors mean.
+"""The boto3 client of this process: timeouts, retries, transfers of files, and error messages with hints.
 
-In: requests of `s3_store`. Out: whole answers, or the failure in words that name the remedy. Endpoint, region and
-credentials come from where boto3 looks for them: the environment, the shared files, the machine's role.
+Endpoint, region and credentials come from boto3's usual places: environment, shared config files, instance role.
 """
 
 import os
@@ -18,34 +17,33 @@ from s2l_ray.storage.store import ATTEMPTS, CONNECT_SECONDS, READ_SECONDS, THREA
 
 T = TypeVar("T")
 PART_BYTES = 64 << 20
-REMEDIES = {
-    "NoSuchBucket": "there is no such bucket; create it, or correct the place",
-    "AccessDenied": "access denied; the credentials need the right to list, read, write and delete there",
-    "InvalidAccessKeyId": "the access key is unknown there; correct AWS_ACCESS_KEY_ID or AWS_PROFILE",
-    "SignatureDoesNotMatch": "the secret does not fit the access key; correct AWS_SECRET_ACCESS_KEY or AWS_PROFILE",
+HINTS = {
+    "NoSuchBucket": "the bucket does not exist; create it, or correct its name",
+    "AccessDenied": "access denied; the credentials need permission to list, read, write and delete",
+    "InvalidAccessKeyId": "unknown access key; correct AWS_ACCESS_KEY_ID or AWS_PROFILE",
+    "SignatureDoesNotMatch": "the secret does not match the access key; correct AWS_SECRET_ACCESS_KEY or AWS_PROFILE",
     "ExpiredToken": "the credentials have expired; renew them, then run again",
-    "InvalidToken": "the session token is refused; renew AWS_SESSION_TOKEN, or unset it",
-    "RequestTimeTooSkewed": "this machine's clock is wrong; set it",
-    "PermanentRedirect": "the bucket lies in another region; set AWS_REGION (or AWS_DEFAULT_REGION)",
-    "AuthorizationHeaderMalformed": "the bucket lies in another region; set AWS_REGION (or AWS_DEFAULT_REGION)",
-    "PreconditionFailed": "the object was replaced while it was read; run again",
+    "InvalidToken": "the session token was rejected; renew AWS_SESSION_TOKEN, or unset it",
+    "RequestTimeTooSkewed": "the clock of this machine is wrong; set it",
+    "PermanentRedirect": "the bucket is in another region; set AWS_REGION (or AWS_DEFAULT_REGION)",
+    "AuthorizationHeaderMalformed": "the bucket is in another region; set AWS_REGION (or AWS_DEFAULT_REGION)",
+    "PreconditionFailed": "the object was replaced while it was being read; run again",
 }
-BY_STATUS = {301: "PermanentRedirect", 403: "AccessDenied"}
-"""A HEAD request has no body that could name the error."""
+# The response to a HEAD request has no body, and so no error code.
+CODE_BY_STATUS = {301: "PermanentRedirect", 403: "AccessDenied"}
 
-
-_making = threading.Lock()
+_client_lock = threading.Lock()
 
 
 def client() -> Any:
-    """The client of this process and its environment. boto3's may be shared by threads, but not carried into a fork."""
+    """The client for this process and its environment. Threads may share it; a forked process gets its own."""
     settings = tuple(item for item in os.environ.items() if item[0].startswith("AWS_"))
-    with _making:
-        return _client_of(os.getpid(), settings)
+    with _client_lock:
+        return _cached_client(os.getpid(), settings)
 
 
 @lru_cache(maxsize=1)
-def _client_of(process: int, settings: tuple[tuple[str, str], ...]) -> Any:
+def _cached_client(process: int, settings: tuple[tuple[str, str], ...]) -> Any:
     try:
         import boto3
         from botocore.config import Config
@@ -57,14 +55,14 @@ def _client_of(process: int, settings: tuple[tuple[str, str], ...]) -> Any:
         read_timeout=READ_SECONDS,
         retries={"mode": "standard", "total_max_attempts": ATTEMPTS},
         max_pool_connections=2 * THREADS,
-        s3={"addressing_style": "path"} if has_endpoint else None,  # one host name for all buckets
+        s3={"addressing_style": "path"} if has_endpoint else None,  # such servers have one host name for all buckets
     )
     return boto3.session.Session().client("s3", config=config)
 
 
 @contextmanager
-def transfers() -> Iterator[Any]:
-    """Copies of whole files, in parts where they are large; left early, it ends them and what they had put."""
+def transfer_manager() -> Iterator[Any]:
+    """Transfers of whole files, multipart where they are large; leaving the block early cancels them."""
     from boto3.s3.transfer import TransferConfig, create_transfer_manager
 
     parts = TransferConfig(
@@ -74,8 +72,8 @@ def transfers() -> Iterator[Any]:
         yield manager
 
 
-def whole(get: Callable[[], T]) -> T:
-    """The answer with all of its body: botocore retries a request, but not one whose body broke off."""
+def retry_interrupted_body(get: Callable[[], T]) -> T:
+    """Call `get` until the response body is complete: botocore retries requests, but not interrupted bodies."""
     from botocore.exceptions import FlexibleChecksumError, IncompleteReadError, ReadTimeoutError, ResponseStreamingError
 
     for attempt in range(1, ATTEMPTS):
@@ -87,9 +85,9 @@ def whole(get: Callable[[], T]) -> T:
 
 
 @contextmanager
-def telling(uri: str) -> Iterator[None]:
-    """Failures of the block as `FileNotFoundError`, or as a `StorageError` with the place and the remedy."""
-    client()  # says what is missing where there is no boto3
+def translate_errors(uri: str) -> Iterator[None]:
+    """Raise failures of the block as `FileNotFoundError`, or as `StorageError` with the URI and a hint."""
+    client()  # raises ConfigError if boto3 is not installed
     from botocore.exceptions import BotoCoreError, ClientError
     from s3transfer.exceptions import RetriesExceededError
 
@@ -98,39 +96,47 @@ def telling(uri: str) -> Iterator[None]:
     except ClientError as error:
         if code_of(error) in ("NoSuchKey", "404"):
             raise FileNotFoundError(uri) from error
-        raise StorageError(f"{uri}: {_remedy_of_answer(error)}") from error
+        raise StorageError(f"{uri}: {_response_hint(error)}") from error
     except (BotoCoreError, RetriesExceededError) as error:
-        raise StorageError(f"{uri}: {_remedy_of_silence(error)}") from None  # it may quote the whole endpoint
+        # Not chained: the original message may contain the endpoint with its credentials.
+        raise StorageError(f"{uri}: {_connection_hint(error)}") from None
 
 
-def _remedy_of_answer(error: Any) -> str:
-    """What a refusal by the server means, and what to do about it."""
+def _response_hint(error: Any) -> str:
+    """Message for an error response of the server."""
     status = status_of(error)
-    code = BY_STATUS.get(status, code_of(error)) if code_of(error) == str(status) else code_of(error)
+    code = CODE_BY_STATUS.get(status, code_of(error)) if code_of(error) == str(status) else code_of(error)
     if status >= 500 or code in ("SlowDown", "Throttling", "RequestLimitExceeded"):
-        return f"the store answered {status} {code} {ATTEMPTS} times; what is finished stays: run again later"
-    return REMEDIES.get(code) or f"{code}: {error.response.get('Error', {}).get('Message', '')}"
+        return (
+            f"the store answered {status} {code} {ATTEMPTS} times; completed work is stored: run again later to resume"
+        )
+    return HINTS.get(code) or f"{code}: {error.response.get('Error', {}).get('Message', '')}"
 
 
-def _remedy_of_silence(error: Exception) -> str:
-    """What a request that got no whole answer means, and what to do about it."""
+def _connection_hint(error: Exception) -> str:
+    """Message for a request without a complete response."""
     from botocore import exceptions
 
     error = getattr(error, "last_exception", error)
-    if "Credential" in type(error).__name__ or isinstance(error, exceptions.ProfileNotFound | exceptions.SSOError):
-        return "no credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, or give it a role"
     name = type(error).__name__
+    if "Credential" in name or isinstance(error, exceptions.ProfileNotFound | exceptions.SSOError):
+        return (
+            "no credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, or attach a role to "
+            "this machine"
+        )
     if isinstance(error, exceptions.HTTPClientError | exceptions.ConnectionError | exceptions.IncompleteReadError):
-        where = urlsplit(client().meta.endpoint_url).netloc.rpartition("@")[2]
-        return f"no whole answer from {where} in {ATTEMPTS} attempts ({name}); check AWS_ENDPOINT_URL and the network"
+        host = urlsplit(client().meta.endpoint_url).netloc.rpartition("@")[2]
+        return (
+            f"no complete response from {host} in {ATTEMPTS} attempts ({name}); check AWS_ENDPOINT_URL and the network"
+        )
     return f"{name}: {next(iter(str(error).splitlines()), '')}"
 
 
 def status_of(error: Any) -> int:
-    """The HTTP status of a refusal."""
+    """HTTP status of a botocore `ClientError`."""
     return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
 
 
 def code_of(error: Any) -> str:
-    """The error code of a refusal; the HTTP status where the answer had no body."""
+    """Error code of a botocore `ClientError`; the HTTP status where the response had no body."""
     return str(error.response.get("Error", {}).get("Code", ""))

@@ -1,8 +1,7 @@
-"""What every store does, a disk or a bucket: few operations on whole files, and one record of a listing.
+"""The interface of a store (local disk or bucket), and what the two object stores share.
 
-In: keys, which are paths on a disk and names of objects in a bucket. Out: bytes, files and listings. A store retries
-what may succeed the next time and tells the rest as `FileNotFoundError`, or as an `S2LError` with the place and the
-remedy; nothing it raises holds a credential.
+A key is an absolute path on a disk and an object name in a bucket. Stores retry transient faults; other faults are
+raised as `FileNotFoundError`, or as an `S2LError` with the URI and a hint. No message contains a credential.
 """
 
 import io
@@ -22,9 +21,9 @@ READ_AHEAD_BYTES = 256 << 10
 
 @dataclass(frozen=True)
 class Entry:
-    """One file of a listing: its path relative to the listed folder, its size in bytes, its time of change.
+    """One file of a listing: path relative to the listed folder, size in bytes, modification time.
 
-    `version` is what the store gives each content anew: an ETag, a generation; empty where a listing has none.
+    version: an ETag, a generation or an upload id, which differs for every content; "" where a listing has none.
     """
 
     path: str
@@ -34,70 +33,71 @@ class Entry:
 
 
 def is_temporary(path: str) -> bool:
-    """Whether a file on its way, or one in a folder of such."""
+    """Whether a part of the path begins with a dot: a file that is still being written."""
     return any(part.startswith(".") for part in path.split("/"))
 
 
 class Store(Protocol):
-    """A disk, or a bucket of an object store."""
+    """Operations on whole files of a disk or a bucket."""
 
     def exists(self, key: str) -> bool:
-        """Whether a file or folder stands there."""
+        """Whether the key is a file or a folder."""
 
     def find(self, key: str) -> Entry | None:
-        """The file there, or None."""
+        """Entry of a file, or None."""
 
     def read(self, key: str) -> tuple[bytes, str]:
-        """A whole file and its version. Raises `FileNotFoundError`."""
+        """Content and version of a file. Raises `FileNotFoundError`."""
 
     def open(self, key: str) -> pa.NativeFile:
-        """A file open for reading at any position. Raises `FileNotFoundError`."""
+        """Open a file for random access. Raises `FileNotFoundError`."""
 
     def write(self, key: str, data: bytes) -> None:
-        """Put a whole file: readers see the old one, the new one or none."""
+        """Write a file atomically: readers see the old content, the new content or no file."""
 
     def write_if(self, key: str, data: bytes, version: str | None) -> str | None:
-        """Put a file where exactly that version stands (None: where none does), and give the new version.
+        """Write a file if its current version is `version` (None: if it does not exist); return the new version.
 
-        Of many at once one succeeds; None where it was another, or where an answer was lost on the way.
+        Exactly one of several concurrent writers succeeds. Returns None where the version differs, and also where the
+        response to a successful write was lost.
         """
 
     def upload(self, source: Path, key: str) -> None:
-        """Put a local file whole, streamed."""
+        """Write a local file atomically, streamed."""
 
     def download(self, key: str, target: Path) -> None:
         """Copy a file to a local path, streamed. Raises `FileNotFoundError`."""
 
     def list_files(self, key: str) -> list[Entry]:
-        """Every file below a folder, in no promised order, temporary ones too."""
+        """All files below a folder, temporary ones included, in no particular order."""
 
     def list_folders(self, key: str) -> list[str]:
         """Names of the folders directly below a folder."""
 
     def delete_file(self, key: str) -> None:
-        """Remove a file; none there is no error."""
+        """Delete a file, if it exists."""
 
     def delete_folder(self, key: str) -> None:
-        """Remove a folder and all below it; none there is no error."""
+        """Delete a folder and everything below it, if it exists."""
 
     def move_folder(self, source: str, target: str) -> None:
-        """Give a folder another place in this store."""
+        """Rename a folder within this store."""
 
-    def list_broken_off(self, key: str) -> list[Entry]:
-        """Files below a folder that are on their way, and stay so where whoever put them is gone."""
+    def list_incomplete_uploads(self, key: str) -> list[Entry]:
+        """Incomplete uploads below a folder (temporary files, unfinished multipart uploads)."""
 
-    def delete_broken_off(self, key: str, entry: Entry) -> None:
-        """Remove what `list_broken_off` listed."""
+    def delete_incomplete_upload(self, key: str, entry: Entry) -> None:
+        """Delete an entry that `list_incomplete_uploads` returned for this folder."""
 
 
+# Part of a listing: objects with their full names, and the folders beside them, each ending in a slash.
 Page = tuple[list[Entry], list[str]]
-"""Part of a listing: objects with their full names, and the folders beside them, each with its slash at the end."""
 
 
 def list_in_parallel(list_pages: Callable[[str, bool], Iterator[Page]], prefix: str) -> list[Entry]:
-    """Every object below a prefix: one flat page where that holds all, else folder by folder, many at a time.
+    """List every object below a prefix: with one request if a page holds all, else folder by folder, concurrently.
 
-    `list_pages(prefix, flat)` gives the pages of one listing; a page is about 1,000 names.
+    `list_pages(prefix, flat)` yields the pages of one listing, about 1,000 names each.
     """
     pages = list_pages(prefix, True)
     first, _ = next(pages, ([], []))
@@ -105,7 +105,7 @@ def list_in_parallel(list_pages: Callable[[str, bool], Iterator[Page]], prefix: 
         return first
     found: list[Entry] = []
     with ThreadPoolExecutor(THREADS) as threads:
-        pending: set[Future[tuple[list[Entry], list[str]]]] = {threads.submit(_list_folder, list_pages, prefix)}
+        pending: set[Future[Page]] = {threads.submit(_list_folder, list_pages, prefix)}
         while pending:
             done, pending = wait(pending, return_when=FIRST_COMPLETED)
             for listed in done:
@@ -118,17 +118,17 @@ def list_in_parallel(list_pages: Callable[[str, bool], Iterator[Page]], prefix: 
 def _list_folder(list_pages: Callable[[str, bool], Iterator[Page]], prefix: str) -> Page:
     entries: list[Entry] = []
     folders: list[str] = []
-    for some_entries, some_folders in list_pages(prefix, False):
-        entries += some_entries
-        folders += some_folders
+    for page_entries, page_folders in list_pages(prefix, False):
+        entries += page_entries
+        folders += page_folders
     return entries, folders
 
 
-class RangeReader(io.RawIOBase):
-    """An object as a file to seek in: every read is one request for a range of it."""
+class RangeRequestFile(io.RawIOBase):
+    """A seekable file over an object; every read is one range request."""
 
-    def __init__(self, read_range: Callable[[int, int], bytes], size: int) -> None:
-        self._read_range = read_range
+    def __init__(self, request_range: Callable[[int, int], bytes], size: int) -> None:
+        self._request_range = request_range
         self._size = size
         self._position = 0
 
@@ -149,12 +149,12 @@ class RangeReader(io.RawIOBase):
         stop = min(self._position + len(buffer), self._size)
         if stop <= self._position:
             return 0
-        data = self._read_range(self._position, stop)
+        data = self._request_range(self._position, stop)
         buffer[: len(data)] = data
         self._position += len(data)
         return len(data)
 
 
-def open_ranges(read_range: Callable[[int, int], bytes], size: int) -> pa.NativeFile:
-    """An object as the file that Arrow and Parquet read."""
-    return pa.PythonFile(io.BufferedReader(RangeReader(read_range, size), READ_AHEAD_BYTES), mode="r")
+def open_with_range_requests(request_range: Callable[[int, int], bytes], size: int) -> pa.NativeFile:
+    """Wrap an object of `size` bytes as an Arrow file; `request_range(start, stop)` returns those bytes."""
+    return pa.PythonFile(io.BufferedReader(RangeRequestFile(request_range, size), READ_AHEAD_BYTES), mode="r")

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from s2l_ray.artifacts.fingerprint import canonical_json, describe_drift, fingerprint, flatten, seal, unseal
+from s2l_ray.artifacts.fingerprint import canonical_json, describe_differences, fingerprint, flatten, seal, unseal
 from s2l_ray.errors import DamagedError
 
 JSON = st.recursive(
@@ -41,8 +41,8 @@ def test_nan_has_no_canonical_form() -> None:
 def test_drift_names_keys_and_values() -> None:
     old = {"cluster": {"k": 100, "seed": 0}, "data": {"sources": [{"rows": 5}]}}
     new = {"cluster": {"k": 200, "seed": 0}, "data": {"sources": [{"rows": 5}, {"rows": 7}]}}
-    assert describe_drift(old, new) == ["cluster.k: 100 -> 200", "data.sources.1.rows: absent -> 7"]
-    assert describe_drift(old, old) == []
+    assert describe_differences(old, new) == ["cluster.k: 100 -> 200", "data.sources.1.rows: absent -> 7"]
+    assert describe_differences(old, old) == []
 
 
 def test_flatten_keeps_empty_values() -> None:

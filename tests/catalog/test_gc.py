@@ -108,7 +108,7 @@ def test_what_broke_off_goes_once_it_is_old(place: str, monkeypatch: pytest.Monk
     (garbage,) = find_garbage(place)
     assert garbage.why == BROKEN_OFF and garbage.files == 1
     assert list(remove_garbage(place, [garbage])) == [garbage]
-    assert storage.list_broken_off(place) == []
+    assert storage.list_incomplete_uploads(place) == []
 
 
 def break_off(folder: str) -> None:

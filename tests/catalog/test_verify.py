@@ -9,7 +9,7 @@ import pytest
 from s2l_ray.artifacts.fingerprint import seal
 from s2l_ray.artifacts.manifest import Manifest, begin_execution, open_artifact, put_bytes, write_manifest
 from s2l_ray.artifacts.receipts import read_receipt, write_receipt
-from s2l_ray.artifacts.tables import finished_unit, write_table
+from s2l_ray.artifacts.tables import find_complete_unit, write_table
 from s2l_ray.catalog.verify import sizes_agree, verify
 from s2l_ray.errors import DamagedError, S2LError
 
@@ -60,18 +60,18 @@ def test_every_bit_of_an_unfinished_unit_counts(tmp_path: Path) -> None:
     facts = {"checkpoint": "abc", "shard": "def"}
     write_table(str(tmp_path), "unit.parquet", make_table(20), facts)
     whole = (tmp_path / "unit.parquet").read_bytes()
-    assert finished_unit(str(tmp_path), "unit.parquet", facts) is not None
+    assert find_complete_unit(str(tmp_path), "unit.parquet", facts) is not None
     for position in range(0, len(whole), 3):
         (tmp_path / "unit.parquet").write_bytes(whole)
         flip(tmp_path / "unit.parquet", position, position % 8)
-        assert finished_unit(str(tmp_path), "unit.parquet", facts) is None, f"byte {position} of {len(whole)}"
+        assert find_complete_unit(str(tmp_path), "unit.parquet", facts) is None, f"byte {position} of {len(whole)}"
     assert [fault.path for fault in verify(str(tmp_path))] == ["unit.parquet"]
 
 
 def test_a_unit_made_from_something_else_is_not_done(tmp_path: Path) -> None:
     write_table(str(tmp_path), "unit.parquet", make_table(), {"checkpoint": "abc"})
-    assert finished_unit(str(tmp_path), "unit.parquet", {"checkpoint": "other"}) is None
-    assert finished_unit(str(tmp_path), "missing.parquet", {}) is None
+    assert find_complete_unit(str(tmp_path), "unit.parquet", {"checkpoint": "other"}) is None
+    assert find_complete_unit(str(tmp_path), "missing.parquet", {}) is None
 
 
 def test_a_checkpoint_of_an_unfinished_training_is_checked(tmp_path: Path) -> None:

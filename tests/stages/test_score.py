@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM
 
 from s2l_ray.artifacts.manifest import open_artifact
 from s2l_ray.artifacts.schemas import losses_path
-from s2l_ray.artifacts.tables import FileRecord, finished_unit, read_table
+from s2l_ray.artifacts.tables import FileRecord, find_complete_unit, read_table
 from s2l_ray.config.load import load_config
 from s2l_ray.pipeline.run import plan, run
 from s2l_ray.stages.score_join import JoinWorker
@@ -63,7 +63,7 @@ def test_rows_and_units_that_could_not_be_scored_are_missing_and_said(scored: Pa
     score_unit.attempt(units[1], 0, 0)
     whole = score_unit(units[0])["file"]
     part = score_unit(units[1], {3: "too long", 49: "cursed"})["file"]
-    assert finished_unit(str(tmp_path), units[1]["path"], units[1]["facts"]) == FileRecord(**part)
+    assert find_complete_unit(str(tmp_path), units[1]["path"], units[1]["facts"]) == FileRecord(**part)
     join = JoinWorker(str(tmp_path), uris[0], ())
 
     joined = join({"shard": 1, "units": [whole, part]})

@@ -1,13 +1,12 @@
-"""An HTTP proxy on 127.0.0.1 in front of a store, which lets a share of the calls go wrong. Seeded.
+"""A seeded HTTP proxy on 127.0.0.1 that injects faults into a share of the requests to a store.
 
-In: the store's endpoint, the share of calls, the faults to choose from. Out: an endpoint to use in its place, and how
-often each fault was done. The n-th call of a seed meets the same fate whatever it asks for.
+The fault of the n-th request depends on the seed alone, not on the request.
 
-  refuse   answer 500 or 503, and the call never reaches the store
-  lose     the store does what it was asked, the answer is 500
-  cut      half of the answer's body, then the connection ends
-  break    half of the request's body reaches the store, then both connections end
-  stall    no answer for `stall_seconds`, then the connection ends
+  refuse   answer 500 or 503 without forwarding the request
+  lose     forward the request, discard the response, answer 500
+  cut      send half of the response body, then close the connection
+  break    forward half of the request body, then close both connections
+  stall    send nothing for `stall_seconds`, then close the connection
 """
 
 import argparse
@@ -28,52 +27,52 @@ HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding"}
 
 @dataclass(frozen=True)
 class Faults:
-    """Which share of the calls goes wrong, and how."""
+    """Share of the requests that fail, and the kinds of faults."""
 
     share: float
     seed: int = 0
     kinds: tuple[str, ...] = KINDS
     stall_seconds: float = 60.0
 
-    def of_call(self, number: int) -> str:
-        """The fault of the n-th call; empty for none."""
+    def of_request(self, number: int) -> str:
+        """Fault of the n-th request; empty for none."""
         rng = random.Random(f"{self.seed}/{number}")
         return rng.choice(self.kinds) if rng.random() < self.share else ""
 
 
 class FaultProxy(ThreadingHTTPServer):
-    """The proxy; `faults` may be exchanged while it runs, `done` counts what it did, "" for calls passed on."""
+    """The proxy. `faults` may be replaced while it runs; `counts`: requests by fault, "" for those without."""
 
     daemon_threads = True
 
     def __init__(self, upstream: str, faults: Faults, port: int = 0) -> None:
-        super().__init__(("127.0.0.1", port), _Call)
-        place = urlsplit(upstream)
-        self.upstream = (place.hostname or "127.0.0.1", place.port or 80)
+        super().__init__(("127.0.0.1", port), _Handler)
+        parts = urlsplit(upstream)
+        self.upstream = (parts.hostname or "127.0.0.1", parts.port or 80)
         self.faults = faults
-        self.done: Counter[str] = Counter()
-        self._turn = threading.Lock()
-        self._calls = 0
+        self.counts: Counter[str] = Counter()
+        self._counting = threading.Lock()
+        self._requests = 0
 
     @property
     def endpoint(self) -> str:
         return f"http://127.0.0.1:{self.server_address[1]}"
 
     def next_fault(self) -> str:
-        """The fate of the call that has just come in."""
-        with self._turn:
-            fault = self.faults.of_call(self._calls)
-            self._calls += 1
-            self.done[fault] += 1
+        """Fault of the request that has just arrived."""
+        with self._counting:
+            fault = self.faults.of_request(self._requests)
+            self._requests += 1
+            self.counts[fault] += 1
         return fault
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """Connections that end early are what this is for."""
+        """Ignore connections that end early: the faults cause them."""
 
 
 @contextmanager
 def fault_proxy(upstream: str, faults: Faults) -> Iterator[FaultProxy]:
-    """A proxy that runs in a thread of its own while the block does."""
+    """Run a proxy in a thread while the block runs."""
     with FaultProxy(upstream, faults) as proxy:
         threading.Thread(target=proxy.serve_forever, args=(0.05,), daemon=True).start()
         try:
@@ -82,8 +81,8 @@ def fault_proxy(upstream: str, faults: Faults) -> Iterator[FaultProxy]:
             proxy.shutdown()
 
 
-class _Call(BaseHTTPRequestHandler):
-    """One call. The request is passed on as it came: its signature covers the Host header and the path."""
+class _Handler(BaseHTTPRequestHandler):
+    """Handle one request. It is forwarded unchanged: its signature covers the Host header and the path."""
 
     protocol_version = "HTTP/1.1"
     server: FaultProxy
@@ -96,7 +95,7 @@ class _Call(BaseHTTPRequestHandler):
         body = self._body()
         fault = self.server.next_fault()
         if fault == "refuse":
-            self._answer(random.Random(len(body)).choice((500, 503)), [], b"")
+            self._respond(random.Random(len(body)).choice((500, 503)), [], b"")
         elif fault == "stall":
             time.sleep(self.server.faults.stall_seconds)
             self.close_connection = True
@@ -104,19 +103,19 @@ class _Call(BaseHTTPRequestHandler):
             self._forward(body, until=len(body) // 2)
             self.close_connection = True
         else:
-            self._pass_on(body, fault)
+            self._forward_all(body, fault)
 
-    def _pass_on(self, body: bytes, fault: str) -> None:
-        answer = self._forward(body, until=len(body))
-        assert answer is not None
-        status, headers, content = answer
+    def _forward_all(self, body: bytes, fault: str) -> None:
+        response = self._forward(body, until=len(body))
+        assert response is not None
+        status, headers, content = response
         if fault == "lose":
-            self._answer(500, [], b"")
+            self._respond(500, [], b"")
         elif fault == "cut":
-            self._answer(status, headers, content, until=len(content) // 2)
+            self._respond(status, headers, content, until=len(content) // 2)
             self.close_connection = True
         else:
-            self._answer(status, headers, content)
+            self._respond(status, headers, content)
 
     def _body(self) -> bytes:
         if self.headers.get("Transfer-Encoding", "").lower() != "chunked":
@@ -130,7 +129,7 @@ class _Call(BaseHTTPRequestHandler):
         return b"".join(parts)
 
     def _forward(self, body: bytes, until: int) -> tuple[int, list[tuple[str, str]], bytes] | None:
-        """The store's answer; None where only part of the body was sent."""
+        """Status, headers and body of the store's response; None if only part of the request body was sent."""
         connection = http.client.HTTPConnection(*self.server.upstream, timeout=60)
         try:
             connection.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
@@ -146,7 +145,7 @@ class _Call(BaseHTTPRequestHandler):
         finally:
             connection.close()
 
-    def _answer(self, status: int, headers: list[tuple[str, str]], content: bytes, until: int | None = None) -> None:
+    def _respond(self, status: int, headers: list[tuple[str, str]], content: bytes, until: int | None = None) -> None:
         self.send_response_only(status)
         length = dict((name.lower(), value) for name, value in headers).get("content-length", str(len(content)))
         for name, value in headers:
@@ -165,9 +164,9 @@ def main() -> None:
     parser.add_argument("--share", type=float, default=0.05)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--stall-seconds", type=float, default=60.0)
-    asked = parser.parse_args()
-    faults = Faults(asked.share, asked.seed, stall_seconds=asked.stall_seconds)
-    with FaultProxy(asked.upstream, faults, asked.port) as proxy:
+    arguments = parser.parse_args()
+    faults = Faults(arguments.share, arguments.seed, stall_seconds=arguments.stall_seconds)
+    with FaultProxy(arguments.upstream, faults, arguments.port) as proxy:
         print(proxy.endpoint, flush=True)
         proxy.serve_forever()
 

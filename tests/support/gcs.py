@@ -1,7 +1,7 @@
-"""A stand-in for Google Cloud Storage over HTTP: the package gcp-storage-emulator, with what it lacks of the real one.
+"""An emulator of Google Cloud Storage over HTTP: the package gcp-storage-emulator, with two additions.
 
-It knows neither preconditions nor the header that tells an object's generation; both are added here as the JSON API
-documents them. What it answers is no proof of what the real store does.
+The package supports neither preconditions nor the header with the generation of an object; both are added here as the
+JSON API documents them. The real service may behave differently.
 """
 
 from collections.abc import Iterator
@@ -17,12 +17,12 @@ BUCKET = "s2l"
 
 @pytest.fixture(scope="session")
 def gcs_endpoint() -> Iterator[str]:
-    """The emulator, with one empty bucket, for this test session. Skips where the packages are not installed."""
+    """Endpoint of the emulator, with one empty bucket. Skips if the packages are not installed."""
     pytest.importorskip("google.cloud.storage", reason="gs:// needs google-cloud-storage")
     emulator = pytest.importorskip("gcp_storage_emulator.server", reason="no gcp-storage-emulator")
     (port,) = free_ports(1)
     with pytest.MonkeyPatch.context() as patched:
-        _complete(patched)
+        _add_preconditions(patched)
         server = emulator.create_server("127.0.0.1", port, in_memory=True, default_bucket=BUCKET)
         server.start()
         yield f"http://127.0.0.1:{port}"
@@ -31,12 +31,12 @@ def gcs_endpoint() -> Iterator[str]:
 
 @pytest.fixture
 def gcs(gcs_endpoint: str, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> str:
-    """A place of the test's own in the bucket."""
+    """URI of a new folder in the bucket."""
     monkeypatch.setenv("STORAGE_EMULATOR_HOST", gcs_endpoint)
     return f"gs://{BUCKET}/{request.node.name}"
 
 
-def _complete(patched: pytest.MonkeyPatch) -> None:
+def _add_preconditions(patched: pytest.MonkeyPatch) -> None:
     from gcp_storage_emulator.exceptions import NotFound
     from gcp_storage_emulator.handlers import objects
 
@@ -61,11 +61,11 @@ def _complete(patched: pytest.MonkeyPatch) -> None:
 
     patched.setattr(objects, "_multipart_upload", upload_if)
     patched.setattr(objects, "download", download_with_generation)
-    _exchange(patched, download, download_with_generation)
+    _replace_handler(patched, download, download_with_generation)
 
 
-def _exchange(patched: pytest.MonkeyPatch, old: Any, new: Any) -> None:
-    """The emulator's table of routes holds the functions themselves."""
+def _replace_handler(patched: pytest.MonkeyPatch, old: Any, new: Any) -> None:
+    """Replace a function in the emulator's table of routes."""
     from gcp_storage_emulator import server
 
     routes = [

@@ -1,4 +1,4 @@
-"""A real S3 server for tests: SeaweedFS over HTTP on 127.0.0.1, started once, with the environment that leads to it."""
+"""A real S3 server for tests: SeaweedFS over HTTP on 127.0.0.1, started once per test session."""
 
 import contextlib
 import os
@@ -27,7 +27,7 @@ START_SECONDS = 60
 
 @dataclass(frozen=True)
 class S3Server:
-    """A running server; `environment` is what a process needs to use it."""
+    """A running server. `environment`: the variables with which a process uses it."""
 
     endpoint: str
     process: subprocess.Popen[bytes]
@@ -38,7 +38,7 @@ class S3Server:
 
 
 def environment_of(endpoint: str) -> dict[str, str]:
-    """Variables that lead every S3 client to an endpoint with the tests' credentials."""
+    """Variables that point every S3 client to an endpoint, with the credentials of the tests."""
     return {
         "AWS_ENDPOINT_URL": endpoint,
         "AWS_ACCESS_KEY_ID": KEY,
@@ -50,7 +50,7 @@ def environment_of(endpoint: str) -> dict[str, str]:
 
 @contextlib.contextmanager
 def s3_server(folder: Path) -> Iterator[S3Server]:
-    """Start a server that keeps its data in `folder`, with an empty bucket; it is killed at the end."""
+    """Run a server that stores its data in `folder` and has one empty bucket."""
     folder.mkdir(parents=True, exist_ok=True)
     port, grpc, *others = free_ports(2 + 2 * len(SERVICES))
     ports = [f"-s3.port={port}", f"-s3.port.grpc={grpc}"]
@@ -70,7 +70,7 @@ def s3_server(folder: Path) -> Iterator[S3Server]:
 
 
 def free_ports(number: int) -> list[int]:
-    """Ports of 127.0.0.1 that nobody listens on now, outside the range from which Ray takes its workers' ports."""
+    """Unused ports of 127.0.0.1, outside the range of the ports of Ray's workers."""
     sockets: list[socket.socket] = []
     with contextlib.ExitStack() as stack:
         while len(sockets) < number:
@@ -82,7 +82,7 @@ def free_ports(number: int) -> list[int]:
 
 
 def _wait_for_bucket(process: subprocess.Popen[bytes], endpoint: str, log: Path) -> None:
-    """The bucket appears shortly after the port."""
+    """Wait until the bucket exists, which is shortly after the port is open."""
     client = boto3.session.Session(KEY, SECRET, region_name="us-east-1").client("s3", endpoint_url=endpoint)
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline and process.poll() is None:
@@ -102,12 +102,12 @@ def running_s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
 
 @pytest.fixture
 def s3(running_s3: S3Server, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> str:
-    """A place of the test's own in the bucket, for as long as the environment leads there."""
-    lead_to(running_s3.endpoint, monkeypatch)
+    """URI of a new folder in the bucket; the environment points to the server during the test."""
+    use_endpoint(running_s3.endpoint, monkeypatch)
     return f"s3://{BUCKET}/{request.node.name.replace('/', '-')}-{time.monotonic_ns()}"
 
 
-def lead_to(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have this process, and those it starts, use that endpoint."""
+def use_endpoint(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make this process, and processes it starts, use an endpoint."""
     for name, value in environment_of(endpoint).items():
         monkeypatch.setenv(name, value)

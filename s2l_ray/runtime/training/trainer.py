@@ -20,7 +20,7 @@ from ray.train.v2.api.exceptions import WorkerGroupError
 
 from s2l_ray import storage
 from s2l_ray.artifacts.schemas import step_name
-from s2l_ray.artifacts.tables import FileRecord, decode_intact, record_of
+from s2l_ray.artifacts.tables import FileRecord, decode_if_unchanged, record_of
 from s2l_ray.core.training.settings import grid_steps
 from s2l_ray.errors import DamagedError, S2LError
 from s2l_ray.runtime.contracts import Failure
@@ -197,7 +197,7 @@ def _table_record(output: str, path: str) -> FileRecord | None:
         data = storage.read_bytes(storage.join(output, path))
     except FileNotFoundError:
         return None
-    table = decode_intact(data)
+    table = decode_if_unchanged(data)
     return record_of(path, data, table.num_rows) if table is not None else None
 
 
