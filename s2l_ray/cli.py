@@ -35,7 +35,6 @@ from s2l_ray.terminal.arguments import (
     RowsFile,
     Set,
     Subset,
-    TakeOver,
     To,
     Tokenizer,
     Version,
@@ -158,7 +157,6 @@ def run(
     to: To = "subset",
     set_: Set = None,
     rebuild: Rebuild = None,
-    take_over: TakeOver = False,
     debug: Debug = False,
 ) -> None:
     """Build the missing artifacts. Run the same command again to resume after an interruption."""
@@ -174,7 +172,7 @@ def run(
     with noise_into_log(config.root, config.run) as log:
         found, missing = found_and_missing(planned, rebuild)
         show_found(found, log)
-        steps = run_steps(config, to, rebuild=rebuild, take_over=take_over)
+        steps = run_steps(config, to, rebuild=rebuild)
         refused = rebuild is None and any(step.state == "damaged" for step in planned.steps)
         connection = connect() if missing and not refused else contextlib.nullcontext()
         carried_out, built = follow(Building(steps, missing, connection, _command("run", job, set_, to)), log)

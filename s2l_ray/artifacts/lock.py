@@ -1,10 +1,10 @@
-"""One driver at a time builds an artefact: the file `building` in its folder.
+"""The lock that admits one driver at a time to an artifact: the file `building` in its folder.
 
-In: the artefact's folder and the name of the job. Out: a lock that a heartbeat keeps alive while it is held. A dead
-process of this machine is taken over at once, a heartbeat that stands still for `STALE_SECONDS` too; a living one
-refuses the second driver. Each step replaces exactly the version of the file that it has read, so of many drivers one
-gets the lock, and one that was away too long finds that it has lost it. Units are idempotent, so the lock saves money;
-correctness does not rest on it.
+The holder rewrites the file at every heartbeat, so that its version changes. A lock is stale if its process on this
+machine has ended, or if its version has not changed for `STALE_SECONDS` of the observer's monotonic clock; clocks of
+other hosts are not compared. Every write is conditional on the version that was read: of several drivers one gets the
+lock, and one that was suspended detects that it has lost it. Units are idempotent, so the lock saves duplicate work;
+correctness does not depend on it.
 """
 
 import contextlib
@@ -14,8 +14,8 @@ import socket
 import threading
 import time
 import uuid
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import psutil
 
@@ -24,142 +24,156 @@ from s2l_ray.errors import LockedError, StorageError
 
 BEAT_SECONDS = 5.0
 STALE_SECONDS = 30.0
+POLL_SECONDS = 0.5
 RELEASE_SECONDS = 10.0
-NAME = "building"
+LOCK = "building"
 
-Holder = dict[str, Any]
+
+@dataclass(frozen=True)
+class Holder:
+    """Content of a lock file.
+
+    machine: boot and container within which a pid is unique. process_started, since, beat: seconds since the epoch.
+    """
+
+    job: str
+    host: str
+    machine: str
+    pid: int
+    process_started: float
+    token: str
+    since: float
+    beat: float
 
 
 class Lock:
-    """The right to build one artefact; `check` raises once another driver has taken it over."""
+    """The lock on one artifact, kept by a heartbeat thread between `acquire` and `release`."""
 
     def __init__(self, folder: str, job: str) -> None:
-        self.uri = storage.join(folder, NAME)
-        self._owner: Holder = {
-            "job": job,
-            "host": socket.gethostname(),
-            "machine": _machine(),
-            "pid": os.getpid(),
-            "process_started": psutil.Process().create_time(),
-            "token": uuid.uuid4().hex,
-            "since": time.time(),
-        }
+        self.uri = storage.join(folder, LOCK)
+        now, started = time.time(), psutil.Process().create_time()
+        token = uuid.uuid4().hex
+        self._holder = Holder(job, socket.gethostname(), _machine(), os.getpid(), started, token, now, now)
         self._version: str | None = None
-        self._beaten = 0.0
-        self._one_beat = threading.Lock()
+        self._last_beat = 0.0
+        self._renewing = threading.Lock()
         self._stop = threading.Event()
         self._lost = threading.Event()
-        self._beats = threading.Thread(target=self._beat, name="building-heartbeat", daemon=True)
+        self._heartbeat = threading.Thread(target=self._beat, name="building-heartbeat", daemon=True)
 
-    def acquire(self, take_over: bool = False) -> None:
-        """Take the lock. Raises `LockedError` where a living driver holds it, unless `take_over`."""
-        target: str | None = None
+    def acquire(self) -> None:
+        """Take the lock. Raises `LockedError` if another driver holds it.
+
+        Blocks for up to `STALE_SECONDS` to observe whether the heartbeat of the holder continues.
+        """
         while self._version is None:
-            holder, version = _look(self.uri)
-            if holder is not None:
-                target = target or holder["token"]
-                meant = take_over and holder["token"] == target  # and not one that was faster just now
-                if not meant and self._lives(holder, version):
-                    raise LockedError(_refusal(self.uri, holder))
+            holder, version = _read(self.uri)
+            if holder is not None and not (_is_local(holder) and not _has_process(holder)):
+                self._raise_if_beating(version)
             self._version = storage.write_if(self.uri, self._content(), version)
-        self._beaten = time.time()
-        self._beats.start()
+        self._last_beat = time.time()
+        self._heartbeat.start()
 
     def check(self) -> None:
-        """Raise `LockedError` where another driver has taken the artefact over."""
-        if time.time() - self._beaten > STALE_SECONDS:
-            self._renew()  # this process, or its storage, was away for so long that another may have
+        """Raise `LockedError` if another driver has taken the lock over."""
+        # Wall-clock time also counts while the machine is suspended.
+        if time.time() - self._last_beat > STALE_SECONDS:
+            self._renew()
         if self._lost.is_set():
-            raise LockedError(f"{self.uri}: another driver has taken this artefact over; this one stops")
+            raise LockedError(f"{self.uri}: another driver has taken over this artifact; this one stops")
 
     def release(self) -> None:
-        """Give the lock back; one that another driver took over stays with it."""
+        """Delete the lock file, unless another driver has taken the lock over."""
         self._stop.set()
-        if not self._beats.is_alive():
+        if not self._heartbeat.is_alive():
             return
-        self._beats.join(RELEASE_SECONDS)
-        if self._beats.is_alive():
-            return  # the storage does not answer; what is not removed grows stale
+        self._heartbeat.join(RELEASE_SECONDS)
+        if self._heartbeat.is_alive():
+            return  # storage does not respond; the lock becomes stale
         with contextlib.suppress(OSError, StorageError):
-            self._renew()  # whoever saw it stale until now sees it fresh
+            self._renew()  # fails if another driver has taken the lock over
             if not self._lost.is_set():
                 storage.delete_file(self.uri)
 
     def _content(self) -> bytes:
-        return json.dumps({**self._owner, "beat": time.time()}).encode()
+        return json.dumps(asdict(replace(self._holder, beat=time.time()))).encode()
 
     def _beat(self) -> None:
         while not self._stop.wait(BEAT_SECONDS) and not self._lost.is_set():
             self._renew()
 
     def _renew(self) -> None:
-        """One heartbeat; a storage that is away for it costs one beat."""
-        with self._one_beat, contextlib.suppress(OSError, StorageError):
-            begun = time.time()
+        """Write one heartbeat. If storage fails, the next heartbeat tries again."""
+        with self._renewing, contextlib.suppress(OSError, StorageError):
+            started = time.time()
             renewed = storage.write_if(self.uri, self._content(), self._version)
             if renewed is None:
                 self._lost.set()
             else:
-                self._version, self._beaten = renewed, begun
+                self._version, self._last_beat = renewed, started
 
-    def _lives(self, holder: Holder, version: str | None) -> bool:
-        """`is_alive`, but a stale heartbeat is watched for two beats more: its host's clock may be wrong."""
-        if is_alive(holder):
-            return True
-        if _is_here(holder) and not _has_process(holder):
-            return False
-        time.sleep(2 * BEAT_SECONDS)
-        now, current = _look(self.uri)
-        return now is not None and current != version
+    def _raise_if_beating(self, version: str | None) -> None:
+        """Watch a lock file for `STALE_SECONDS`; raise `LockedError` once a holder writes another version of it."""
+        deadline = time.monotonic() + STALE_SECONDS
+        while time.monotonic() < deadline:
+            time.sleep(min(POLL_SECONDS, BEAT_SECONDS))
+            holder, current = _read(self.uri)
+            if holder is None:
+                return
+            if current != version:
+                raise LockedError(_refusal(self.uri, holder))
 
 
 def read_holder(uri: str) -> Holder | None:
-    """What the lock file says, or None where there is none."""
-    return _look(uri)[0]
+    """Content of a lock file, or None if there is none."""
+    return _read(uri)[0]
 
 
-def refuse_held(folder: str) -> None:
-    """Raise `LockedError` where a living driver builds the artefact: a look ahead of work that `acquire` would end."""
-    holder, _ = _look(storage.join(folder, NAME))
-    if holder is not None and is_alive(holder):
-        raise LockedError(_refusal(storage.join(folder, NAME), holder))
+def raise_if_locked(folder: str) -> None:
+    """Raise `LockedError` if the heartbeat of a lock is recent: a quick check before Ray starts; `acquire` decides."""
+    uri = storage.join(folder, LOCK)
+    holder = read_holder(uri)
+    if holder is not None and is_live(holder):
+        raise LockedError(_refusal(uri, holder))
 
 
-def is_alive(holder: Holder) -> bool:
-    """Whether the holder still builds: its heartbeat is fresh, and its process lives where this machine can tell."""
-    if _is_here(holder) and not _has_process(holder):
+def is_live(holder: Holder) -> bool:
+    """Whether a heartbeat is less than `STALE_SECONDS` old, and its process exists if it ran on this machine.
+
+    An estimate: it compares the clocks of two hosts.
+    """
+    if _is_local(holder) and not _has_process(holder):
         return False
-    return bool(time.time() - holder["beat"] < STALE_SECONDS)
+    return abs(time.time() - holder.beat) < STALE_SECONDS
 
 
-def _look(uri: str) -> tuple[Holder | None, str | None]:
-    """The holder and the version of the file; no holder where it is not what a driver writes."""
+def _read(uri: str) -> tuple[Holder | None, str | None]:
+    """Holder and version of a lock file; the holder is None if the content was not written by a driver."""
     try:
         data, version = storage.read_version(uri)
     except FileNotFoundError:
         return None, None
     try:
-        holder: Holder = json.loads(data)
-        whole = {"job", "host", "machine", "pid", "process_started", "token", "since", "beat"} <= holder.keys()
-    except (ValueError, AttributeError):
+        return Holder(**json.loads(data)), version
+    except (ValueError, TypeError):
         return None, version
-    return (holder if whole else None), version
 
 
-def _is_here(holder: Holder) -> bool:
-    return bool(holder["machine"] == _machine())
+def _is_local(holder: Holder) -> bool:
+    return holder.machine == _machine()
 
 
 def _has_process(holder: Holder) -> bool:
     try:
-        # a pid is used again, a pid with its start time is not
-        return bool(abs(psutil.Process(holder["pid"]).create_time() - holder["process_started"]) < 1)
+        started = float(psutil.Process(holder.pid).create_time())
     except psutil.NoSuchProcess:
         return False
+    # A pid is reused; a pid with its start time is not.
+    return abs(started - holder.process_started) < 1
 
 
 def _machine() -> str:
-    """Where a pid means the same process: one host since its start, and one container of it."""
+    """Scope within which a pid is unique: host, boot and pid namespace."""
     parts = [socket.gethostname()]
     with contextlib.suppress(OSError):
         parts.append(Path("/proc/sys/kernel/random/boot_id").read_text().strip())
@@ -168,8 +182,8 @@ def _machine() -> str:
 
 
 def _refusal(uri: str, holder: Holder) -> str:
-    age = max(0, round(time.time() - holder["since"]))
+    age = max(0, round(time.time() - holder.since))
     return (
-        f"{uri}: job {holder['job']} (pid {holder['pid']} on {holder['host']}, for {age} s) is building this artefact; "
-        "wait for it, or run again with --take-over if it is gone"
+        f"{uri}: job {holder.job} (pid {holder.pid} on {holder.host}, for {age} s) is building this artifact; "
+        "wait until it ends, or stop it, then run again"
     )

@@ -10,8 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from s2l_ray import storage
-from s2l_ray.artifacts.lock import NAME as LOCK
-from s2l_ray.artifacts.lock import Lock, is_alive, read_holder
+from s2l_ray.artifacts.lock import LOCK, Lock, is_live, read_holder
 from s2l_ray.artifacts.manifest import open_artifact
 from s2l_ray.artifacts.runs import named_by_any
 from s2l_ray.catalog.listing import ASIDE, ORDER, Found, take_inventory
@@ -121,7 +120,7 @@ def _listed(uri: str, why: str, entries: list[storage.Entry], paths: tuple[str, 
 
 def _is_locked(uri: str) -> bool:
     holder = read_holder(storage.join(uri, LOCK))
-    return holder is not None and is_alive(holder)
+    return holder is not None and is_live(holder)
 
 
 def _is_old(entry: storage.Entry) -> bool:

@@ -12,8 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from s2l_ray import storage
-from s2l_ray.artifacts.lock import NAME as LOCK
-from s2l_ray.artifacts.lock import is_alive, read_holder
+from s2l_ray.artifacts.lock import LOCK, is_live, read_holder
 from s2l_ray.artifacts.manifest import MANIFEST, open_artifact
 from s2l_ray.artifacts.runs import entries
 from s2l_ray.errors import DamagedError, S2LError
@@ -114,8 +113,8 @@ def _found(root: str, kind: str, name: str, listed: list[storage.Entry], named: 
 def _state(uri: str, sizes: dict[str, int]) -> tuple[str, str, int | None]:
     if MANIFEST not in sizes:
         holder = read_holder(storage.join(uri, LOCK)) if LOCK in sizes else None
-        if holder is not None and is_alive(holder):
-            return "building", f"by {holder['job']}, pid {holder['pid']} on {holder['host']}", None
+        if holder is not None and is_live(holder):
+            return "building", f"by {holder.job}, pid {holder.pid} on {holder.host}", None
         return "partial", "", None
     try:
         artifact = open_artifact(uri)

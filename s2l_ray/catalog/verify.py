@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from s2l_ray import storage
 from s2l_ray.artifacts.dropped_files import DROPPED
 from s2l_ray.artifacts.fingerprint import unseal
-from s2l_ray.artifacts.lock import NAME as LOCK
+from s2l_ray.artifacts.lock import LOCK
 from s2l_ray.artifacts.manifest import EXECUTION, FILES_TABLE, MANIFEST, Artifact, open_artifact
 from s2l_ray.artifacts.tables import FileRecord, check_file, decode_if_unchanged
 from s2l_ray.errors import DamagedError, S2LError

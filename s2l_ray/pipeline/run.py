@@ -14,8 +14,7 @@ from typing import Any
 
 from s2l_ray import storage
 from s2l_ray.artifacts.fingerprint import describe_differences, fingerprint
-from s2l_ray.artifacts.lock import NAME as LOCK
-from s2l_ray.artifacts.lock import Lock, refuse_held
+from s2l_ray.artifacts.lock import LOCK, Lock, raise_if_locked
 from s2l_ray.artifacts.manifest import (
     FILES_TABLE,
     MANIFEST,
@@ -117,16 +116,14 @@ def plan(config: Config, to: str = "subset") -> Plan:
     return Plan(tuple(_with_gone_weights(step, config, planned) for step in planned.values()))
 
 
-def run(config: Config, to: str = "subset", *, rebuild: str | None = None, take_over: bool = False) -> Artifact:
+def run(config: Config, to: str = "subset", *, rebuild: str | None = None) -> Artifact:
     """Build what is missing up to `to` and give that artefact. The same call goes on where a killed one stopped."""
-    for _ in run_steps(config, to, rebuild=rebuild, take_over=take_over):
+    for _ in run_steps(config, to, rebuild=rebuild):
         pass
     return open_artifact(plan(config, to)[to].uri)
 
 
-def run_steps(
-    config: Config, to: str = "subset", *, rebuild: str | None = None, take_over: bool = False
-) -> Generator[Progress, None, Plan]:
+def run_steps(config: Config, to: str = "subset", *, rebuild: str | None = None) -> Generator[Progress, None, Plan]:
     """`run`, step by step: yields the progress of what is built and returns the plan that was carried out."""
     planned = plan(config, to)
     _refuse_gone_weights(config, planned, rebuild)
@@ -138,11 +135,10 @@ def run_steps(
         record_run(
             config.root, config.run, {step.kind: step.fingerprint for step in planned.steps}, config.model_dump()
         )
-        if not take_over:
-            refuse_held(planned.missing[0].uri)  # before Ray is started for nothing
+        raise_if_locked(planned.missing[0].uri)  # fail early instead of after Ray has started
         with connect():
             for one in planned.missing:
-                yield from _build(config, planned, one, take_over)
+                yield from _build(config, planned, one)
     if any(step.kind == "trajectories" for step in planned.steps):
         said = drop_weights(config, open_artifact(planned["checkpoints"].uri))
         if said:
@@ -150,11 +146,11 @@ def run_steps(
     return planned
 
 
-def _build(config: Config, planned: Plan, one: PlannedStep, take_over: bool) -> Generator[Progress, None, None]:
+def _build(config: Config, planned: Plan, one: PlannedStep) -> Generator[Progress, None, None]:
     """Build one artefact: lock, room on the cluster, execution record, stage, manifest."""
     step = next(step for step in STEPS if step.kind == one.kind)
     lock = Lock(one.uri, config.run)
-    lock.acquire(take_over)
+    lock.acquire()
     begun = time.time()
     try:
         if _state(one.uri)[0] == COMPLETE:  # another driver finished it since the plan was made

@@ -54,7 +54,6 @@ Rebuild = Annotated[
         help="Rebuild this artifact and all that depend on it; the old ones are moved to ROOT/replaced/.",
     ),
 ]
-TakeOver = Annotated[bool, typer.Option("--take-over", help="Take the lock of another driver that is gone.")]
 Address = Annotated[
     str,
     typer.Option("--address", metavar="URL", envvar="RAY_API_SERVER_ADDRESS", help="URL of the cluster's dashboard."),

@@ -1,6 +1,7 @@
-"""One driver at a time, by real processes, on a disk and in an object store."""
+"""The lock on an artifact, with real processes, on a disk and in object stores."""
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -8,185 +9,164 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 
 from s2l_ray import storage
 from s2l_ray.artifacts import lock as lock_module
-from s2l_ray.artifacts.lock import STALE_SECONDS, Lock, is_alive, read_holder
+from s2l_ray.artifacts.lock import Holder, Lock, is_live, raise_if_locked, read_holder
 from s2l_ray.errors import LockedError
 
-QUICK_BEAT, QUICK_STALE = 0.1, 0.5
-SETTINGS = """
-import sys, time
-from s2l_ray.artifacts import lock
-from s2l_ray.errors import LockedError
-lock.BEAT_SECONDS, lock.STALE_SECONDS = float(sys.argv[2]), float(sys.argv[3])
-mine = lock.Lock(sys.argv[1], "first")
-"""
-HOLD = (
-    SETTINGS
-    + """
-mine.acquire()
-print("held", flush=True)
-try:
-    while True:
-        mine.check()
-        time.sleep(0.05)
-except LockedError as error:
-    print(error, flush=True)
-"""
-)
-RACE = (
-    SETTINGS
-    + """
-print("ready", flush=True)
-sys.stdin.readline()
-try:
-    mine.acquire()
-    print("won", flush=True)
-    sys.stdin.readline()
-except LockedError:
-    print("refused", flush=True)
-"""
-)
+BEAT, STALE = 0.1, 1.0
 
 Driver = subprocess.Popen[str]
 Start = Callable[..., Driver]
 
 
-@contextmanager
-def drivers() -> Iterator[Start]:
-    """Starts processes, and kills them in the end."""
-    started: list[Driver] = []
-
-    def start(code: str, place: str, beat: float = 5.0, stale: float = 30.0) -> Driver:
-        command = [sys.executable, "-c", code, place, str(beat), str(stale)]
-        started.append(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True))
-        return started[-1]
-
-    try:
-        yield start
-    finally:
-        for process in started:
-            process.kill()
-            process.communicate()
+@pytest.fixture(autouse=True)
+def short_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Heartbeats of tenths of a second."""
+    monkeypatch.setattr(lock_module, "BEAT_SECONDS", BEAT)
+    monkeypatch.setattr(lock_module, "STALE_SECONDS", STALE)
+    monkeypatch.setattr(lock_module, "POLL_SECONDS", BEAT / 2)
 
 
 @pytest.fixture
 def start() -> Iterator[Start]:
-    with drivers() as starts:
-        yield starts
+    """Starts drivers, which are killed at the end."""
+    drivers: list[Driver] = []
+
+    def start_driver(mode: str, folder: str, beat: float = BEAT, stale: float = STALE) -> Driver:
+        command = [sys.executable, "-m", "tests.support.lock_driver", folder, str(beat), str(stale), mode]
+        drivers.append(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True))
+        return drivers[-1]
+
+    try:
+        yield start_driver
+    finally:
+        for driver in drivers:
+            driver.kill()
+            driver.communicate()
 
 
-def says(process: Driver) -> str:
-    assert process.stdout is not None
-    return process.stdout.readline().strip()
+def line_of(driver: Driver) -> str:
+    assert driver.stdout is not None
+    return driver.stdout.readline().strip()
 
 
-@pytest.fixture
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Heartbeats of tenths of a second."""
-    monkeypatch.setattr(lock_module, "BEAT_SECONDS", QUICK_BEAT)
-    monkeypatch.setattr(lock_module, "STALE_SECONDS", QUICK_STALE)
+def send_line(driver: Driver) -> None:
+    assert driver.stdin is not None
+    driver.stdin.write("\n")
+    driver.stdin.flush()
 
 
-def test_a_living_driver_refuses_the_second_by_name(place: str, start: Start) -> None:
-    first = start(HOLD, place)
-    assert says(first) == "held"
-    with pytest.raises(LockedError, match=f"job first .pid {first.pid} .*--take-over"):
-        Lock(place, "second").acquire()
+def test_a_live_driver_refuses_the_second_and_is_named(place: str, start: Start) -> None:
+    first = start("hold", place)
+    assert line_of(first) == "held"
+    for refused in (Lock(place, "second").acquire, lambda: raise_if_locked(place)):
+        with pytest.raises(LockedError, match=f"{re.escape(place)}/building.*first.*{first.pid}"):
+            refused()
 
 
-def test_a_killed_driver_is_taken_over_at_once(place: str, start: Start) -> None:
-    first = start(HOLD, place)
-    assert says(first) == "held"
+def test_the_lock_of_a_killed_driver_is_taken_over_at_once(
+    place: str, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = start("hold", place)
+    assert line_of(first) == "held"
     first.kill()
     first.wait()
-    begun = time.monotonic()
+    monkeypatch.setattr(lock_module, "STALE_SECONDS", 600.0)
+    raise_if_locked(place)
     second = Lock(place, "second")
     second.acquire()
-    assert time.monotonic() - begun < 5
     second.release()
     assert storage.list_files(place) == []
 
 
-def test_take_over_takes_from_the_living_and_leaves_it_the_loser(place: str, quick: None) -> None:
-    first, second = Lock(place, "first"), Lock(place, "second")
-    first.acquire()
-    second.acquire(take_over=True)
-    deadline = time.monotonic() + 20
-    with pytest.raises(LockedError, match="taken this artefact over"):
-        while time.monotonic() < deadline:
-            first.check()
-            time.sleep(0.02)
-    first.release()
-    assert storage.exists(f"{place}/building"), "the loser's release leaves the winner's lock"
-    second.check()
-    second.release()
-    assert not storage.exists(f"{place}/building")
-
-
-def test_a_paused_driver_that_was_taken_over_stops(place: str, start: Start, quick: None) -> None:
-    first = start(HOLD, place, QUICK_BEAT, QUICK_STALE)
-    assert says(first) == "held"
+def test_a_driver_that_was_paused_for_too_long_loses_its_lock(place: str, start: Start) -> None:
+    first = start("hold", place)
+    assert line_of(first) == "held"
     first.send_signal(signal.SIGSTOP)
-    time.sleep(2 * QUICK_STALE)
     second = Lock(place, "second")
     second.acquire()
     first.send_signal(signal.SIGCONT)
-    assert "another driver has taken this artefact over" in says(first)
+    assert line_of(first) == "lost"
     assert first.wait(timeout=20) == 0
     second.check()
     second.release()
 
 
-def test_a_driver_goes_on_after_a_pause_in_which_nobody_came(place: str, start: Start) -> None:
-    first = start(HOLD, place, QUICK_BEAT, QUICK_STALE)
-    assert says(first) == "held"
+def test_a_loser_detects_it_and_leaves_the_lock_of_the_winner(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lock_module, "BEAT_SECONDS", 3 * STALE)
+    first, second = Lock(place, "first"), Lock(place, "second")
+    first.acquire()
+    second.acquire()  # the first has not written a heartbeat for too long
+    with pytest.raises(LockedError):
+        first.check()
+    first.release()
+    assert storage.exists(f"{place}/building")
+    second.check()
+    second.release()
+    assert not storage.exists(f"{place}/building")
+
+
+def test_a_driver_resumes_after_a_pause_without_a_second_driver(place: str, start: Start) -> None:
+    first = start("hold", place)
+    assert line_of(first) == "held"
     first.send_signal(signal.SIGSTOP)
-    time.sleep(2 * QUICK_STALE)
+    time.sleep(2 * STALE)
     first.send_signal(signal.SIGCONT)
     deadline = time.monotonic() + 20
-    while not is_alive(read_holder(f"{place}/building") or {}):
+    while not is_live(holder_of(place)):
         assert time.monotonic() < deadline and first.poll() is None
         time.sleep(0.05)
 
 
-def far_away(age: float) -> dict[str, object]:
-    """What a driver on another machine wrote `age` seconds ago."""
-    now = time.time()
-    who = {"job": "far", "host": "another-host", "machine": "another", "pid": 1, "process_started": 0.0}
-    return {**who, "token": "t", "since": now - age, "beat": now - age}
+def holder_of(place: str) -> Holder:
+    holder = read_holder(f"{place}/building")
+    assert holder is not None
+    return holder
 
 
-def test_a_stale_heartbeat_of_another_host_is_taken_over_and_a_fresh_one_not(place: str, quick: None) -> None:
-    storage.write_bytes(f"{place}/building", json.dumps(far_away(age=0)).encode())
-    with pytest.raises(LockedError, match="another-host"):
-        Lock(place, "here").acquire()
-    storage.write_bytes(f"{place}/building", json.dumps(far_away(age=STALE_SECONDS + 1)).encode())
+def write_heartbeat(place: str, clock_ahead: float) -> None:
+    """Write what a driver on another host would write, whose clock is ahead by so many seconds."""
+    now = time.time() + clock_ahead
+    holder = Holder("remote", "another-host", "another", 1, 0.0, "token", now, now)
+    storage.write_bytes(f"{place}/building", json.dumps(asdict(holder)).encode())
+
+
+CLOCKS = pytest.mark.parametrize("clock_ahead", [0.0, -3600.0, 3600.0], ids=["correct", "slow", "fast"])
+
+
+@CLOCKS
+def test_an_unchanged_lock_of_another_host_is_taken_over(place: str, clock_ahead: float) -> None:
+    write_heartbeat(place, clock_ahead)
+    begun = time.monotonic()
     lock = Lock(place, "here")
     lock.acquire()
+    assert time.monotonic() - begun >= STALE
+    lock.check()
     lock.release()
 
 
-def test_a_host_whose_clock_is_slow_is_no_dead_one(place: str, quick: None) -> None:
-    """Its heartbeats look old and yet go on."""
-    with beating(place), pytest.raises(LockedError, match="another-host"):
+@CLOCKS
+def test_a_changing_lock_of_another_host_refuses(place: str, clock_ahead: float) -> None:
+    with heartbeats(place, clock_ahead), pytest.raises(LockedError, match="another-host"):
         Lock(place, "here").acquire()
 
 
 @contextmanager
-def beating(place: str) -> Iterator[None]:
-    """A driver far away that is alive, and an hour behind."""
+def heartbeats(place: str, clock_ahead: float) -> Iterator[None]:
+    """A live driver on another host."""
     stop = threading.Event()
 
     def beat() -> None:
-        while not stop.wait(QUICK_BEAT / 2):
-            storage.write_bytes(f"{place}/building", json.dumps(far_away(age=3600)).encode())
+        while not stop.wait(BEAT):
+            write_heartbeat(place, clock_ahead)
 
-    storage.write_bytes(f"{place}/building", json.dumps(far_away(age=3600)).encode())
+    write_heartbeat(place, clock_ahead)
     thread = threading.Thread(target=beat)
     thread.start()
     try:
@@ -196,8 +176,30 @@ def beating(place: str) -> Iterator[None]:
         thread.join()
 
 
+def test_a_lock_that_is_released_while_it_is_watched_is_taken(place: str) -> None:
+    write_heartbeat(place, 0.0)
+    release = threading.Timer(STALE / 2, storage.delete_file, [f"{place}/building"])
+    release.start()
+    lock = Lock(place, "here")
+    lock.acquire()
+    release.join()
+    lock.check()
+    lock.release()
+
+
+def test_a_recent_heartbeat_counts_only_if_its_process_exists(place: str) -> None:
+    lock = Lock(place, "here")
+    lock.acquire()
+    holder = holder_of(place)
+    lock.release()
+    assert is_live(holder)
+    assert not is_live(replace(holder, process_started=holder.process_started - 60))
+    assert not is_live(replace(holder, beat=holder.beat - 2 * STALE))
+    assert is_live(replace(holder, machine="another", process_started=0.0))
+
+
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"host": "x"}'])
-def test_what_no_driver_wrote_holds_nothing(place: str, content: bytes) -> None:
+def test_content_that_no_driver_wrote_is_no_lock(place: str, content: bytes) -> None:
     storage.write_bytes(f"{place}/building", content)
     lock = Lock(place, "here")
     lock.acquire()
@@ -205,29 +207,26 @@ def test_what_no_driver_wrote_holds_nothing(place: str, content: bytes) -> None:
     lock.release()
 
 
-def test_of_some_that_start_at_once_one_wins(tmp_path: Path, start: Start) -> None:
-    one_of_many_wins(str(tmp_path), start, racers=4)
+def test_one_of_some_concurrent_drivers_wins(tmp_path: Path, start: Start) -> None:
+    check_that_one_wins(str(tmp_path), start, racers=4)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("before", ["nothing", "a dead driver's"])
-def test_of_many_that_start_at_once_one_wins(place: str, start: Start, before: str) -> None:
-    if before != "nothing":
-        dead = start(HOLD, place)
-        assert says(dead) == "held"
+@pytest.mark.parametrize("dead_driver", [False, True])
+def test_one_of_many_concurrent_drivers_wins(place: str, start: Start, dead_driver: bool) -> None:
+    if dead_driver:
+        dead = start("hold", place)
+        assert line_of(dead) == "held"
         dead.kill()
         dead.wait()
-    one_of_many_wins(place, start, racers=20)
+    check_that_one_wins(place, start, racers=20)
 
 
-def one_of_many_wins(place: str, start: Start, racers: int) -> None:
-    processes = [start(RACE, place) for _ in range(racers)]
-    assert {says(process) for process in processes} == {"ready"}
-    for process in processes:
-        assert process.stdin is not None
-        process.stdin.write("\n")
-        process.stdin.flush()
-    answers = [says(process) for process in processes]
-    assert sorted(answers) == ["refused"] * (racers - 1) + ["won"]
-    holder = read_holder(f"{place}/building")
-    assert holder is not None and holder["pid"] == processes[answers.index("won")].pid
+def check_that_one_wins(place: str, start: Start, racers: int) -> None:
+    drivers = [start("race", place, 0.5, 30.0) for _ in range(racers)]
+    assert {line_of(driver) for driver in drivers} == {"ready"}
+    for driver in drivers:
+        send_line(driver)
+    results = [line_of(driver) for driver in drivers]
+    assert sorted(results) == ["refused"] * (racers - 1) + ["won"]
+    assert holder_of(place).pid == drivers[results.index("won")].pid
