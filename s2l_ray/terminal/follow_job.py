@@ -4,6 +4,7 @@ In: the job of a cluster, and the command that submitted it. Out: its log on sta
 `Interrupted`, which says that the job goes on and how it is followed again or stopped.
 """
 
+import functools
 from typing import TYPE_CHECKING
 
 from s2l_ray.terminal.failures import Interrupted
@@ -16,12 +17,8 @@ def follow_job(submitted: "Submitted", again: str) -> "Ending":
     """Print the log as it comes. `again` is the command that finds the job once more."""
     from s2l_ray.runtime.submit import follow
 
-    lines = follow(submitted)
     try:
-        while True:
-            print(next(lines), flush=True)
-    except StopIteration as end:
-        return end.value  # type: ignore[no-any-return]
+        return follow(submitted, functools.partial(print, flush=True))
     except KeyboardInterrupt:
         raise Interrupted(
             f"{submitted.submission_id} goes on without this terminal.\n{ways(submitted, again)}"

@@ -1,7 +1,6 @@
-"""Jobs on a real cluster of this machine with token authentication, reached over HTTP as one far away would be."""
+"""Jobs on a local cluster with token authentication, over HTTP as on a remote one."""
 
 import contextlib
-import itertools
 import os
 import secrets
 import shutil
@@ -12,7 +11,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +21,7 @@ import pytest
 from s2l_ray.config.load import load_config
 from s2l_ray.config.sections import Config
 from s2l_ray.errors import ConfigError, S2LError
-from s2l_ray.runtime.runtime_env import files_that_travel, working_folder
+from s2l_ray.runtime.runtime_env import runtime_env, uploaded_files
 from s2l_ray.runtime.submit import Ending, Submitted, follow, submit
 from tests.support.jobs import small_job
 
@@ -70,7 +69,7 @@ def head() -> Iterator[Head]:
 
 
 def start(command: list[str], variables: dict[str, str], folder: Path) -> subprocess.Popen[bytes]:
-    """The process of a head that is up, or one that has ended."""
+    """The process of a head once it is up or has ended."""
     log = folder / "start.log"
     with log.open("wb") as stream:
         process = subprocess.Popen(
@@ -90,7 +89,7 @@ def end(process: subprocess.Popen[bytes]) -> None:
 
 
 def environment(head: Head) -> dict[str, str]:
-    """That of a node: it has the token, but no word of where this checkout lies."""
+    """The environment of a node: with the token, without the path of this checkout."""
     kept = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "RAY_ADDRESS")}
     path = f"{Path(sys.executable).parent}{os.pathsep}{kept['PATH']}"
     ray = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": head.token, "RAY_USAGE_STATS_ENABLED": "0"}
@@ -99,7 +98,7 @@ def environment(head: Head) -> dict[str, str]:
 
 
 class Tunnel:
-    """A port that leads to another, as ssh forwards one, and that can be cut."""
+    """A forwarded port, as by ssh, whose connections can be cut."""
 
     def __init__(self, target: str) -> None:
         self._target = ("127.0.0.1", int(target.rpartition(":")[2]))
@@ -134,11 +133,11 @@ class Tunnel:
 
 @pytest.fixture
 def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A small job in the current folder, whose artefacts lie on a disk that this one node sees."""
+    """A small job in the current folder, with artifacts on the local disk."""
     monkeypatch.chdir(tmp_path)
     for name in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))  # where a token of the developer's own may lie
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))  # which may hold a token of the developer
     return small_job(tmp_path, rows=200)
 
 
@@ -147,40 +146,41 @@ def submit_random(head: Head) -> Submitted:
     return submit("job.yaml", load_config("job.yaml", RANDOM), words, head.address)
 
 
-def to_the_end(following: Generator[str, None, Ending]) -> tuple[list[str], Ending]:
-    lines = []
-    while True:
-        try:
-            lines.append(next(following))
-        except StopIteration as end:
-            return lines, end.value
+def follow_to_end(submitted: Submitted) -> tuple[list[str], Ending]:
+    lines: list[str] = []
+    ending = follow(submitted, lines.append)
+    return lines, ending
+
+
+def leave(line: str) -> None:
+    raise BrokenPipeError
 
 
 @pytest.mark.slow
-def test_a_job_outlives_its_follower_and_is_found_again(head: Head, job: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_job_outlives_its_client_and_is_found_again(head: Head, job: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_AUTH_TOKEN", head.token)
     first = submit_random(head)
     assert first.submission_id.startswith("picked-")
-    with closing(follow(first)) as following:
-        list(itertools.islice(following, 2))
+    with pytest.raises(BrokenPipeError):
+        follow(first, leave)
     again = submit_random(head)
     assert (again.submission_id, again.again) == (first.submission_id, True)
-    lines, ending = to_the_end(follow(again))
+    lines, ending = follow_to_end(again)
     assert ending == Ending("SUCCEEDED", 0, "")
     assert len(list((job.parent / "artifacts" / "subset").glob("*/manifest.json"))) == 1
     assert lines == first.client.get_job_logs(first.submission_id).splitlines()
     assert not any(head.token in line for line in lines)
 
-    after = submit_random(head)  # a new job, which finds everything
+    after = submit_random(head)  # a new job, which finds every artifact complete
     assert not after.again and after.submission_id != first.submission_id
-    lines, ending = to_the_end(follow(after))
+    lines, ending = follow_to_end(after)
     assert ending.exit_status == 0
     assert any("found" in line for line in lines) and not any("built in" in line for line in lines)
 
 
 @pytest.mark.slow
 def test_ctrl_c_leaves_the_job_running_and_stop_ends_it(head: Head, job: Path) -> None:
-    changes = ["--set", "run=left", "--set", "proxy.epochs=500"]  # it would go on for many minutes
+    changes = ["--set", "run=left", "--set", "proxy.epochs=500"]  # runs for many minutes
     command = [sys.executable, "-m", "s2l_ray", "submit", "job.yaml", *changes, "--address", head.address]
     with_code = environment(head) | {"PYTHONPATH": str(CHECKOUT)}
     process = subprocess.Popen(command, env=with_code, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -221,39 +221,43 @@ def test_a_broken_connection_loses_no_line_and_no_exit_status(
     tunnel = Tunnel(head.address)
     with closing(tunnel):
         submitted = submit("job.yaml", load_config("job.yaml"), ["--to", "nothing"], tunnel.address)
-        following = follow(submitted)
-        first = next(following)
-        tunnel.cut()
-        lines, ending = to_the_end(following)
-        assert [first, *lines] == submitted.client.get_job_logs(submitted.submission_id).splitlines()
+        lines: list[str] = []
+
+        def cut_after_first(line: str) -> None:
+            lines.append(line)
+            if len(lines) == 1:
+                tunnel.cut()
+
+        ending = follow(submitted, cut_after_first)
+        assert lines == submitted.client.get_job_logs(submitted.submission_id).splitlines()
     assert any("no kind nothing" in line for line in lines)
     assert (ending.status, ending.exit_status) == ("FAILED", 2)
 
 
 @pytest.mark.slow
-def test_the_token_is_found_where_ray_looks_for_it(head: Head, job: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def known() -> bool:
+def test_the_token_is_read_from_the_places_of_ray(head: Head, job: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def accepted() -> bool:
         try:
-            to_the_end(follow(submit("job.yaml", load_config("job.yaml"), ["--to", "nothing"], head.address)))
+            follow_to_end(submit("job.yaml", load_config("job.yaml"), ["--to", "nothing"], head.address))
         except ConfigError as error:
             assert "token" in str(error) and head.token not in str(error)
             return False
         return True
 
-    assert not known()
+    assert not accepted()
     (job.parent / "home" / ".ray").mkdir(parents=True)
     (job.parent / "home" / ".ray" / "auth_token").write_text(f"{head.token}\n")
-    assert known()
+    assert accepted()
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
-    assert not known()
+    assert not accepted()
     monkeypatch.delenv("RAY_AUTH_MODE")
     monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(job.parent / "nowhere"))
-    assert not known()
+    assert not accepted()
     monkeypatch.setenv("RAY_AUTH_TOKEN", "0" * 64)
-    assert not known()
+    assert not accepted()
 
 
-def test_where_no_cluster_answers_is_said(job: Path) -> None:
+def test_an_address_without_a_cluster_is_named(job: Path) -> None:
     [port] = free_ports(1)
     with pytest.raises(S2LError, match=f"127.0.0.1:{port}"):
         submit("job.yaml", load_config("job.yaml"), address=f"http://127.0.0.1:{port}")
@@ -261,7 +265,7 @@ def test_where_no_cluster_answers_is_said(job: Path) -> None:
         submit("job.yaml", load_config("job.yaml"), address="ray://127.0.0.1:10001")
 
 
-def test_an_address_of_the_environment_never_wins_in_silence(job: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_conflicting_address_in_the_environment_is_refused(job: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_ADDRESS", "http://somewhere:8265")
     with pytest.raises(ConfigError, match="unset RAY_ADDRESS"):
         submit("job.yaml", load_config("job.yaml"), address="http://127.0.0.1:8265")
@@ -271,47 +275,47 @@ def config_of(job: Path, *changes: str) -> Config:
     return load_config(job, changes)
 
 
-def test_code_travels_beside_a_job_that_lies_elsewhere(job: Path) -> None:
-    sent = working_folder(job.parent, Path("job.yaml"), config_of(job))
+def test_the_package_is_uploaded_for_a_job_outside_the_checkout(job: Path) -> None:
+    sent = runtime_env(job.parent, Path("job.yaml"), config_of(job))
     assert [Path(module).name for module in sent["py_modules"]] == ["s2l_ray"]
-    assert "py_modules" not in working_folder(CHECKOUT, Path("jobs/real.yaml"), config_of(job))
+    assert "py_modules" not in runtime_env(CHECKOUT, Path("jobs/real.yaml"), config_of(job))
 
 
-def test_what_is_ignored_stays(job: Path) -> None:
+def test_ignored_files_are_not_uploaded(job: Path) -> None:
     folder = job.parent
     for name in (".git/objects/pack", ".venv/lib/big.so", "runs/store/shard", "kept/rows.jsonl", "left/rows.jsonl"):
         (folder / name).parent.mkdir(parents=True)
         (folder / name).write_text("text")
     (folder / ".rayignore").write_text("left\n")
-    names = {name.partition("/")[0] for name in files_that_travel(folder)}
-    assert names == {"job.yaml", "kept", ".rayignore"}  # the rows of the job lie in demo/, which is made and not kept
+    names = {name.partition("/")[0] for name in uploaded_files(folder)}
+    assert names == {"job.yaml", "kept", ".rayignore"}  # the job's rows are in demo/, which is excluded
 
 
-def test_the_checkout_travels_light() -> None:
-    files = files_that_travel(CHECKOUT)
-    assert "s2l_ray/pipeline.py" in files and "jobs/mathinstruct.yaml" in files
+def test_an_upload_of_the_checkout_is_small() -> None:
+    files = uploaded_files(CHECKOUT)
+    assert "s2l_ray/pipeline/run.py" in files and "jobs/mathinstruct.yaml" in files
     assert not any(name.startswith(("tests/", ".git/", "bench/")) for name in files)
     assert sum(files.values()) < 2 << 20
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
         (["root=artifacts"], "root: artifacts"),
         (["root=~/artifacts"], "root: ~/artifacts"),
         (["data.root=../rows"], "rows/rows"),
-        (["data.root=demo"], "demo/rows"),  # is there, and stays
+        (["data.root=demo"], "demo/rows"),  # exists, and is excluded
         (["data.root=ignored"], "ignored/rows"),
         (["data.tokenizer=runs"], "runs"),
     ],
 )
-def test_what_would_not_arrive_is_refused(job: Path, changes: list[str], said: str) -> None:
+def test_files_that_would_not_be_uploaded_are_refused(job: Path, changes: list[str], message: str) -> None:
     for name in ("ignored/rows/rows.jsonl", "runs/tokenizer.json"):
         (job.parent / name).parent.mkdir(parents=True)
         (job.parent / name).write_text("text")
     (job.parent / ".gitignore").write_text("ignored/\n")
-    with pytest.raises(ConfigError, match=said):
-        working_folder(job.parent, Path("job.yaml"), config_of(job, *changes))
+    with pytest.raises(ConfigError, match=message):
+        runtime_env(job.parent, Path("job.yaml"), config_of(job, *changes))
 
 
 def test_a_job_outside_the_folder_is_refused(job: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -321,12 +325,12 @@ def test_a_job_outside_the_folder_is_refused(job: Path, monkeypatch: pytest.Monk
         submit("../job.yaml", load_config("../job.yaml"))
 
 
-def test_a_big_folder_is_refused_with_what_is_big_in_it(job: Path) -> None:
+def test_a_large_folder_is_refused_and_its_largest_parts_are_named(job: Path) -> None:
     for name, mebibytes in (("small/rows", 1), ("large/rows", 45), ("larger/rows", 60)):
         (job.parent / name).parent.mkdir()
         with (job.parent / name).open("wb") as sparse:
             sparse.truncate(mebibytes << 20)
-    with pytest.raises(ConfigError, match=r"106 MiB.* larger 60 MiB, large 45 MiB, small 1 MiB"):
-        working_folder(job.parent, Path("job.yaml"), config_of(job))
+    with pytest.raises(ConfigError, match=r"106 MiB.* larger 60 MiB"):
+        runtime_env(job.parent, Path("job.yaml"), config_of(job))
     (job.parent / ".rayignore").write_text("larger\n")
-    working_folder(job.parent, Path("job.yaml"), config_of(job))
+    runtime_env(job.parent, Path("job.yaml"), config_of(job))
