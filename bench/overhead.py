@@ -24,8 +24,8 @@ from s2l_ray.config.sections import Config
 from s2l_ray.demo.dataset import make_demo
 from s2l_ray.pipeline.run import plan, run
 from s2l_ray.runtime.actor_pool import run_units
+from s2l_ray.runtime.contracts import PoolOptions
 from s2l_ray.runtime.session import connect
-from s2l_ray.runtime.unit_actor import Pool
 from s2l_ray.stages.build import Build
 from s2l_ray.stages.score import execution, plan_units
 from s2l_ray.stages.score_workers import ScoreWorker
@@ -89,8 +89,9 @@ def plain_loop(build: Build) -> tuple[float, float]:
 def ray_pool(build: Build, unit_seconds: float) -> tuple[float, float]:
     """Seconds until the first unit began, and from then to the last one's end, over one actor."""
     begun = time.perf_counter()
-    pool = Pool("scoring", "resources.score.tokens_per_batch", cpus=0.5, arguments=arguments_of(build))
-    with contextlib.closing(run_units(plan_units(build), ScoreWorker, pool)) as results:  # type: ignore[type-var]
+    options = PoolOptions("scoring", "lower resources.score.tokens_per_batch", cpus=0.5)
+    results = run_units(plan_units(build), ScoreWorker, options, arguments_of(build))
+    with contextlib.closing(results):  # type: ignore[type-var]
         next(results)
         first = time.perf_counter() - unit_seconds
         for _ in results:

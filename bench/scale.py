@@ -29,10 +29,10 @@ from s2l_ray.artifacts.tables import FileRecord, write_table
 from s2l_ray.config.load import make_config
 from s2l_ray.config.sections import Config
 from s2l_ray.runtime.actor_pool import run_units
+from s2l_ray.runtime.contracts import Done, PoolOptions
 from s2l_ray.runtime.session import connect
-from s2l_ray.runtime.unit_actor import Pool
 from s2l_ray.stages import cluster, score, select
-from s2l_ray.stages.build import Build, Product, Stage
+from s2l_ray.stages.build import Build, NamedUnit, Product, Stage
 
 SHARD = 8192
 SOURCES = 20
@@ -122,10 +122,10 @@ def way(root: str, rows: int, checkpoints: int) -> None:
     folders = {kind: f"{root}/{kind}/{'0' * 12}" for kind in ("dataset", "checkpoints", *STAGES)}
     with connect() as here:
         arguments = {"dataset": folders["dataset"], "losses": folders["trajectories"], "checkpoints": checkpoints}
-        pool = Pool("making rows", "--rows", cpus=0.5, arguments=arguments)
+        options = PoolOptions("making rows", "lower --rows", cpus=0.5)
         sizes = [min(SHARD, rows - start) for start in range(0, rows, SHARD)]
-        units = [{"name": f"shard {at}", "shard": at, "rows": size} for at, size in enumerate(sizes)]
-        made = list(run_units(units, MakeShard, pool))
+        units = [NamedUnit({"name": f"shard {at}", "shard": at, "rows": size}) for at, size in enumerate(sizes)]
+        made = [one.value for one in run_units(units, MakeShard, options, arguments) if isinstance(one, Done)]
         facts = {"ok": rows, "statuses": {"ok": rows}, "shards": len(sizes)}
         dataset = Product([FileRecord(**one["file"]) for one in made], {"read": rows, "kept": rows}, facts)
         built = {"dataset": finish("dataset", folders["dataset"], {}, dataset)}
