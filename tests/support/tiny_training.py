@@ -1,4 +1,4 @@
-"""A tiny training for the tests, and a driver of it to be killed: `python tiny_training.py FOLDER`."""
+"""A tiny training job, and a driver process for tests to kill: `python tiny_training.py FOLDER`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from s2l_ray.artifacts.schemas import DATASET, shard_path
 from s2l_ray.artifacts.tables import write_table
 from s2l_ray.core.training.schedule import CheckpointGrid
 from s2l_ray.core.training.settings import FinetuneSettings
-from s2l_ray.runtime.training.job import TrainJob
+from s2l_ray.runtime.training.job import TrainJob, TrainWorkers
 
 VOCAB = 60
 NEOX = {
@@ -41,7 +41,7 @@ SHARDS, SHARD_ROWS = 2, 64
 
 
 def make_job(folder: Path, name: str = "checkpoints", **changes: object) -> TrainJob:
-    """A job over a dataset in `folder`, where one row in eight has no target; `changes` are of its settings."""
+    """A job on a dataset in `folder`, in which one row of eight has no target; `changes`: fields of its settings."""
     dataset = folder / "dataset"
     if not dataset.exists():
         _make_dataset(str(dataset))
@@ -51,7 +51,7 @@ def make_job(folder: Path, name: str = "checkpoints", **changes: object) -> Trai
 
 
 def long_job(folder: Path) -> TrainJob:
-    """A job of 650 steps that saves its state three times a second."""
+    """A job of 650 steps that saves a state three times a second."""
     job = make_job(folder, epochs=50, grid=CheckpointGrid(fraction=0.04))
     return dataclasses.replace(job, save_minutes=0.005)
 
@@ -80,8 +80,7 @@ def _shard(rng: np.random.Generator) -> pa.Table:
 
 if __name__ == "__main__":
     from s2l_ray.runtime.session import connect
-    from s2l_ray.runtime.training.trainer import TrainWorkers, train_proxy
+    from s2l_ray.runtime.training.trainer import train_proxy
 
     with connect():
-        for progress in train_proxy(long_job(Path(sys.argv[1])), TrainWorkers()):
-            print(progress.step, flush=True)
+        train_proxy(long_job(Path(sys.argv[1])), TrainWorkers(), lambda progress: print(progress.step, flush=True))

@@ -1,4 +1,4 @@
-"""What the store puts it finds again, whole or not at all; no Ray here."""
+"""Checkpoints and states in storage: complete or not there. No Ray."""
 
 from __future__ import annotations
 
@@ -29,34 +29,35 @@ def tokenizer(tmp_path: Path) -> Path:
     return folder
 
 
-WAY = TrainingPath("packed", 1e-7, "agrees with the plain gradient")
+PATH = TrainingPath("packed", 1e-7, "agrees with the plain gradient")
 
 
 def put(output: Path, tokenizer: Path, seed: int, record: CheckpointRecord = RECORD) -> dict[str, tuple[int, bytes]]:
-    """Put a checkpoint by a writer of its own; what lies there then, with the times of change."""
+    """Store a checkpoint with a new writer. Returns the stored files with their modification times."""
     model = init_model(NEOX, VOCAB, seed)
     writer = CheckpointWriter(str(output), model, tokenizer)
-    writer.trained_by(WAY)
+    writer.set_training_path(PATH)
     writer.put(record, {name: tensor.clone() for name, tensor in model.state_dict().items()})
-    torch.nn.init.zeros_(model.get_input_embeddings().weight)  # what is trained meanwhile is not what was put
+    torch.nn.init.zeros_(model.get_input_embeddings().weight)  # training continues during the upload
     writer.flush()
     return {path.name: (path.stat().st_mtime_ns, path.read_bytes()) for path in (output / "step-000030").iterdir()}
 
 
-def test_a_checkpoint_loads_as_it_was_and_carries_its_record(tmp_path: Path, tokenizer: Path) -> None:
+def test_a_stored_checkpoint_equals_the_model_and_has_its_record(tmp_path: Path, tokenizer: Path) -> None:
     files = put(tmp_path / "out", tokenizer, seed=0)
     loaded, expected = load_model(tmp_path / "out/step-000030"), init_model(NEOX, VOCAB, 0)
     assert all(torch.equal(a, b) for a, b in zip(loaded.parameters(), expected.parameters(), strict=True))
-    sealed = read_checkpoint(str(tmp_path / "out"), 30)
-    assert {file["path"] for file in sealed.pop("files")} == {*files} - {"checkpoint.json"}
-    assert sealed == {**dataclasses.asdict(RECORD), "trained_by": dataclasses.asdict(WAY)}
+    stored = read_checkpoint(str(tmp_path / "out"), 30)
+    assert {file.path for file in stored.files} == {*files} - {"checkpoint.json"}
+    assert dataclasses.asdict(stored.record) == dataclasses.asdict(RECORD)
+    assert json.loads(files["checkpoint.json"][1])["attention"] == dataclasses.asdict(PATH)
 
 
-def test_one_that_is_there_stays_and_a_damaged_or_foreign_one_is_put_again(tmp_path: Path, tokenizer: Path) -> None:
+def test_a_complete_checkpoint_is_kept_and_another_is_replaced(tmp_path: Path, tokenizer: Path) -> None:
     output = tmp_path / "out"
     first = put(output, tokenizer, seed=0)
     assert put(output, tokenizer, seed=0) == first
-    # the same training on a device without a fixed order of sums
+    # the same training on a device that sums in no fixed order
     assert put(output, tokenizer, 0, dataclasses.replace(RECORD, training_loss=2.5 + 1e-6)) == first
 
     weights = output / "step-000030/model.safetensors"
@@ -67,11 +68,11 @@ def test_one_that_is_there_stays_and_a_damaged_or_foreign_one_is_put_again(tmp_p
 
     (output / "step-000030/checkpoint.json").unlink()
     put(output, tokenizer, seed=0)
-    assert read_checkpoint(str(output), 30)["step"] == 30
+    assert read_checkpoint(str(output), 30).record.step == 30
 
     other = put(output, tokenizer, 1, dataclasses.replace(RECORD, training_loss=9.0))
     assert other["model.safetensors"][1] != first["model.safetensors"][1]
-    assert read_checkpoint(str(output), 30)["training_loss"] == 9.0
+    assert read_checkpoint(str(output), 30).record.training_loss == 9.0
 
 
 def test_a_failed_upload_is_raised(tmp_path: Path, tokenizer: Path) -> None:
@@ -80,7 +81,7 @@ def test_a_failed_upload_is_raised(tmp_path: Path, tokenizer: Path) -> None:
         put(tmp_path / "out", tokenizer, seed=0)
 
 
-def test_the_newest_whole_state_is_found(tmp_path: Path) -> None:
+def test_the_newest_complete_state_is_found(tmp_path: Path) -> None:
     output = str(tmp_path)
     assert newest_state(output) is None
     for step in (5, 20, 100, 1_000_000):
@@ -100,7 +101,7 @@ def test_the_newest_whole_state_is_found(tmp_path: Path) -> None:
     assert sorted(path.name for path in (tmp_path / "resume").iterdir()) == ["step-000020", "step-1000000"]
 
 
-def test_a_state_after_a_damaged_checkpoint_is_of_no_use(tmp_path: Path, tokenizer: Path) -> None:
+def test_a_state_after_a_damaged_checkpoint_is_skipped(tmp_path: Path, tokenizer: Path) -> None:
     output = str(tmp_path / "out")
     put(tmp_path / "out", tokenizer, seed=0)
     for step in (29, 30, 31):
@@ -114,7 +115,7 @@ def test_a_state_after_a_damaged_checkpoint_is_of_no_use(tmp_path: Path, tokeniz
     assert newest_state(output, [30, 60]) == 29
 
 
-def test_a_loss_that_was_not_measured_is_null_in_the_table(tmp_path: Path) -> None:
+def test_a_missing_loss_is_null_in_the_table(tmp_path: Path) -> None:
     import pyarrow.parquet as pq
 
     put_tables(str(tmp_path), History(checkpoints=[CheckpointRecord(0, 0.0, 0, 0.0, None, 3.0)]))

@@ -1,4 +1,4 @@
-"""Rows of a dataset as a worker reads them, against the table itself."""
+"""Rows that a training worker reads, against the table."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from s2l_ray.runtime.training.rows import read_rows
 from tests.support.tiny_training import make_job
 
 
-def test_rows_are_those_of_the_table_with_status_ok(tmp_path: Path) -> None:
+def test_rows_equal_those_of_the_table_with_status_ok(tmp_path: Path) -> None:
     job = make_job(tmp_path)
     dataset = open_artifact(job.dataset)
     expected = [row for row in dataset.read_table().to_pylist() if row["status"] == "ok"]

@@ -1,4 +1,4 @@
-"""Ray Train with a real, tiny model: laid out over workers, killed, closed, failed, and run again."""
+"""Ray Train with a tiny model: several workers, kills, interruption, failures, resumption."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from s2l_ray.errors import S2LError
-from s2l_ray.runtime.training.job import TrainJob, TrainProgress
+from s2l_ray.errors import LockedError, S2LError
+from s2l_ray.runtime.training.job import TrainJob, TrainProgress, TrainResult, TrainWorkers
 from s2l_ray.runtime.training.store import newest_state
-from s2l_ray.runtime.training.trainer import TrainResult, TrainWorkers, discard_states, planned_steps, train_proxy
+from s2l_ray.runtime.training.trainer import planned_steps, train_proxy
 from tests.support import tiny_training
 from tests.support.tiny_training import long_job, make_job
 
@@ -28,34 +28,33 @@ pytestmark = pytest.mark.usefixtures("ray_session")
 
 
 def run(job: TrainJob, workers: TrainWorkers = TrainWorkers()) -> tuple[TrainResult, list[TrainProgress]]:  # noqa: B008
-    """The whole training, and what it said."""
-    training = train_proxy(job, workers)
-    said: list[TrainProgress] = []
-    while True:
-        try:
-            said.append(next(training))
-        except StopIteration as end:
-            return end.value, said
+    """Train to the end. Returns the result and all progress."""
+    reported: list[TrainProgress] = []
+    return train_proxy(job, workers, reported.append), reported
 
 
 def run_with_losses(job: TrainJob, workers: TrainWorkers, losses: int) -> list[TrainProgress]:
-    """The training to its end; its worker is killed so many times, each time once there is a newer state."""
-    said: list[TrainProgress] = []
-    at, killed = newest_state(job.output) or 0, False
-    for progress in train_proxy(job, workers):
-        said.append(progress)
-        if "workers were lost" in progress.note:
-            at, killed = newest_state(job.output) or 0, False
-        if losses and not killed and (newest_state(job.output) or 0) > at:
+    """Train to the end and kill the worker `losses` times, each time after a newer state. Returns the warnings."""
+    warnings: list[TrainProgress] = []
+    at, killed = newest_state(job.output) or 0, 0
+
+    def kill_after_newer_state(progress: TrainProgress) -> None:
+        nonlocal at, killed
+        if progress.note:
+            warnings.append(progress)
+            at = newest_state(job.output) or 0
+        elif killed < losses and killed == len(warnings) and (newest_state(job.output) or 0) > at:
             [worker] = [one for one in psutil.Process().children(recursive=True) if "RayTrainWorker" in title(one)]
             worker.kill()
-            losses, killed = losses - 1, True
-    assert losses == 0
-    return said
+            killed += 1
+
+    train_proxy(job, workers, kill_after_newer_state)
+    assert killed == losses
+    return warnings
 
 
 def title(process: psutil.Process) -> str:
-    """What a process calls itself; nothing once it has ended."""
+    """The command line of a process; empty once it has ended."""
     try:
         return " ".join(process.cmdline())
     except psutil.Error:
@@ -63,22 +62,22 @@ def title(process: psutil.Process) -> str:
 
 
 def files_of(job: TrainJob) -> dict[str, bytes]:
-    """The checkpoints, byte for byte."""
+    """Content of the checkpoints' files by path."""
     root = Path(job.output)
     return {str(path.relative_to(root)): path.read_bytes() for path in sorted(root.glob("step-*/*"))}
 
 
 @pytest.fixture(scope="module")
 def long_training(tmp_path_factory: pytest.TempPathFactory, ray_session: None) -> TrainJob:
-    """One that nobody disturbed, not even by saving its state; the disturbed ones are held against it."""
+    """A training without interruption or saved states, the reference for the interrupted ones."""
     job = dataclasses.replace(long_job(tmp_path_factory.mktemp("long")), save_minutes=60)
     run(job)
     return job
 
 
 @pytest.fixture
-def disturbed(long_training: TrainJob, tmp_path: Path) -> Iterator[TrainJob]:
-    """The same training elsewhere, saving its state all the time; held against the undisturbed one at the end."""
+def interrupted(long_training: TrainJob, tmp_path: Path) -> Iterator[TrainJob]:
+    """The same training with frequent states; compared with the reference at the end of the test."""
     job = long_job(tmp_path)
     yield job
     assert files_of(job) == files_of(long_training)
@@ -105,16 +104,17 @@ def start_driver(folder: Path) -> subprocess.Popen[bytes]:
 @pytest.mark.slow
 def test_one_and_two_workers_train_the_same_model(tmp_path: Path) -> None:
     alone, together = make_job(tmp_path, "alone"), make_job(tmp_path, "together")
-    result, said = run(alone)
-    assert [checkpoint["step"] for checkpoint in result.checkpoints] == planned_steps(alone) == [0, 13, 26, 30, 39, 52, 60, 65, 78, 90, 91, 104]  # fmt: skip  # noqa: E501
-    assert said[-1].step == said[-1].total_steps == 104
+    result, reported = run(alone)
+    assert [checkpoint.record.step for checkpoint in result.checkpoints] == planned_steps(alone) == [0, 13, 26, 30, 39, 52, 60, 65, 78, 90, 91, 104]  # fmt: skip  # noqa: E501
+    assert reported[-1].step == reported[-1].total_steps == 104
     other, _ = run(together, TrainWorkers(workers=2))
     for one, two in zip(result.checkpoints, other.checkpoints, strict=True):
-        assert one["held_out_loss"] == pytest.approx(two["held_out_loss"], abs=1e-4)
-        name = f"step-{one['step']:06d}/model.safetensors"
+        assert one.record.held_out_loss == pytest.approx(two.record.held_out_loss, abs=1e-4)
+        name = f"step-{one.record.step:06d}/model.safetensors"
         ours, theirs = (load_file(f"{job.output}/{name}") for job in (alone, together))
         assert all(torch.allclose(ours[key], theirs[key], atol=1e-4, rtol=0) for key in ours)
-    assert result.checkpoints[-1]["held_out_loss"] < result.checkpoints[0]["held_out_loss"] - 1
+    first, last = (result.checkpoints[at].record.held_out_loss for at in (0, -1))
+    assert first is not None and last is not None and last < first - 1
 
     listed = {file.path for file in result.files}
     assert listed == {*files_of(alone), "training.parquet", "held_out.parquet"}
@@ -122,80 +122,79 @@ def test_one_and_two_workers_train_the_same_model(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_finished_training_is_not_touched_again(long_training: TrainJob) -> None:
+def test_a_complete_training_is_not_changed(long_training: TrainJob) -> None:
     before = {path: path.stat().st_mtime_ns for path in Path(long_training.output).rglob("*")}
-    result, said = run(long_training)
-    assert said == []
-    assert [checkpoint["step"] for checkpoint in result.checkpoints] == planned_steps(long_training)
+    result, reported = run(long_training)
+    assert reported == []
+    assert [checkpoint.record.step for checkpoint in result.checkpoints] == planned_steps(long_training)
     assert {path: path.stat().st_mtime_ns for path in Path(long_training.output).rglob("*")} == before
 
 
 @pytest.mark.slow
-def test_a_killed_driver_changes_no_byte(disturbed: TrainJob) -> None:
-    driver = start_driver(Path(disturbed.output).parent)
-    wait_for_state(disturbed, driver)
+def test_a_killed_driver_changes_no_byte(interrupted: TrainJob) -> None:
+    driver = start_driver(Path(interrupted.output).parent)
+    wait_for_state(interrupted, driver)
     driver.send_signal(signal.SIGKILL)
     driver.wait()
-    _, said = run(disturbed)
-    assert said[0].step > 1
+    _, reported = run(interrupted)
+    assert reported[0].step > 1
 
 
 @pytest.mark.slow
-def test_control_c_saves_and_ends_cleanly(disturbed: TrainJob) -> None:
-    driver = start_driver(Path(disturbed.output).parent)
-    wait_for_state(disturbed, driver)
-    before = newest_state(disturbed.output)
+def test_ctrl_c_saves_a_state_and_ends(interrupted: TrainJob) -> None:
+    driver = start_driver(Path(interrupted.output).parent)
+    wait_for_state(interrupted, driver)
+    before = newest_state(interrupted.output)
     os.killpg(driver.pid, signal.SIGINT)
     assert driver.wait(timeout=60) in (1, 130, -signal.SIGINT)
-    saved = newest_state(disturbed.output)
+    saved = newest_state(interrupted.output)
     assert before is not None and saved is not None and saved > before
-    _, said = run(disturbed)
-    assert said[0].step > saved
+    _, reported = run(interrupted)
+    assert reported[0].step > saved
 
 
 @pytest.mark.long
-def test_a_damaged_state_is_passed_over(disturbed: TrainJob) -> None:
-    training = train_proxy(disturbed, TrainWorkers())
-    while (newest_state(disturbed.output) or 0) < 100:
-        next(training)
-    training.close()
-    newest = newest_state(disturbed.output)
-    damaged = Path(disturbed.output, f"resume/step-{newest:06d}/state.safetensors")
+def test_a_damaged_state_is_skipped(interrupted: TrainJob) -> None:
+    def stop_at_100(progress: TrainProgress) -> None:
+        if (newest_state(interrupted.output) or 0) >= 100:
+            raise LockedError("stop")
+
+    with pytest.raises(LockedError):
+        train_proxy(interrupted, TrainWorkers(), stop_at_100)
+    newest = newest_state(interrupted.output)
+    damaged = Path(interrupted.output, f"resume/step-{newest:06d}/state.safetensors")
     content = bytearray(damaged.read_bytes())
     content[len(content) // 2] ^= 1
     damaged.write_bytes(content)
-    Path(disturbed.output, "resume/checkpoint_manager_snapshot.json").write_text("{")
-    older = newest_state(disturbed.output)
+    Path(interrupted.output, "resume/checkpoint_manager_snapshot.json").write_text("{")
+    older = newest_state(interrupted.output)
     assert older is None or (newest is not None and older < newest)
-    run(disturbed)
-    discard_states(disturbed.output)
-    assert not Path(disturbed.output, "resume").exists()
+    run(interrupted)
 
 
 @pytest.mark.slow
-def test_lost_workers_are_replaced_as_long_as_it_gets_on(disturbed: TrainJob) -> None:
-    with pytest.raises(S2LError, match=r"lost 1 times since step [1-9]\d* was saved, last: .*run again"):
-        run_with_losses(disturbed, TrainWorkers(retries=0), 1)
-    said = run_with_losses(disturbed, TrainWorkers(retries=1), 2)
-    assert len([progress.note for progress in said if "workers were lost" in progress.note]) == 2
+def test_lost_workers_are_replaced_while_newer_states_appear(interrupted: TrainJob) -> None:
+    with pytest.raises(S2LError, match=r"state saved at step [1-9]\d*"):
+        run_with_losses(interrupted, TrainWorkers(retries=0), 1)
+    assert len(run_with_losses(interrupted, TrainWorkers(retries=1), 2)) == 2
 
 
 @pytest.mark.slow
-def test_a_training_that_stands_still_ends_and_says_where(tmp_path: Path, ray_session: None) -> None:
+def test_a_stalled_training_ends_and_names_its_processes(tmp_path: Path, ray_session: None) -> None:
     job = long_job(tmp_path)
     stopped: list[psutil.Process] = []
 
-    def stop_worker() -> None:
+    def stop_worker(progress: TrainProgress) -> None:
+        if stopped or newest_state(job.output) is None:
+            return
         processes = psutil.Process().children(recursive=True)
         stopped.extend(one for one in processes if "RayTrainWorker" in " ".join(one.cmdline()))
         stopped[0].suspend()
 
     workers = TrainWorkers(stall_minutes=0.5)
     try:
-        with pytest.raises(S2LError, match=r"no step for 0.5 minutes; the last was step [1-9]\d*\.") as caught:
-            for _ in train_proxy(job, workers):
-                if not stopped and newest_state(job.output) is not None:
-                    stop_worker()
+        with pytest.raises(S2LError, match=r"at step [1-9]\d*") as caught:
+            train_proxy(job, workers, stop_worker)
         assert f"rank 0: pid {stopped[0].pid} on" in str(caught.value)
     finally:
         for one in stopped:
@@ -203,7 +202,7 @@ def test_a_training_that_stands_still_ends_and_says_where(tmp_path: Path, ray_se
 
 
 @pytest.mark.slow
-def test_a_training_that_diverges_says_so_at_once(tmp_path: Path) -> None:
+def test_a_diverged_training_fails_at_once(tmp_path: Path) -> None:
     job = make_job(tmp_path, learning_rate=1e30, warmup_ratio=0.0, precision="bfloat16")
     with pytest.raises(S2LError, match=r"not finite at step \d+.*learning_rate.*float32"):
         run(job, TrainWorkers(workers=2))
