@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from s2l_ray import storage
-from s2l_ray.core.data.examples import FORMATS, BadRow, Example, guess_format, prompt_text, response_text
+from s2l_ray.core.data.examples import FORMATS, Example, RejectedRow, guess_format, prompt_text, response_text
 from s2l_ray.errors import ConfigError
 from s2l_ray.sources.ranges import SourceSpec, list_ranges, read_range
 
@@ -76,7 +76,7 @@ def look_at(place: str) -> Look:
             rows += 1
             try:
                 example, guess = _form(raw.row, raw.problem)
-            except BadRow as error:
+            except RejectedRow as error:
                 bad[error.reason] += 1
                 fields_seen |= dict.fromkeys(raw.row or {})
                 continue
@@ -153,10 +153,10 @@ def _split(place: str) -> tuple[str, SourceSpec]:
 
 def _form(row: dict[str, Any] | None, problem: str | None) -> tuple[Example, tuple[str, tuple[tuple[str, str], ...]]]:
     if row is None:
-        raise BadRow(problem or "undecodable", "")
+        raise RejectedRow(problem or "undecodable", "")
     guess = guess_format(row)
     if guess is None:
-        raise BadRow("unknown_format", "")
+        raise RejectedRow("unknown_format", "")
     return FORMATS[guess[0]](row, guess[1]), (guess[0], tuple(guess[1].items()))
 
 

@@ -18,11 +18,11 @@ from s2l_ray.artifacts.node_cache import cached_files
 from s2l_ray.artifacts.receipts import write_receipt
 from s2l_ray.artifacts.schemas import DATASET, NO_TARGET_TOKENS, OK, REJECTED
 from s2l_ray.artifacts.tables import FileRecord, read_table, write_table
-from s2l_ray.core.data.deduplication import KEPT, REASONS, id_words, settle
+from s2l_ray.core.data.deduplication import KEEP, REASONS, filter_rows, id_to_words
 from s2l_ray.core.data.examples import (
     FORMATS,
-    BadRow,
     Example,
+    RejectedRow,
     Turn,
     example_id,
     guess_format,
@@ -95,15 +95,15 @@ class Parser:
         self.read += 1
         try:
             self.formed.append(self._form(raw))
-        except BadRow as bad:
+        except RejectedRow as bad:
             place = {"file": self._range.file, "line": raw.line, "source": None, "example_id": None}
             self.rejected.append({**place, "reason": bad.reason, "detail": bad.detail[:200]})
 
     def _form(self, raw: RawRow) -> dict[str, Any]:
         if raw.row is None:
-            raise BadRow(raw.problem or "undecodable", raw.detail)
+            raise RejectedRow(raw.problem or "undecodable", raw.detail)
         if not self._spec.wants(raw.row):
-            raise BadRow("filtered", f"not of {self._source['only']}")
+            raise RejectedRow("filtered", f"not of {self._source['only']}")
         example = self._example(raw.row)
         return {
             "example_id": example_id(example),
@@ -120,14 +120,14 @@ class Parser:
         if name is None:
             guessed = guess_format(row)
             if guessed is None:
-                raise BadRow("missing_field", f"no known format has the fields {', '.join(list(row)[:8])}")
+                raise RejectedRow("missing_field", f"no known format has the fields {', '.join(list(row)[:8])}")
             name, fields = guessed[0], {**guessed[1], **fields}
         return FORMATS[name](row, fields)
 
     def _name(self, row: dict[str, Any]) -> str:
         name = self._spec.name_of(row)
         if name is None:
-            raise BadRow("missing_field", f"no {self._source['source']['field']} to name the source")
+            raise RejectedRow("missing_field", f"no {self._source['source']['field']} to name the source")
         return name
 
 
@@ -136,9 +136,9 @@ def settle_rows(folder: str, formed: Sequence[dict[str, Any]], settings: dict[st
     words, entries = [], []
     for record in track(formed, "ranges read for duplicates"):
         table = read_table(folder, FileRecord(**record), ["example_id", "entry"])
-        words.append(id_words(table["example_id"].to_pylist()))
+        words.append(id_to_words(table["example_id"].to_pylist()))
         entries.append(table["entry"].to_numpy())
-    verdict_N = settle(np.concatenate(words), np.concatenate(entries), **settings)
+    verdict_N = filter_rows(np.concatenate(words), np.concatenate(entries), **settings)
     files, start = [], 0
     for number, part in enumerate(track(words, "verdicts written")):
         verdicts = pa.table({"verdict": verdict_N[start : start + len(part)]}, schema=VERDICTS)
@@ -167,7 +167,7 @@ def _kept_texts(folder: str, pairs: Sequence[tuple[dict[str, Any], dict[str, Any
 
 
 def _kept(folder: str, formed: dict[str, Any], verdict: dict[str, Any]) -> pa.Table:
-    kept_N = read_table(folder, FileRecord(**verdict))["verdict"].to_numpy() == KEPT
+    kept_N = read_table(folder, FileRecord(**verdict))["verdict"].to_numpy() == KEEP
     return read_table(folder, FileRecord(**formed)).filter(pa.array(kept_N))
 
 
@@ -218,8 +218,8 @@ class EncodeWorker:
 
     def _not_kept(self, formed: dict[str, Any], verdict: dict[str, Any]) -> pa.Table:
         verdict_N = read_table(self._folder, FileRecord(**verdict))["verdict"].to_numpy()
-        dropped = read_table(self._folder, FileRecord(**formed)).filter(pa.array(verdict_N != KEPT)).to_pylist()
-        reasons = [REASONS[int(code)] for code in verdict_N[verdict_N != KEPT]]
+        dropped = read_table(self._folder, FileRecord(**formed)).filter(pa.array(verdict_N != KEEP)).to_pylist()
+        reasons = [REASONS[int(code)] for code in verdict_N[verdict_N != KEEP]]
         rows = [_set_aside(row, reason, "") for row, reason in zip(dropped, reasons, strict=True)]
         return pa.Table.from_pylist(rows, schema=REJECTED)
 

@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from s2l_ray.core.data.examples import FORMATS, BadRow, example_id
+from s2l_ray.core.data.examples import FORMATS, RejectedRow, example_id
 from s2l_ray.demo.dataset import DemoTruth, make_demo
 from s2l_ray.sources.ranges import SourceSpec, list_ranges, read_range
 from s2l_ray.sources.rows import RawRow
@@ -147,7 +147,7 @@ def reason(raw: RawRow, seen: set[str]) -> str | None:
     fields = {"instruction": "question", "response": "answer"} if "question" in raw.row else {}
     try:
         name = example_id(FORMATS["alpaca"](raw.row, fields))
-    except BadRow as error:
+    except RejectedRow as error:
         return error.reason
     if name in seen:
         return "duplicate"

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from s2l_ray.core.data.examples import FORMATS, BadRow, example_id
+from s2l_ray.core.data.examples import FORMATS, RejectedRow, example_id
 from s2l_ray.errors import ConfigError
 from s2l_ray.sources.digests import file_reference, source_reference
 from s2l_ray.sources.jsonl import inflate, rows_of_lines, rows_of_list, split_lines
@@ -268,7 +268,7 @@ def test_a_folder_of_bad_files_is_accounted_for_by_reason(tmp_path: Path) -> Non
                 name = example_id(FORMATS["alpaca"](raw.row, {}))
                 reason = "duplicate" if name in seen else "good"
                 seen.add(name)
-            except BadRow as error:
+            except RejectedRow as error:
                 reason = error.reason
         assert reason is not None
         counts[reason] += 1

@@ -35,9 +35,9 @@ ONE_KIND_A_LINE: list[tuple[str, bytes]] = [
     ("missing_field", b'{"instruction": "no output"}'),
     ("missing_field", b'{"instruction": "null output", "output": null}'),
     ("missing_field", b"{}"),
-    ("bad_type", b'{"instruction": "a number", "output": 5}'),
-    ("bad_type", b'{"instruction": "not a number", "output": NaN}'),
-    ("bad_type", b'{"instruction": ["a", "list"], "output": "a"}'),
+    ("invalid_type", b'{"instruction": "a number", "output": 5}'),
+    ("invalid_type", b'{"instruction": "not a number", "output": NaN}'),
+    ("invalid_type", b'{"instruction": ["a", "list"], "output": "a"}'),
     ("empty_response", b'{"instruction": "nothing", "output": ""}'),
     ("empty_response", b'{"instruction": "white space", "output": " \\n\\t"}'),
 ]

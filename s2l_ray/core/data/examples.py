@@ -1,17 +1,17 @@
-"""From a raw row to an example: the turns of a prompt and its answers, and an id that follows from them alone.
+"""Conversion of raw rows to examples (prompt and response, or chat turns) and their ids.
 
-In: a row as a dict, the name of its format, and `fields`, which maps a format's own names to the row's.
-Out: an `Example`, or `BadRow` with the reason it is none. A new format is one function and one row of `FORMATS`.
+A format is one function and one row of `FORMATS`. Its argument `fields` maps field names of the format to field names
+of the row.
 """
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import xxhash
 
 Role = Literal["prompt", "response", "system", "user", "assistant"]
-Row = Mapping[str, Any]
+Row = Mapping[str, object]
 Fields = Mapping[str, str]
 
 ALPACA = (
@@ -34,8 +34,8 @@ SHAREGPT_ROLES: dict[str, Role] = {
 MESSAGE_ROLES: dict[str, Role] = {"system": "system", "user": "user", "assistant": "assistant"}
 
 
-class BadRow(ValueError):
-    """A row that is no example. `reason` is one of missing_field, bad_type, bad_role, empty_response."""
+class RejectedRow(ValueError):
+    """A row that is not an example. reason: missing_field, invalid_type, invalid_role or empty_response."""
 
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(f"{reason}: {detail}")
@@ -45,7 +45,7 @@ class BadRow(ValueError):
 
 @dataclass(frozen=True)
 class Turn:
-    """One piece of an example: who says it, and what."""
+    """One turn of an example: the role of its author and the text."""
 
     role: Role
     text: str
@@ -53,18 +53,18 @@ class Turn:
 
 @dataclass(frozen=True)
 class Example:
-    """The turns of one row: a prompt and its response, or a chat that ends with an answer of the assistant."""
+    """The turns of one row: a prompt and its response, or a chat that ends with a turn of the assistant."""
 
     turns: tuple[Turn, ...]
 
     @property
     def chat(self) -> bool:
-        """Whether the turns are a chat, to be written out by the tokenizer's own template."""
+        """Whether the turns are a chat, to be formatted by the tokenizer's chat template."""
         return self.turns[0].role != "prompt"
 
 
 def read_alpaca(row: Row, fields: Fields) -> Example:
-    """instruction, input (may be missing), response (Alpaca files call it output), in the Alpaca template."""
+    """Fields instruction, input (optional) and response (or output), formatted by the Alpaca template."""
     instruction = _text(row, fields, "instruction")
     response = _text(row, fields, "response", "output")
     context = _text(row, fields, "input", default="")
@@ -73,17 +73,17 @@ def read_alpaca(row: Row, fields: Fields) -> Example:
 
 
 def read_prompt_response(row: Row, fields: Fields) -> Example:
-    """prompt and response (also called completion), as they are."""
+    """Fields prompt and response (or completion), unchanged."""
     return _pair(_text(row, fields, "prompt"), _text(row, fields, "response", "completion"))
 
 
 def read_sharegpt(row: Row, fields: Fields) -> Example:
-    """conversations: a list of {from, value}."""
+    """Field conversations: a list of {from, value}."""
     return _chat(row, fields, ("conversations", "from", "value"), SHAREGPT_ROLES)
 
 
 def read_messages(row: Row, fields: Fields) -> Example:
-    """messages: a list of {role, content}."""
+    """Field messages: a list of {role, content}."""
     return _chat(row, fields, ("messages", "role", "content"), MESSAGE_ROLES)
 
 
@@ -94,15 +94,7 @@ FORMATS: dict[str, Callable[[Row, Fields], Example]] = {
     "messages": read_messages,
 }
 
-FORMAT_FIELDS: dict[str, tuple[str, ...]] = {
-    "alpaca": ("instruction", "input", "response"),
-    "prompt_response": ("prompt", "response"),
-    "sharegpt": ("conversations", "from", "value"),
-    "messages": ("messages", "role", "content"),
-}
-"""The names that `fields` may map, by format."""
-
-CHAT_GUESSES: tuple[tuple[str, Fields], ...] = (
+CHAT_CANDIDATES: tuple[tuple[str, Fields], ...] = (
     ("messages", {}),
     ("sharegpt", {}),
     ("messages", {"messages": "conversations"}),
@@ -113,9 +105,9 @@ RESPONSE_NAMES = ("response", "output", "completion", "answer", "solution", "tar
 
 
 def guess_format(row: Row) -> tuple[str, dict[str, str]] | None:
-    """The format of a row and the mapping it needs, or None where no format fits."""
-    for name, fields in CHAT_GUESSES:
-        if _reads(name, row, fields):
+    """The format of a row and the field mapping it needs, or None if no format fits."""
+    for name, fields in CHAT_CANDIDATES:
+        if _is_readable(name, row, fields):
             return name, dict(fields)
     responses = [name for name in RESPONSE_NAMES if isinstance(row.get(name), str)]
     prompts = [name for name in PROMPT_NAMES if isinstance(row.get(name), str)]
@@ -130,7 +122,7 @@ def guess_format(row: Row) -> tuple[str, dict[str, str]] | None:
 
 
 def example_id(example: Example) -> str:
-    """32 hex digits: xxh3-128 of the roles and texts of the turns, and of nothing else."""
+    """32 hex digits: xxh3-128 of the roles and texts of the turns only."""
     digest = xxhash.xxh3_128()
     for turn in example.turns:
         text = turn.text.encode()
@@ -140,74 +132,80 @@ def example_id(example: Example) -> str:
 
 
 def prompt_text(example: Example) -> str:
-    """What a reader sees as the question: the prompt, or a chat's turns that are no answers."""
+    """The prompt, or all turns of a chat that are not by the assistant, for display."""
     return "\n\n".join(turn.text for turn in example.turns if turn.role not in ("response", "assistant"))
 
 
 def response_text(example: Example) -> str:
-    """What a reader sees as the answer: the response, or all answers of a chat."""
+    """The response, or all turns of a chat by the assistant, for display."""
     return "\n\n".join(turn.text for turn in example.turns if turn.role in ("response", "assistant"))
 
 
-def _reads(name: str, row: Row, fields: Fields) -> bool:
+def _is_readable(name: str, row: Row, fields: Fields) -> bool:
     try:
         FORMATS[name](row, fields)
-    except BadRow:
+    except RejectedRow:
         return False
     return True
 
 
 def _pair(prompt: str, response: str) -> Example:
     if not response.strip():
-        raise BadRow("empty_response", "the response is empty")
+        raise RejectedRow("empty_response", "the response is empty")
     return Example((Turn("prompt", prompt), Turn("response", response)))
 
 
 def _chat(row: Row, fields: Fields, names: tuple[str, str, str], roles: Mapping[str, Role]) -> Example:
-    """A chat up to its last answer: nothing is learned from what comes after it."""
+    """A chat up to its last turn by the assistant; later turns have no target."""
     list_name, role_name, text_name = names
     messages = _value(row, fields, list_name)
     if not isinstance(messages, list):
-        raise BadRow("bad_type", f"field {fields.get(list_name, list_name)!r} is a {_kind(messages)}, not a list")
+        raise RejectedRow(
+            "invalid_type", f"field {fields.get(list_name, list_name)!r} is of type {_json_type(messages)}, not list"
+        )
     turns = [_turn(message, fields, role_name, text_name, roles) for message in messages]
     answers = [position for position, turn in enumerate(turns) if turn.role == "assistant"]
     if not answers:
-        raise BadRow("empty_response", "no turn of the assistant")
+        raise RejectedRow("empty_response", "no turn by the assistant")
     if answers[0] == 0:
-        raise BadRow("bad_role", "the chat begins with an answer of the assistant")
+        raise RejectedRow("invalid_role", "the chat begins with a turn by the assistant")
     if any(not turns[position].text.strip() for position in answers):
-        raise BadRow("empty_response", "a turn of the assistant is empty")
+        raise RejectedRow("empty_response", "a turn by the assistant is empty")
     return Example(tuple(turns[: answers[-1] + 1]))
 
 
-def _turn(message: Any, fields: Fields, role_name: str, text_name: str, roles: Mapping[str, Role]) -> Turn:
+def _turn(message: object, fields: Fields, role_name: str, text_name: str, roles: Mapping[str, Role]) -> Turn:
     if not isinstance(message, dict):
-        raise BadRow("bad_type", f"a turn is a {_kind(message)}, not an object")
+        raise RejectedRow("invalid_type", f"a turn is of type {_json_type(message)}, not object")
     role = _text(message, fields, role_name)
     if role not in roles:
-        raise BadRow("bad_role", f"role {role!r} is none of {', '.join(roles)}")
+        raise RejectedRow("invalid_role", f"role {role!r} is not one of {', '.join(roles)}")
     return Turn(roles[role], _text(message, fields, text_name))
 
 
 def _text(row: Row, fields: Fields, name: str, *others: str, default: str | None = None) -> str:
     value = _value(row, fields, name, *others, default=default)
     if not isinstance(value, str):
-        raise BadRow("bad_type", f"field {fields.get(name, name)!r} is a {_kind(value)}, not a text")
+        raise RejectedRow(
+            "invalid_type", f"field {fields.get(name, name)!r} is of type {_json_type(value)}, not string"
+        )
     return value
 
 
-def _value(row: Row, fields: Fields, name: str, *others: str, default: str | None = None) -> Any:
-    """The first of the field's names that the row holds; null counts as missing. A mapped field has one name."""
+def _value(row: Row, fields: Fields, name: str, *others: str, default: str | None = None) -> object:
+    """Value of the first of the field's names that is in the row; null counts as missing. A mapped field has one name.
+
+    Raises RejectedRow if there is none and no default.
+    """
     names = (fields[name],) if name in fields else (name, *others)
     for candidate in names:
         if row.get(candidate) is not None:
             return row[candidate]
     if default is not None:
         return default
-    raise BadRow("missing_field", f"no field {' or '.join(map(repr, names))}")
+    raise RejectedRow("missing_field", f"no field {' or '.join(map(repr, names))}")
 
 
-def _kind(value: Any) -> str:
-    return {dict: "object", list: "list", bool: "truth value", int: "number", float: "number"}.get(
-        type(value), type(value).__name__
-    )
+def _json_type(value: object) -> str:
+    names = {dict: "object", list: "list", str: "string", bool: "boolean", int: "number", float: "number"}
+    return names.get(type(value), type(value).__name__)

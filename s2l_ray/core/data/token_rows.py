@@ -1,8 +1,6 @@
-"""Tokenised rows and the batches made of them.
+"""Tokenised rows in flat arrays, and batches of them. Imports torch on use only.
 
-In: token ids and target spans of N examples, as they lie in a dataset shard.
-Out: `TokenRows`, batches of row indices under a token budget, and padded tensors for the model.
-A target at position p is predicted by the logits at p - 1, so position 0 is never a target.
+The logits at position p - 1 predict the target at position p, so position 0 is never a target.
 
 Shapes: N rows, X tokens of all rows, S spans of all rows, L tokens of one row, B rows of a batch, M rows taken.
 """
@@ -22,18 +20,20 @@ from s2l_ray.core.arrays import Bool, Int32, Int64
 if TYPE_CHECKING:
     import torch
 
+# Label of a position that is not a target: the default `ignore_index` of torch's cross entropy.
 IGNORE = -100
-"""The label of a position that is no target, as torch's cross entropy knows it."""
+# Padding is masked and to the right of every target, so any id in the vocabulary works.
+PAD = 0
 
 
 @dataclass(frozen=True)
 class TokenRows:
     """N tokenised rows in flat arrays.
 
-    ids_X: token ids, row after row. starts_N1: where each row starts in ids_X; its last entry is X.
-    spans_S2: (start, end) of each target span, counted within its row, end exclusive, sorted and disjoint.
-    span_starts_N1: where each row's spans start in spans_S2; its last entry is S.
-    Raises ValueError where the arrays contradict each other.
+    ids_X: token ids, row after row. starts_N1: start of each row in ids_X; the last entry is X.
+    spans_S2: (start, end) of each target span relative to its row, end exclusive, sorted and disjoint.
+    span_starts_N1: start of each row's spans in spans_S2; the last entry is S.
+    Raises ValueError if the arrays are inconsistent.
     """
 
     ids_X: Int32
@@ -48,10 +48,10 @@ class TokenRows:
         _check_starts(self.span_starts_N1, len(self.spans_S2), "spans")
         starts_S, ends_S = self.spans_S2[:, 0], self.spans_S2[:, 1]
         rows_S = self._span_rows_S
-        bad_S = (starts_S < 0) | (starts_S >= ends_S) | (ends_S > self.lengths_N[rows_S])
-        bad_S[1:] |= (rows_S[1:] == rows_S[:-1]) & (starts_S[1:] < ends_S[:-1])
-        if bad_S.any():
-            span = int(bad_S.argmax())
+        invalid_S = (starts_S < 0) | (starts_S >= ends_S) | (ends_S > self.lengths_N[rows_S])
+        invalid_S[1:] |= (rows_S[1:] == rows_S[:-1]) & (starts_S[1:] < ends_S[:-1])
+        if invalid_S.any():
+            span = int(invalid_S.argmax())
             raise ValueError(
                 f"row {rows_S[span]}: target span {self.spans_S2[span].tolist()} is empty, overlaps the one before, "
                 f"or leaves the row of {self.lengths_N[rows_S[span]]} tokens"
@@ -59,7 +59,7 @@ class TokenRows:
 
     @classmethod
     def from_rows(cls, ids: Iterable[Sequence[int]], spans: Iterable[Sequence[tuple[int, int]]]) -> TokenRows:
-        """Rows from one list of ids and one list of (start, end) spans each."""
+        """Build rows from a list of ids and a list of (start, end) spans per row."""
         ids, spans = list(ids), list(spans)
         return cls(
             ids_X=np.fromiter((token for row in ids for token in row), np.int32),
@@ -78,13 +78,13 @@ class TokenRows:
 
     @cached_property
     def target_tokens_N(self) -> Int64:
-        """Targets of each row that have a prediction, that is without position 0."""
+        """Targets of each row that are predicted, that is excluding position 0."""
         widths_S = np.maximum(self.spans_S2[:, 1], 1) - np.maximum(self.spans_S2[:, 0], 1)
         return np.diff(_starts(widths_S)[self.span_starts_N1])
 
     @cached_property
     def target_mask_X(self) -> Bool:
-        """Which tokens of ids_X are targets; as many in each row as target_tokens_N says."""
+        """Whether each token of ids_X is a target; target_tokens_N of them are in each row."""
         steps = np.zeros(len(self.ids_X) + 1, np.int32)
         offsets_S = self.starts_N1[self._span_rows_S]
         np.add.at(steps, offsets_S + self.spans_S2[:, 0], 1)
@@ -99,7 +99,7 @@ class TokenRows:
         return self.ids_X[self._tokens(index)], self.spans_S2[spans]
 
     def target_mask(self, index: int) -> Bool:
-        """Which tokens of one row are targets, bool_L."""
+        """Whether each token of one row is a target, bool [L]."""
         return self.target_mask_X[self._tokens(index)]
 
     def take(self, index_M: ArrayLike) -> TokenRows:
@@ -119,9 +119,9 @@ class TokenRows:
 
 @dataclass(frozen=True)
 class Batch:
-    """Padded tensors of B rows, int64, padding on the right.
+    """Tensors of B rows padded on the right, int64.
 
-    labels_BL is aligned with input_ids_BL (the shift happens in the loss) and -100 wherever there is no target.
+    labels_BL is aligned with input_ids_BL (the loss does the shift) and IGNORE at positions that are not targets.
     """
 
     input_ids_BL: torch.Tensor
@@ -130,9 +130,9 @@ class Batch:
 
 
 def plan_batches(lengths_N: ArrayLike, tokens_per_batch: int) -> list[Int64]:
-    """Batches of row indices, by ascending length, such that rows * longest row <= tokens_per_batch.
+    """Batches of row indices in ascending length such that rows * longest row <= tokens_per_batch.
 
-    A row longer than the budget is a batch of its own. The plan depends on the lengths and the budget alone.
+    A longer row is a batch of its own. The plan depends on the lengths and tokens_per_batch only.
     """
     if tokens_per_batch < 1:
         raise ValueError(f"tokens_per_batch is {tokens_per_batch}; it must be at least 1")
@@ -163,18 +163,18 @@ def collate(rows: TokenRows, index_B: ArrayLike, pad_id: int) -> Batch:
 
 
 def _starts(lengths: ArrayLike) -> Int64:
-    """Where each of the consecutive pieces starts, and where the last one ends."""
+    """Start of each of the consecutive pieces, and the end of the last one."""
     return np.concatenate([[0], np.cumsum(np.asarray(lengths, np.int64))])
 
 
 def _gather(starts_N1: Int64, index_M: Int64) -> tuple[Int64, Int64]:
-    """Positions of the pieces index_M in the flat array cut at starts_N1, and where they start once gathered."""
+    """Positions of the pieces index_M in a flat array split at starts_N1, and their starts once gathered."""
     lengths_M = starts_N1[index_M + 1] - starts_N1[index_M]
     new_starts_M1 = _starts(lengths_M)
     shifts_M = starts_N1[index_M] - new_starts_M1[:-1]
     return np.arange(new_starts_M1[-1]) + np.repeat(shifts_M, lengths_M), new_starts_M1
 
 
-def _check_starts(starts_N1: Int64, total: int, what: str) -> None:
+def _check_starts(starts_N1: Int64, total: int, unit: str) -> None:
     if len(starts_N1) == 0 or starts_N1[0] != 0 or starts_N1[-1] != total or (np.diff(starts_N1) < 0).any():
-        raise ValueError(f"row starts of {total} {what} must rise from 0 to {total}")
+        raise ValueError(f"row starts of {total} {unit} must increase from 0 to {total}")

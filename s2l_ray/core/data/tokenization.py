@@ -1,8 +1,7 @@
-"""Text to token ids, with the boundary between what is given and what is learned exact.
+"""Tokenisation of examples into token ids and target spans.
 
-In: a tokenizer (trained here, or loaded from a folder or the hub) and examples.
-Out: per example its ids and the spans of its targets. What is given and what is learned are tokenised apart, so no
-token straddles the boundary; every answer ends with the end-of-text token unless the chat template ends it itself.
+Prompts and responses are tokenised separately, so no token crosses the boundary of a target span. Every response ends
+with the end-of-text token unless the chat template ends it.
 """
 
 from __future__ import annotations
@@ -17,17 +16,17 @@ from s2l_ray.core.data.examples import Example
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-END = "<|endoftext|>"
+END_OF_TEXT = "<|endoftext|>"
 PADDING = "<|padding|>"
 BYTES = 256
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """One tokenised example, cut at max_length.
+    """One tokenised example, truncated to max_length.
 
-    target_spans: (start, end) of each answer, end exclusive. full_length: tokens before the cut.
-    problem: None, or "template" where the chat template cannot be cut into turns; there are no ids then.
+    target_spans: (start, end) of each response, end exclusive. full_length: tokens before truncation.
+    problem: "template" if the chat template cannot be split into turns, in which case there are no ids; else None.
     """
 
     input_ids: list[int]
@@ -37,150 +36,140 @@ class Encoded:
 
 
 @dataclass(frozen=True)
-class _Piece:
-    """A text that is tokenised by itself: given or learned, and whether an end-of-text token closes it."""
+class _Segment:
+    """A text that is tokenised by itself. append_end: whether an end-of-text token follows it."""
 
     text: str
-    learned: bool
-    close: bool
+    is_target: bool
+    append_end: bool
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerBase:
-    """A byte-level BPE tokenizer of at most vocab_size tokens, the same for the same texts."""
+    """Train a byte-level BPE tokenizer of at most vocab_size tokens; the same texts give the same tokenizer."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
     if vocab_size < BYTES + 2:
-        raise ValueError(f"vocab_size {vocab_size} has no room for {BYTES} bytes and 2 special tokens; raise it")
+        raise ValueError(f"vocab_size {vocab_size} is too small; {BYTES} bytes and 2 special tokens need {BYTES + 2}")
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,
-        special_tokens=[END, PADDING],
+        special_tokens=[END_OF_TEXT, PADDING],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
     wrap: Callable[..., PreTrainedTokenizerBase] = PreTrainedTokenizerFast
-    return wrap(tokenizer_object=tokenizer, eos_token=END, pad_token=PADDING)
+    return wrap(tokenizer_object=tokenizer, eos_token=END_OF_TEXT, pad_token=PADDING)
 
 
-def load_tokenizer(place: str, revision: str | None = None) -> PreTrainedTokenizerBase:
-    """The tokenizer of a local folder, or of a hub id where no such folder exists; padding is set to eos where unset.
+def load_tokenizer(name_or_path: str, revision: str | None = None) -> PreTrainedTokenizerBase:
+    """Load the tokenizer of a local folder, or of a hub id if no such folder exists.
 
-    Raises ValueError where it has no end-of-text token.
+    A missing padding token is set to the end-of-text token. Raises ValueError if there is no end-of-text token.
     """
     from transformers import AutoTokenizer
 
-    local = Path(place).is_dir()
+    local = Path(name_or_path).is_dir()
     tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-        place, revision=None if local else revision, local_files_only=local
+        name_or_path, revision=None if local else revision, local_files_only=local
     )
     if tokenizer.eos_token_id is None:
-        raise ValueError(f"tokenizer {place} has no eos_token; name one in its tokenizer_config.json")
+        raise ValueError(f"tokenizer {name_or_path} has no eos_token; name one in its tokenizer_config.json")
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
 
 
 def save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: str | Path) -> None:
-    """Write the tokenizer's files into a local folder; load_tokenizer reads them."""
+    """Write the tokenizer's files to a local folder, for load_tokenizer."""
     tokenizer.save_pretrained(str(folder))
 
 
-def check_tokenizer(tokenizer: PreTrainedTokenizerBase, vocab_size: int) -> None:
-    """Raise ValueError where the tokenizer has an id beyond the vocab_size rows of the model's embedding."""
-    largest = max(tokenizer.get_vocab().values())
-    if largest >= vocab_size:
-        raise ValueError(
-            f"the tokenizer has ids up to {largest}, the model an embedding of {vocab_size} rows; "
-            "use the tokenizer that was saved with the model"
-        )
-
-
 def encode_examples(tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example], max_length: int) -> list[Encoded]:
-    """Tokenise the examples in one batched call and cut each at max_length on the right.
+    """Tokenise the examples in one batched call and truncate each to max_length on the right.
 
-    An example whose answers are all cut off has no spans. Raises ValueError for a chat without a chat template.
+    An example whose responses are all truncated has no spans. Raises ValueError for a chat without a chat template.
     """
-    cut = [_pieces(tokenizer, example) for example in examples]
-    texts = [piece.text for pieces in cut for piece in pieces or ()]
+    segmented = [_segments(tokenizer, example) for example in examples]
+    texts = [segment.text for segments in segmented for segment in segments or ()]
     ids = iter(
         tokenizer(texts, add_special_tokens=False, return_attention_mask=False, verbose=False)["input_ids"]
         if texts
         else ()
     )
-    first = _first_ids(tokenizer)
-    return [
-        _join(
-            [(piece, next(ids)) for piece in pieces], [] if example.chat else first, tokenizer.eos_token_id, max_length
-        )
-        if pieces is not None
-        else Encoded([], [], 0, "template")
-        for example, pieces in zip(examples, cut, strict=True)
-    ]
+    leading = _leading_ids(tokenizer)
+    encoded = []
+    for example, segments in zip(examples, segmented, strict=True):
+        if segments is None:
+            encoded.append(Encoded([], [], 0, "template"))
+            continue
+        segment_ids = [(segment, next(ids)) for segment in segments]
+        encoded.append(_join(segment_ids, [] if example.chat else leading, tokenizer.eos_token_id, max_length))
+    return encoded
 
 
-def _join(pieces: list[tuple[_Piece, list[int]]], first: list[int], end_id: int, max_length: int) -> Encoded:
-    ids, spans = list(first), []
-    for piece, piece_ids in pieces:
+def _join(segments: list[tuple[_Segment, list[int]]], leading: list[int], end_id: int, max_length: int) -> Encoded:
+    ids, spans = list(leading), []
+    for segment, segment_ids in segments:
         start = len(ids)
-        ids += piece_ids
-        if piece.close:
+        ids += segment_ids
+        if segment.append_end:
             ids.append(end_id)
-        if piece.learned:
+        if segment.is_target:
             spans.append((start, len(ids)))
     clipped = [(start, min(end, max_length)) for start, end in spans if start < min(end, max_length)]
     return Encoded(ids[:max_length], clipped, len(ids))
 
 
-def _first_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """The beginning-of-text token, where the tokenizer puts one before a text."""
+def _leading_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """The beginning-of-text token, if the tokenizer puts one before a text."""
     ids = tokenizer("a")["input_ids"]
     return [ids[0]] if tokenizer.bos_token_id is not None and ids[0] == tokenizer.bos_token_id else []
 
 
-def _pieces(tokenizer: PreTrainedTokenizerBase, example: Example) -> list[_Piece] | None:
+def _segments(tokenizer: PreTrainedTokenizerBase, example: Example) -> list[_Segment] | None:
     if example.chat:
-        return _chat_pieces(tokenizer, example)
+        return _chat_segments(tokenizer, example)
     prompt, response = example.turns
-    return [_Piece(prompt.text, False, False), _Piece(response.text, True, True)]
+    return [_Segment(prompt.text, False, False), _Segment(response.text, True, True)]
 
 
-def _chat_pieces(tokenizer: PreTrainedTokenizerBase, example: Example) -> list[_Piece] | None:
-    """The chat as the template writes it, cut before and after each answer; None where it cannot be cut.
+def _chat_segments(tokenizer: PreTrainedTokenizerBase, example: Example) -> list[_Segment] | None:
+    """The formatted chat, split before and after each turn by the assistant; None if it cannot be split.
 
-    What the template writes up to a turn must be a prefix of what it writes for the whole chat. It is not where
-    the template drops the reasoning of earlier answers: the model would then be trained on a text it never sees.
+    The formatted text up to a turn must be a prefix of the whole formatted chat. It is not if the template drops the
+    reasoning of earlier turns: the model would then train on a text that it never sees at inference.
     """
     from jinja2 import TemplateError
 
     if tokenizer.chat_template is None:
-        raise ValueError("the rows are chats and the tokenizer has no chat template; use one of a chat model")
+        raise ValueError("the rows are chats and the tokenizer has no chat template; use the tokenizer of a chat model")
     messages = [{"role": turn.role, "content": turn.text} for turn in example.turns]
-    pieces, done = [], ""
+    segments, done = [], ""
     try:
-        whole = _render(tokenizer, messages, False)
+        formatted = _render(tokenizer, messages, False)
         for position, message in enumerate(messages):
             if message["role"] != "assistant":
                 continue
             before = _render(tokenizer, messages[:position], True)
             after = _render(tokenizer, messages[: position + 1], False)
-            if not (before.startswith(done) and after.startswith(before) and whole.startswith(after)):
+            if not (before.startswith(done) and after.startswith(before) and formatted.startswith(after)):
                 return None
-            answer = after[len(before) :].rstrip()
-            if not answer:
+            response = after[len(before) :].rstrip()
+            if not response:
                 return None
-            pieces.append(_Piece(before[len(done) :], False, False))
-            pieces.append(_Piece(answer, True, answer.endswith(message["content"].strip())))
-            done = before + answer
+            segments.append(_Segment(before[len(done) :], False, False))
+            segments.append(_Segment(response, True, response.endswith(message["content"].strip())))
+            done = before + response
     except TemplateError:
         return None
-    return pieces
+    return segments
 
 
-def _render(tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str]], answer_next: bool) -> str:
-    text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=answer_next)
+def _render(tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str]], add_generation_prompt: bool) -> str:
+    text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=add_generation_prompt)
     assert isinstance(text, str)
     return text

@@ -1,4 +1,4 @@
-"""Formats, guesses and ids of examples, against rows written by hand and real ones."""
+"""Formats, format detection and ids of examples, on handwritten and real rows."""
 
 import gzip
 import json
@@ -10,10 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from s2l_ray.core.data.examples import (
-    FORMAT_FIELDS,
     FORMATS,
-    BadRow,
     Example,
+    RejectedRow,
     Turn,
     example_id,
     guess_format,
@@ -22,9 +21,9 @@ from s2l_ray.core.data.examples import (
 )
 
 
-def test_alpaca_writes_the_published_template_with_and_without_input() -> None:
-    plain = FORMATS["alpaca"]({"instruction": "Add 2 and {3}.", "output": "5"}, {})
-    assert plain.turns == (
+def test_alpaca_template_with_and_without_input() -> None:
+    without_input = FORMATS["alpaca"]({"instruction": "Add 2 and {3}.", "output": "5"}, {})
+    assert without_input.turns == (
         Turn(
             "prompt",
             "Below is an instruction that describes a task. Write a response that appropriately completes the "
@@ -39,18 +38,18 @@ def test_alpaca_writes_the_published_template_with_and_without_input() -> None:
         "### Response:"
     )
     for empty in ("", "  ", None):
-        assert FORMATS["alpaca"]({"instruction": "Add 2 and {3}.", "input": empty, "output": "5"}, {}) == plain
+        assert FORMATS["alpaca"]({"instruction": "Add 2 and {3}.", "input": empty, "output": "5"}, {}) == without_input
 
 
-def test_mapped_fields_are_taken_and_the_usual_ones_left() -> None:
+def test_mapped_fields_replace_the_defaults() -> None:
     row = {"question": "2+3?", "response": "wrong", "answer": "5"}
     example = FORMATS["prompt_response"](row, {"prompt": "question", "response": "answer"})
     assert (prompt_text(example), response_text(example)) == ("2+3?", "5")
-    with pytest.raises(BadRow, match="no field 'reply'"):
+    with pytest.raises(RejectedRow, match="no field 'reply'"):
         FORMATS["prompt_response"](row, {"prompt": "question", "response": "reply"})
 
 
-def test_chats_of_both_kinds_give_the_same_turns_up_to_the_last_answer() -> None:
+def test_both_chat_formats_end_at_the_last_assistant_turn() -> None:
     messages = [("system", "Be kind."), ("user", "Hi"), ("assistant", "Hello"), ("user", "2+3?"), ("assistant", "5")]
     as_messages = {"messages": [{"role": role, "content": text} for role, text in [*messages, ("user", "Thanks")]]}
     names = {"user": "human", "assistant": "gpt"}
@@ -63,24 +62,24 @@ def test_chats_of_both_kinds_give_the_same_turns_up_to_the_last_answer() -> None
     assert response_text(example) == "Hello\n\n5"
 
 
-BAD_ROWS: list[tuple[str, dict[str, Any], str]] = [
+REJECTED_ROWS: list[tuple[str, dict[str, Any], str]] = [
     ("alpaca", {"instruction": "a"}, "missing_field"),
     ("alpaca", {"instruction": "a", "output": None}, "missing_field"),
     ("alpaca", {"output": "a"}, "missing_field"),
     ("alpaca", {"instruction": "a", "output": " \n"}, "empty_response"),
-    ("alpaca", {"instruction": "a", "output": 5}, "bad_type"),
-    ("alpaca", {"instruction": ["a"], "output": "b"}, "bad_type"),
-    ("alpaca", {"instruction": "a", "input": {}, "output": "b"}, "bad_type"),
-    ("prompt_response", {"prompt": True, "response": "b"}, "bad_type"),
-    ("prompt_response", {"prompt": "a", "response": float("nan")}, "bad_type"),
-    ("sharegpt", {"conversations": "hello"}, "bad_type"),
-    ("sharegpt", {"conversations": ["hello"]}, "bad_type"),
+    ("alpaca", {"instruction": "a", "output": 5}, "invalid_type"),
+    ("alpaca", {"instruction": ["a"], "output": "b"}, "invalid_type"),
+    ("alpaca", {"instruction": "a", "input": {}, "output": "b"}, "invalid_type"),
+    ("prompt_response", {"prompt": True, "response": "b"}, "invalid_type"),
+    ("prompt_response", {"prompt": "a", "response": float("nan")}, "invalid_type"),
+    ("sharegpt", {"conversations": "hello"}, "invalid_type"),
+    ("sharegpt", {"conversations": ["hello"]}, "invalid_type"),
     ("sharegpt", {"conversations": []}, "empty_response"),
     ("sharegpt", {"conversations": [{"from": "human", "value": "a"}]}, "empty_response"),
-    ("sharegpt", {"conversations": [{"from": "gpt", "value": "a"}]}, "bad_role"),
+    ("sharegpt", {"conversations": [{"from": "gpt", "value": "a"}]}, "invalid_role"),
     ("messages", {}, "missing_field"),
     ("messages", {"messages": [{"role": "user"}]}, "missing_field"),
-    ("messages", {"messages": [{"role": "robot", "content": "a"}]}, "bad_role"),
+    ("messages", {"messages": [{"role": "robot", "content": "a"}]}, "invalid_role"),
     (
         "messages",
         {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": ""}]},
@@ -89,16 +88,12 @@ BAD_ROWS: list[tuple[str, dict[str, Any], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("name", "row", "reason"), BAD_ROWS)
-def test_a_row_that_is_no_example_says_why(name: str, row: dict[str, Any], reason: str) -> None:
-    with pytest.raises(BadRow) as caught:
+@pytest.mark.parametrize(("name", "row", "reason"), REJECTED_ROWS)
+def test_rejected_rows_have_a_reason(name: str, row: dict[str, Any], reason: str) -> None:
+    with pytest.raises(RejectedRow) as caught:
         FORMATS[name](row, {})
     assert caught.value.reason == reason
     assert caught.value.detail
-
-
-def test_every_format_names_the_fields_it_maps() -> None:
-    assert FORMAT_FIELDS.keys() == FORMATS.keys()
 
 
 @pytest.mark.parametrize(
@@ -118,16 +113,14 @@ def test_every_format_names_the_fields_it_maps() -> None:
         ({}, None),
     ],
 )
-def test_the_guess_reads_the_row_it_was_made_from(
-    row: dict[str, Any], expected: tuple[str, dict[str, str]] | None
-) -> None:
+def test_guessed_format_reads_the_row(row: dict[str, Any], expected: tuple[str, dict[str, str]] | None) -> None:
     guess = guess_format(row)
     assert guess == expected
     if guess is not None:
         FORMATS[guess[0]](row, guess[1])
 
 
-def test_real_rows_of_every_file_are_guessed_and_read(shared_data: Path) -> None:
+def test_format_of_real_rows_is_guessed(shared_data: Path) -> None:
     for path in sorted((shared_data / "train").glob("*.jsonl.gz")):
         with gzip.open(path, "rt", encoding="utf-8") as lines:
             row = json.loads(next(lines))
@@ -145,13 +138,13 @@ TURNS = st.lists(
 
 
 @given(TURNS, TURNS)
-def test_ids_are_equal_exactly_where_the_turns_are(left: list[Turn], right: list[Turn]) -> None:
+def test_ids_are_equal_if_and_only_if_turns_are(left: list[Turn], right: list[Turn]) -> None:
     ids = example_id(Example(tuple(left))), example_id(Example(tuple(right)))
     assert (ids[0] == ids[1]) == (left == right)
     assert all(len(name) == 32 and int(name, 16) >= 0 for name in ids)
 
 
-def test_the_id_does_not_depend_on_where_the_text_came_from() -> None:
+def test_id_depends_on_the_turns_only() -> None:
     alpaca = FORMATS["alpaca"]({"instruction": "a", "output": "b", "id": 7, "source": "x"}, {})
     pair = FORMATS["prompt_response"]({"prompt": alpaca.turns[0].text, "response": "b"}, {})
     assert example_id(alpaca) == example_id(pair)

@@ -1,4 +1,4 @@
-"""TokenRows, plan_batches and collate against plain loops over lists."""
+"""TokenRows, plan_batches and collate against loops over lists."""
 
 import subprocess
 import sys
@@ -32,7 +32,7 @@ def target_positions(row: Row) -> list[int]:
 
 
 @given(st.lists(token_row(), max_size=8))
-def test_rows_lengths_and_targets_agree_with_lists(rows: list[Row]) -> None:
+def test_lengths_and_targets_match_lists(rows: list[Row]) -> None:
     built = build(rows)
     assert len(built) == len(rows)
     assert built.lengths_N.tolist() == [len(ids) for ids, _ in rows]
@@ -45,7 +45,7 @@ def test_rows_lengths_and_targets_agree_with_lists(rows: list[Row]) -> None:
 
 
 @given(st.lists(token_row(), min_size=1, max_size=8), st.data())
-def test_take_picks_rows_in_the_order_asked_for(rows: list[Row], data: st.DataObject) -> None:
+def test_take_returns_rows_in_index_order(rows: list[Row], data: st.DataObject) -> None:
     index_M = data.draw(st.lists(st.integers(0, len(rows) - 1), max_size=10))
     taken, expected = build(rows).take(index_M), build([rows[i] for i in index_M])
     for name in ("ids_X", "starts_N1", "spans_S2", "span_starts_N1"):
@@ -56,7 +56,7 @@ def test_take_picks_rows_in_the_order_asked_for(rows: list[Row], data: st.DataOb
 
 @given(st.lists(token_row(), min_size=1, max_size=8), st.data())
 @settings(deadline=None)
-def test_collate_pads_on_the_right_and_labels_only_targets(rows: list[Row], data: st.DataObject) -> None:
+def test_collate_pads_on_the_right_and_labels_targets_only(rows: list[Row], data: st.DataObject) -> None:
     index_B = data.draw(st.lists(st.integers(0, len(rows) - 1), min_size=1, max_size=5))
     batch = collate(build(rows), index_B, PAD)
     longest = max(len(rows[i][0]) for i in index_B)
@@ -69,7 +69,7 @@ def test_collate_pads_on_the_right_and_labels_only_targets(rows: list[Row], data
         assert batch.labels_BL[position].tolist() == labels + [IGNORE] * padding
 
 
-def test_the_mask_of_a_hand_made_row() -> None:
+def test_target_mask_excludes_position_0() -> None:
     rows = TokenRows.from_rows([[5, 6, 7, 8, 9, 10]], [[(0, 2), (4, 6)]])
     assert rows.target_mask(0).tolist() == [False, True, False, False, True, True]
     assert rows.target_tokens_N.tolist() == [3]
@@ -83,25 +83,25 @@ def test_batches_hold_every_row_once_within_the_budget(lengths: list[int], budge
     for batch in batches:
         assert len(batch) == 1 or len(batch) * max(lengths[i] for i in batch) <= budget
     for left, right in pairwise(batches):
-        assert (len(left) + 1) * lengths[right[0]] > budget, "a batch was cut before it was full"
+        assert (len(left) + 1) * lengths[right[0]] > budget, "the batch had space for another row"
 
 
 @pytest.mark.parametrize(
     ("ids", "spans"),
     [([1, 2, 3], [(1, 4)]), ([1, 2, 3], [(2, 2)]), ([1, 2, 3], [(0, 2), (1, 3)]), ([1, 2, 3], [(2, 3), (0, 1)])],
 )
-def test_spans_that_contradict_the_row_are_refused(ids: list[int], spans: list[tuple[int, int]]) -> None:
+def test_invalid_spans_raise(ids: list[int], spans: list[tuple[int, int]]) -> None:
     with pytest.raises(ValueError, match="row 1: target span"):
         TokenRows.from_rows([[9], ids], [[], spans])
 
 
-def test_a_row_count_that_differs_and_a_budget_of_zero_are_refused() -> None:
+def test_inconsistent_row_count_and_zero_budget_raise() -> None:
     with pytest.raises(ValueError, match="2 rows of tokens but 1 of spans"):
         TokenRows.from_rows([[1], [2]], [[]])
     with pytest.raises(ValueError, match="tokens_per_batch is 0"):
         plan_batches([1], 0)
 
 
-def test_importing_the_module_loads_neither_torch_nor_transformers() -> None:
+def test_module_imports_neither_torch_nor_transformers() -> None:
     code = "import sys, s2l_ray.core.data.token_rows; print([m for m in ('torch', 'transformers') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"

@@ -1,4 +1,4 @@
-"""Encoded examples against the pieces tokenised by hand, with a trained tokenizer, chat templates and Pythia's own."""
+"""Encoded examples against separately tokenised turns: a trained tokenizer, chat templates, Pythia's tokenizer."""
 
 import gzip
 import json
@@ -11,7 +11,6 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedToken
 
 from s2l_ray.core.data.examples import FORMATS, Example, Turn
 from s2l_ray.core.data.tokenization import (
-    check_tokenizer,
     encode_examples,
     load_tokenizer,
     save_tokenizer,
@@ -57,14 +56,14 @@ def with_template(tokenizer: PreTrainedTokenizerBase, template: str, folder: Pat
     return copy
 
 
-def plain_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+def token_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     return tokenizer(text, add_special_tokens=False)["input_ids"]
 
 
-def test_prompt_and_response_are_tokenised_apart_and_closed(tokenizer: PreTrainedTokenizerBase) -> None:
+def test_prompt_and_response_are_tokenised_separately_with_end_of_text(tokenizer: PreTrainedTokenizerBase) -> None:
     examples = [pair("What is 2 plus", " 3? It"), pair("", "It is 5."), pair("Wha", "t is 漢字?")]
     for example, encoded in zip(examples, encode_examples(tokenizer, examples, 100), strict=True):
-        prompt, response = (plain_ids(tokenizer, turn.text) for turn in example.turns)
+        prompt, response = (token_ids(tokenizer, turn.text) for turn in example.turns)
         assert encoded.input_ids == [*prompt, *response, tokenizer.eos_token_id]
         assert encoded.target_spans == [(len(prompt), len(prompt) + len(response) + 1)]
         assert encoded.full_length == len(encoded.input_ids)
@@ -72,7 +71,7 @@ def test_prompt_and_response_are_tokenised_apart_and_closed(tokenizer: PreTraine
     assert encode_examples(tokenizer, [], 100) == []
 
 
-def test_the_cut_is_on_the_right_and_clips_the_span(tokenizer: PreTrainedTokenizerBase) -> None:
+def test_truncation_clips_target_spans(tokenizer: PreTrainedTokenizerBase) -> None:
     example = pair("What is 2 plus 3?", "It is 5.")
     (whole,) = encode_examples(tokenizer, [example], 1000)
     prompt_length = whole.target_spans[0][0]
@@ -84,7 +83,7 @@ def test_the_cut_is_on_the_right_and_clips_the_span(tokenizer: PreTrainedTokeniz
         assert cut.target_spans == ([(prompt_length, end)] if end > prompt_length else [])
 
 
-def test_a_tokenizer_with_a_beginning_token_puts_it_first(tokenizer: PreTrainedTokenizerBase, tmp_path: Path) -> None:
+def test_beginning_of_text_token_comes_first(tokenizer: PreTrainedTokenizerBase, tmp_path: Path) -> None:
     from tokenizers.processors import TemplateProcessing
 
     copy = with_template(tokenizer, CHATML, tmp_path)
@@ -93,15 +92,13 @@ def test_a_tokenizer_with_a_beginning_token_puts_it_first(tokenizer: PreTrainedT
         single="<s> $A", special_tokens=[("<s>", copy.bos_token_id)]
     )
     (encoded,) = encode_examples(copy, [pair("What is", " 5?")], 100)
-    prompt = plain_ids(copy, "What is")
+    prompt = token_ids(copy, "What is")
     assert encoded.input_ids[: 1 + len(prompt)] == [copy.bos_token_id, *prompt]
     assert encoded.input_ids.count(copy.bos_token_id) == 1
     assert encoded.target_spans[0][0] == 1 + len(prompt)
 
 
-def test_each_answer_of_a_chat_is_a_span_that_ends_with_the_template(
-    tokenizer: PreTrainedTokenizerBase, tmp_path: Path
-) -> None:
+def test_each_assistant_turn_is_a_target_span(tokenizer: PreTrainedTokenizerBase, tmp_path: Path) -> None:
     chatml = with_template(tokenizer, CHATML, tmp_path)
     turns = [("system", "Be exact."), ("user", "2 plus 3?"), ("assistant", "It is 5."), ("user", "And 4 plus 4?")]
     example = chat(*turns, ("assistant", "\nIt is 8. "))
@@ -115,7 +112,7 @@ def test_each_answer_of_a_chat_is_a_span_that_ends_with_the_template(
     assert chatml.eos_token_id not in encoded.input_ids
 
 
-def test_a_turn_that_the_template_leaves_open_is_closed(tokenizer: PreTrainedTokenizerBase, tmp_path: Path) -> None:
+def test_turns_without_end_token_get_one(tokenizer: PreTrainedTokenizerBase, tmp_path: Path) -> None:
     opened = with_template(tokenizer, OPEN, tmp_path)
     example = chat(("user", "2 plus 3?"), ("assistant", " 5 "), ("user", "4 plus 4?"), ("assistant", "8"))
     (encoded,) = encode_examples(opened, [example], 1000)
@@ -126,7 +123,7 @@ def test_a_turn_that_the_template_leaves_open_is_closed(tokenizer: PreTrainedTok
     assert [opened.decode(encoded.input_ids[a:b]) for a, b in encoded.target_spans] == [f"5{end}", f"8{end}"]
 
 
-def test_a_template_that_cannot_be_cut_sets_the_row_aside(tokenizer: PreTrainedTokenizerBase, tmp_path: Path) -> None:
+def test_chat_that_cannot_be_split_has_a_problem(tokenizer: PreTrainedTokenizerBase, tmp_path: Path) -> None:
     question, thought = ("user", "2 plus 3?"), ("assistant", "<think>easy</think>5")
     drops = with_template(tokenizer, DROPS_REASONING, tmp_path)
     one, two = encode_examples(drops, [chat(question, thought), chat(question, thought, question, thought)], 1000)
@@ -137,26 +134,26 @@ def test_a_template_that_cannot_be_cut_sets_the_row_aside(tokenizer: PreTrainedT
     assert refused.problem == "template"
 
 
-def test_a_chat_without_a_template_is_an_error(tokenizer: PreTrainedTokenizerBase) -> None:
+def test_chat_without_template_raises(tokenizer: PreTrainedTokenizerBase) -> None:
     with pytest.raises(ValueError, match="no chat template"):
         encode_examples(tokenizer, [chat(("user", "a"), ("assistant", "b"))], 10)
 
 
-def test_a_trained_tokenizer_returns_every_text_and_survives_its_folder(
-    tokenizer: PreTrainedTokenizerBase, tmp_path: Path
-) -> None:
+def test_trained_tokenizer_round_trips_text_and_reloads(tokenizer: PreTrainedTokenizerBase, tmp_path: Path) -> None:
     assert len(tokenizer) == 320
     assert tokenizer.pad_token_id not in (None, tokenizer.eos_token_id)
     save_tokenizer(tokenizer, tmp_path)
     loaded = load_tokenizer(str(tmp_path))
     for text in (*TEXTS[:3], "\x00\t  two  spaces , and \U0001f600 !", " don 't"):
-        assert tokenizer.decode(plain_ids(tokenizer, text)) == text
-        assert loaded.decode(plain_ids(loaded, text)) == text
-        assert plain_ids(loaded, text) == plain_ids(tokenizer, text)
+        assert tokenizer.decode(token_ids(tokenizer, text)) == text
+        assert loaded.decode(token_ids(loaded, text)) == text
+        assert token_ids(loaded, text) == token_ids(tokenizer, text)
     assert (loaded.eos_token_id, loaded.pad_token_id) == (tokenizer.eos_token_id, tokenizer.pad_token_id)
 
 
-def test_training_is_the_same_in_another_process(tokenizer: PreTrainedTokenizerBase, tmp_path: Path) -> None:
+def test_tokenizer_training_is_deterministic_across_processes(
+    tokenizer: PreTrainedTokenizerBase, tmp_path: Path
+) -> None:
     code = (
         "import sys, json; from s2l_ray.core.data.tokenization import *;"
         "save_tokenizer(train_tokenizer(json.load(open(sys.argv[1])), 320), sys.argv[2])"
@@ -168,10 +165,7 @@ def test_training_is_the_same_in_another_process(tokenizer: PreTrainedTokenizerB
         assert (tmp_path / "own" / name).read_bytes() == (tmp_path / "other" / name).read_bytes()
 
 
-def test_a_tokenizer_that_does_not_fit_is_refused(tokenizer: PreTrainedTokenizerBase, tmp_path: Path) -> None:
-    check_tokenizer(tokenizer, 320)
-    with pytest.raises(ValueError, match="ids up to 319, the model an embedding of 319 rows"):
-        check_tokenizer(tokenizer, 319)
+def test_small_vocabulary_and_missing_eos_token_raise(tokenizer: PreTrainedTokenizerBase, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="vocab_size 257"):
         train_tokenizer(TEXTS, 257)
     PreTrainedTokenizerFast(tokenizer_object=tokenizer.backend_tokenizer).save_pretrained(tmp_path)
@@ -190,7 +184,7 @@ def pythia(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> PreTr
     return load_tokenizer(str(folder))
 
 
-def test_real_rows_under_the_pythia_tokenizer(pythia: PreTrainedTokenizerBase, shared_data: Path) -> None:
+def test_real_rows_with_the_pythia_tokenizer(pythia: PreTrainedTokenizerBase, shared_data: Path) -> None:
     examples = []
     for path in sorted((shared_data / "train").glob("*.jsonl.gz")):
         with gzip.open(path, "rt", encoding="utf-8") as lines:
@@ -198,7 +192,7 @@ def test_real_rows_under_the_pythia_tokenizer(pythia: PreTrainedTokenizerBase, s
     encoded = encode_examples(pythia, examples, 512)
     targets = 0
     for example, row in zip(examples, encoded, strict=True):
-        prompt, response = (plain_ids(pythia, turn.text) for turn in example.turns)
+        prompt, response = (token_ids(pythia, turn.text) for turn in example.turns)
         ids = [*prompt, *response, 0]
         assert row.full_length == len(ids)
         assert row.input_ids == ids[:512]
@@ -210,8 +204,7 @@ def test_real_rows_under_the_pythia_tokenizer(pythia: PreTrainedTokenizerBase, s
             assert pythia.decode(row.input_ids[start : end - 1]) == example.turns[1].text
     assert targets == sum(
         max(0, min(512, len(p) + len(r) + 1) - len(p))
-        for p, r in (([plain_ids(pythia, t.text) for t in e.turns]) for e in examples)
+        for p, r in (([token_ids(pythia, t.text) for t in e.turns]) for e in examples)
     )
     assert pythia.pad_token_id == pythia.eos_token_id == 0
-    check_tokenizer(pythia, 50304)
     assert isinstance(AutoTokenizer.from_pretrained(pythia.name_or_path), PreTrainedTokenizerBase)
