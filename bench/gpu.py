@@ -22,7 +22,7 @@ from bench.rounds import RESULTS, Report, Row, ratios, take_turns
 from bench.scoring_models import random_model, useful_flops
 from s2l_ray.core.data.token_rows import TokenRows
 from s2l_ray.core.kmeans.fit import fit_kmeans
-from s2l_ray.core.scoring.losses import ScoreOptions, choose_path, score_rows
+from s2l_ray.core.scoring.losses import ScoreOptions, choose_attention, score_rows
 
 SIDE, PRODUCTS = 8192, 20
 OFFICIAL_ROWS = 300
@@ -99,10 +99,12 @@ def report_accuracy(
     """Differences of mean loss from the official loop; the way that each dtype takes."""
     expected = scoring_peers.official(exact, rows)
     for each, dtype, goal in ((exact, "float32", (10, 10)), (model, "bfloat16", ())):
-        choice = choose_path(each, rows, ScoreOptions(options.tokens_per_batch, dtype))
-        scored = score_rows(each, rows, options=ScoreOptions(options.tokens_per_batch, dtype, path=choice.path))
+        choice = choose_attention(each, rows, ScoreOptions(options.tokens_per_batch, dtype))
+        scored = score_rows(
+            each, rows, options=ScoreOptions(options.tokens_per_batch, dtype, attention=choice.attention)
+        )
         difference = 1e6 * np.abs(scored["nll_sum"] / scored["target_tokens"] - expected)
-        name = f"{size} {dtype} ({choice.path})"
+        name = f"{size} {dtype} ({choice.attention})"
         largest = [float(difference.max())]
         report.add(Row(f"{name}: largest difference from official, 1e-6 nats", largest, *goal, lower_is_better=True))
         report.add(Row(f"{name}: mean difference from official, 1e-6 nats", [float(difference.mean())]))

@@ -26,8 +26,8 @@ from bench.rounds import RESULTS, Report, Row, ratios, take_turns
 from bench.scoring_models import random_model, useful_flops
 from s2l_ray.core.causal_lm import save_model, swap_weights
 from s2l_ray.core.data.token_rows import TokenRows
-from s2l_ray.core.onednn_linear import FullWidthProducts
-from s2l_ray.core.scoring.losses import ScoreOptions, choose_path, score_rows
+from s2l_ray.core.onednn_linear import OneDnnLinearMode
+from s2l_ray.core.scoring.losses import ScoreOptions, choose_attention, score_rows
 
 SIDE, PRODUCTS = 2048, 6
 CHECKPOINTS = 12
@@ -55,7 +55,7 @@ def products(dtype: torch.dtype, full_width: bool) -> Callable[[], None]:
         with torch.inference_mode():
             for _ in range(PRODUCTS):
                 if full_width:
-                    with FullWidthProducts(weights_stay=False):
+                    with OneDnnLinearMode(frozen_weights=False):
                         linear(left, right)
                 else:
                     torch.mm(left, right)
@@ -137,7 +137,7 @@ def report_accuracy(report: Report, models: Mapping[str, PreTrainedModel], rows:
 def report_checkpoint(report: Report, model: PreTrainedModel, scoring: list[float], rows: int) -> None:
     """Weights of another checkpoint put into the model, over scoring 1000 rows with it; one thread."""
     with tempfile.TemporaryDirectory() as folder:
-        save_model(model, None, Path(folder))
+        save_model(model, Path(folder))
         timings = take_turns({"swap": partial(swap_weights, model, Path(folder))}, 3)["swap"]
     report.seconds["swap_weights"] = [run.cpu for run in timings]
     each = np.median(scoring) / rows * 1000
@@ -177,14 +177,14 @@ def main(arguments: list[str]) -> int:
     given = parser.parse_args(arguments)
     rows = tokenizing.real_rows(given.data, given.rows) if given.data else pool.synthetic_rows(given.rows)
     models = {"float32": random_model("70M"), "bfloat16": random_model("70M", torch.bfloat16)}
-    choices = {dtype: choose_path(model, rows, ScoreOptions(dtype=dtype)) for dtype, model in models.items()}
+    choices = {dtype: choose_attention(model, rows, ScoreOptions(dtype=dtype)) for dtype, model in models.items()}
     settings = {
         "rows": len(rows),
         "tokens": int(rows.lengths_N.sum()),
         "target_tokens": int(rows.target_tokens_N.sum()),
         "real_rows": given.data is not None,
         "bfloat16_instructions": has_bfloat16(),
-        "path": {dtype: vars(choice) for dtype, choice in choices.items()},
+        "attention": {dtype: vars(choice) for dtype, choice in choices.items()},
     }
     report = Report("scoring", settings, ["torch", "transformers", "numpy"])
     torch.set_num_threads(1)

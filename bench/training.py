@@ -29,7 +29,7 @@ from bench.scoring import has_bfloat16
 from bench.scoring_models import random_model
 from s2l_ray.core.data.token_rows import TokenRows, collate
 from s2l_ray.core.training.finetune import Hooks, finetune
-from s2l_ray.core.training.packed_check import choose_training_path
+from s2l_ray.core.training.packed_check import choose_training_attention
 from s2l_ray.core.training.schedule import CheckpointGrid, batch_indices
 from s2l_ray.core.training.settings import FinetuneSettings
 
@@ -127,7 +127,9 @@ def main(arguments: list[str]) -> int:
     given = parser.parse_args(arguments)
     rows = tokenizing.real_rows(given.data, given.rows) if given.data else pool.synthetic_rows(given.rows)
     model = random_model("70M")
-    paths = {precision: choose_training_path(model, rows, settings(precision)) for precision in ("float32", "bfloat16")}
+    choices = {
+        precision: choose_training_attention(model, rows, settings(precision)) for precision in ("float32", "bfloat16")
+    }
     facts = {
         "rows": len(rows),
         "tokens": int(rows.lengths_N.sum()),
@@ -136,12 +138,12 @@ def main(arguments: list[str]) -> int:
         "micro_batch": MICRO_BATCH,
         "real_rows": given.data is not None,
         "bfloat16_instructions": has_bfloat16(),
-        "path": {precision: vars(path) for precision, path in paths.items()},
+        "attention": {precision: vars(choice) for precision, choice in choices.items()},
     }
     report = Report("training", facts, ["torch", "transformers", "numpy"])
-    for precision, path in paths.items():
-        difference = path.gradient_difference
-        name = f"relative difference of gradients, {precision} ({path.path})"
+    for precision, choice in choices.items():
+        difference = choice.gradient_difference
+        name = f"relative difference of gradients, {precision} ({choice.attention})"
         report.add(Row(name, [float("nan") if difference is None else difference]))
     report_speed(report, model, rows, given.rounds, 1)
     if (threads := os.cpu_count() or 1) > 1:

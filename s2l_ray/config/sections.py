@@ -176,7 +176,7 @@ class TrainResources(Section):
     micro_batch: PositiveInt = 16
     save_minutes: Annotated[float, Field(gt=0)] = 5.0
     strategy: Literal["ddp", "fsdp"] = "ddp"
-    path: Literal["auto", "plain"] = "auto"
+    attention: Literal["auto", "padded"] = "auto"
     gradient_checkpointing: bool = False
     retries: NonNegativeInt = 3  # of lost workers, before a newer state is saved
 
@@ -188,7 +188,7 @@ class ScoreResources(Section):
     gpus: Gpus = "auto"
     threads: PositiveInt = 1
     tokens_per_batch: PositiveInt = 16384
-    path: Literal["auto", "plain"] = "auto"
+    attention: Literal["auto", "padded"] = "auto"
     cache_gb: Annotated[float, Field(ge=0)] = 50.0  # of checkpoints and shards that a node keeps of an object store
 
 

@@ -1,18 +1,15 @@
-"""A causal language model in a local folder: load, swap weights in place, save, initialise.
+"""Causal language models in local folders: load, swap weights in place, save, initialise. All without dropout.
 
-In: a folder with safetensors weights and a `config.json`, or the fields of a transformers config.
-Out: a transformers model that owns its memory, in eval mode, without dropout.
-
-Loading is strict: transformers only warns about a weight that is missing and initialises it at random, which
-would score every row with a random head. Here any missing, unexpected or misshapen weight is an error.
-Only safetensors is read; nothing here unpickles.
+Loading is strict: transformers only warns about a missing weight and initialises it at random, and a random head would
+score every row. Here any missing, unexpected or misshapen weight is an error. Only safetensors files are read, so
+nothing is unpickled.
 """
 
 from __future__ import annotations
 
 import copy
 import difflib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -25,32 +22,32 @@ from transformers.utils import logging as transformers_logging
 def load_model(
     folder: str | Path, *, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
 ) -> PreTrainedModel:
-    """Load the model of `folder`, every weight of it, in eval mode.
+    """Load the model in `folder` in eval mode.
 
-    Raises ValueError where a weight is missing, unexpected or of another shape, and where there is no safetensors file.
+    Raises ValueError if a weight is missing, unexpected or of another shape, or if there is no safetensors file.
     """
     folder = Path(folder)
     if not any(folder.glob("*.safetensors")):
         raise ValueError(
             f"no safetensors weights in {folder}; save the model there with save_pretrained (pickled .bin weights "
-            "are never read)"
+            "are not read)"
         )
     config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     _remove_dropout(config)
-    with _quiet():
+    with _suppress_transformers_output():
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             folder,
             config=config,
             dtype=dtype,
             output_loading_info=True,
-            ignore_mismatched_sizes=True,  # collected in `info` and refused below, with the others
+            ignore_mismatched_sizes=True,  # an error below, with all other problems
             local_files_only=True,
             trust_remote_code=False,
             use_safetensors=True,
         )
     model: PreTrainedModel = loaded[0]
-    _refuse_partial_load(folder, loaded[1])
-    # Loaded tensors are maps of the file: not aligned for the fast kernels, and changed by who changes the file.
+    _check_loading_info(folder, loaded[1])
+    # Loaded tensors are memory maps: not aligned for fast kernels, and changed by anything that changes the file.
     for tensor in (*model.parameters(), *model.buffers()):
         tensor.data = tensor.data.clone()
     torch.nn.Module.to(model, device)
@@ -59,7 +56,7 @@ def load_model(
 
 
 def swap_weights(model: PreTrainedModel, folder: str | Path) -> None:
-    """Put the weights of `folder` into `model` in place, in its dtype and on its device, as strictly as load_model.
+    """Copy the weights in `folder` into `model`, in its dtype and on its device, as strictly as load_model.
 
     Tensors keep their addresses, so captured graphs and references into the model stay valid.
     """
@@ -73,30 +70,24 @@ def swap_weights(model: PreTrainedModel, folder: str | Path) -> None:
 
 
 def save_model(
-    model: PreTrainedModel,
-    tokenizer: Any | None,
-    folder: str | Path,
-    *,
-    state_dict: Mapping[str, torch.Tensor] | None = None,
+    model: PreTrainedModel, folder: str | Path, *, state_dict: Mapping[str, torch.Tensor] | None = None
 ) -> None:
-    """Write safetensors weights, config and, where given, the tokenizer into `folder`.
+    """Write safetensors weights and config to `folder`; the same weights give the same bytes.
 
-    `state_dict` stands in for the model's own where that is sharded. The same weights give the same bytes.
+    state_dict: weights to write instead of the model's own.
     """
-    with _quiet():
+    with _suppress_transformers_output():
         model.save_pretrained(folder, state_dict=dict(state_dict) if state_dict is not None else None)
-        if tokenizer is not None:
-            tokenizer.save_pretrained(folder)
 
 
-def init_model(config: Mapping[str, Any], vocab_size: int, seed: int) -> PreTrainedModel:
+def init_model(config: Mapping[str, object], vocab_size: int, seed: int) -> PreTrainedModel:
     """Initialise a float32 model at random; the same arguments give the same weights.
 
-    `config` is {architecture: a transformers model type, ...fields of its config}. Raises ValueError for an unknown
-    architecture or field: transformers would keep an unknown field and ignore it.
+    config: {architecture: a transformers model type, ...fields of its config}. Raises ValueError for an unknown
+    architecture, and for an unknown field, which transformers would ignore.
     """
     fields = {name: value for name, value in config.items() if name != "architecture"}
-    resolved = _resolve_config(config.get("architecture"), fields, vocab_size)
+    resolved = _resolve_config(str(config.get("architecture")), fields, vocab_size)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model: PreTrainedModel = AutoModelForCausalLM.from_config(
@@ -106,10 +97,10 @@ def init_model(config: Mapping[str, Any], vocab_size: int, seed: int) -> PreTrai
     return model
 
 
-def without_memory(model: PreTrainedModel) -> PreTrainedModel:
-    """A model of the same kind whose tensors hold nothing: `save_model` writes weights that lie elsewhere through it.
+def on_meta_device(model: PreTrainedModel) -> PreTrainedModel:
+    """A model of the same config on the meta device, without memory for its weights.
 
-    It stays as it is while the model itself is trained, wrapped or sharded.
+    With it `save_model` writes weights from elsewhere, while the original model is trained, wrapped or sharded.
     """
     with torch.device("meta"):
         empty: PreTrainedModel = AutoModelForCausalLM.from_config(
@@ -118,17 +109,12 @@ def without_memory(model: PreTrainedModel) -> PreTrainedModel:
     return empty
 
 
-def parameter_count(model: torch.nn.Module) -> int:
-    """Number of parameters, tied ones once."""
-    return sum(parameter.numel() for parameter in model.parameters())
-
-
-def _resolve_config(architecture: Any, fields: dict[str, Any], vocab_size: int) -> PretrainedConfig:
+def _resolve_config(architecture: str, fields: dict[str, object], vocab_size: int) -> PretrainedConfig:
     try:
         known = AutoConfig.for_model(architecture)
     except (ValueError, KeyError) as error:
         raise ValueError(
-            f"unknown architecture {architecture!r}; write a transformers model type, such as gpt_neox or llama"
+            f"unknown architecture {architecture!r}; use a transformers model type, such as gpt_neox or llama"
         ) from error
     names = set(known.to_dict()) | set(known.attribute_map)
     for name in fields:
@@ -137,7 +123,7 @@ def _resolve_config(architecture: Any, fields: dict[str, Any], vocab_size: int) 
             raise ValueError(f"{architecture} has no config field {name!r}; did you mean {', '.join(nearest)}?")
     if fields.get("vocab_size", vocab_size) != vocab_size:
         raise ValueError(
-            f"vocab_size {fields['vocab_size']} does not fit a tokenizer of {vocab_size} tokens; leave it out"
+            f"vocab_size {fields['vocab_size']} does not fit a tokenizer of {vocab_size} tokens; remove it"
         )
     resolved = AutoConfig.for_model(architecture, **{**fields, "vocab_size": vocab_size})
     _remove_dropout(resolved)
@@ -150,10 +136,10 @@ def _remove_dropout(config: PretrainedConfig) -> None:
             setattr(config, name, 0.0)
 
 
-def _refuse_partial_load(folder: Path, info: Mapping[str, Any]) -> None:
+def _check_loading_info(folder: Path, info: Mapping[str, Collection[object]]) -> None:
     problems = {
-        "missing": sorted(info["missing_keys"]),
-        "unexpected": sorted(info["unexpected_keys"]),
+        "missing": sorted(str(key) for key in info["missing_keys"]),
+        "unexpected": sorted(str(key) for key in info["unexpected_keys"]),
         "of another shape": sorted(str(key) for key in info["mismatched_keys"]),
         "unreadable": [str(message) for message in info["error_msgs"]],
     }
@@ -163,12 +149,12 @@ def _refuse_partial_load(folder: Path, info: Mapping[str, Any]) -> None:
         if keys
     ]
     if found:
-        raise ValueError(f"weights in {folder} do not fit their config: {'; '.join(found)}; save the model again whole")
+        raise ValueError(f"weights in {folder} do not fit their config: {'; '.join(found)}; save the model again")
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence transformers' progress bars and its load report, which _refuse_partial_load turns into an error."""
+def _suppress_transformers_output() -> Iterator[None]:
+    """Disable transformers' progress bars and its loading report, which _check_loading_info makes an error."""
     bars, level = transformers_logging.is_progress_bar_enabled(), transformers_logging.get_verbosity()
     transformers_logging.disable_progress_bar()
     transformers_logging.set_verbosity_error()

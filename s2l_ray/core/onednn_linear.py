@@ -1,41 +1,41 @@
-"""float32 matrix products on a CPU at the full width of its vector units.
+"""float32 matrix products on a CPU by oneDNN.
 
-torch gives float32 products to MKL, which on other makers' processors keeps to half the vector width; oneDNN, which
-is in the same build of torch, does not (2.2 times the rate on a Zen 5). Same arithmetic, another order of additions.
-Parameters that stay as they are can be laid out for it once and be used many times.
+torch uses MKL for float32 products, which runs at half the vector width on processors of other makers; oneDNN, which
+the same build of torch contains, does not (2.2 times the rate on a Zen 5). The arithmetic is the same and the order of
+additions differs. Weights that do not change can be reordered for oneDNN once and used many times.
 """
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import linear
 from torch.overrides import TorchFunctionMode
 
-LAID_OUT_FOR = 2048
-"""Rows of the products that the layout is made for; any other number works."""
+# Rows of the products that the reordered layout is optimised for. Any other number of rows works.
+REORDER_ROWS = 2048
 
 AVAILABLE = torch.backends.mkldnn.is_available() and all(
     hasattr(torch.ops.mkldnn, name) for name in ("_linear_pointwise", "_reorder_linear_weight")
 )
 
 
-def full_width_linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
-    """`linear` of float32 CPU tensors by oneDNN where this build of torch has it, else torch's own. No gradient."""
+def onednn_linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+    """`linear` of float32 CPU tensors by oneDNN if this build of torch has it, else by torch. Has no gradient."""
     if not AVAILABLE:
         return linear(x, weight, bias)
     product: torch.Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
     return product
 
 
-class _Linear(torch.autograd.Function):
-    """The product and its two gradients."""
+class _OneDnnLinear(torch.autograd.Function):
+    """`onednn_linear` with gradients."""
 
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
         ctx.save_for_backward(x, weight)
-        return full_width_linear(x, weight, bias)
+        return onednn_linear(x, weight, bias)
 
     @staticmethod
     @once_differentiable
@@ -44,45 +44,45 @@ class _Linear(torch.autograd.Function):
         grad, grad_2d, x_2d = grad.contiguous(), grad.flatten(0, -2), x.flatten(0, -2)
         for_x, for_weight, for_bias = ctx.needs_input_grad
         return (
-            full_width_linear(grad, weight.t(), None) if for_x else None,
-            full_width_linear(grad_2d.t(), x_2d.t(), None) if for_weight else None,
+            onednn_linear(grad, weight.t(), None) if for_x else None,
+            onednn_linear(grad_2d.t(), x_2d.t(), None) if for_weight else None,
             grad_2d.sum(dim=0) if for_bias else None,
         )
 
 
-class FullWidthProducts(TorchFunctionMode):
-    """Within it, float32 `linear` on CPU tensors goes to oneDNN where this build of torch has it.
+class OneDnnLinearMode(TorchFunctionMode):
+    """Within this mode, float32 `linear` on CPU tensors uses oneDNN if this build of torch has it.
 
-    `weights_stay` promises that no parameter changes while it lasts: a copy of each is then laid out for the products.
+    `frozen_weights` promises that no parameter changes inside the block; each is then reordered once and reused.
     """
 
-    def __init__(self, weights_stay: bool) -> None:
+    def __init__(self, frozen_weights: bool) -> None:
         super().__init__()
-        self._weights_stay = weights_stay
-        self._laid_out: dict[int, torch.Tensor] = {}
+        self._frozen_weights = frozen_weights
+        self._reordered: dict[int, torch.Tensor] = {}
 
     def __torch_function__(
         self,
-        func: Callable[..., Any],
+        func: Callable[..., object],
         types: Iterable[type],
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:
+        args: tuple[object, ...] = (),
+        kwargs: dict[str, object] | None = None,
+    ) -> object:
         """Called by torch in place of each of its functions."""
-        if func is not linear or kwargs or not _is_ours(args[0]):
+        if func is not linear or kwargs or not _is_supported(cast(torch.Tensor, args[0])):
             return func(*args, **(kwargs or {}))
-        x, weight, bias = (*args, None)[:3]
+        x, weight, bias = cast(tuple[torch.Tensor, torch.Tensor, torch.Tensor | None], (*args, None)[:3])
         if torch.is_grad_enabled():
-            return _Linear.apply(x, weight, bias)  # type: ignore[no-untyped-call]
-        return full_width_linear(x, self._weight(weight), bias)
+            return _OneDnnLinear.apply(x, weight, bias)  # type: ignore[no-untyped-call]
+        return onednn_linear(x, self._reorder(weight), bias)
 
-    def _weight(self, weight: torch.Tensor) -> torch.Tensor:
-        if not (AVAILABLE and self._weights_stay and isinstance(weight, torch.nn.Parameter)):
-            return weight  # used once: a block of the vocabulary has the hidden states here
-        if id(weight) not in self._laid_out:
-            self._laid_out[id(weight)] = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), LAID_OUT_FOR)
-        return self._laid_out[id(weight)]
+    def _reorder(self, weight: torch.Tensor) -> torch.Tensor:
+        if not (AVAILABLE and self._frozen_weights and isinstance(weight, torch.nn.Parameter)):
+            return weight  # not a parameter: a block of the output embeddings, or hidden states, used once
+        if id(weight) not in self._reordered:
+            self._reordered[id(weight)] = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), REORDER_ROWS)
+        return self._reordered[id(weight)]
 
 
-def _is_ours(x: torch.Tensor) -> bool:
+def _is_supported(x: torch.Tensor) -> bool:
     return x.device.type == "cpu" and x.dtype == torch.float32 and x.dim() > 1 and x.numel() > 0

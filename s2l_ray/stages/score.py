@@ -44,7 +44,7 @@ def execution(config: Config, cluster: Cluster) -> dict[str, Any]:
     wanted = config.resources.score
     return {
         "tokens_per_batch": wanted.tokens_per_batch,
-        "path": wanted.path,
+        "attention": wanted.attention,
         "threads": wanted.threads,
         "gpus": cluster.gpus_each(wanted.gpus, "resources.score.gpus"),
     }
@@ -164,7 +164,7 @@ def _score_missing(build: Build, missing: list[NamedUnit], total: int) -> Genera
             continue
         result = outcome.value
         files.append(FileRecord(**result["file"]))
-        paths[result["path"]] += 1
+        paths[result["attention"]] += 1
         difference = max(difference, result["max_difference"] or 0.0)
         rows, tokens = rows + result["file"]["rows"], tokens + result["tokens"]
         seconds = time.monotonic() - begun

@@ -64,7 +64,7 @@ class ScoreWorker:
         saved, wanted = self._checkpoints.manifest.facts["steps"], score["checkpoints"]
         self._steps = sorted(int(step) for step in (saved if wanted == "all" else wanted))
         self._ahead = ThreadPoolExecutor(max_workers=1)
-        self._choice = self._choose_path(execution["path"])
+        self._choice = self._choose_attention(execution["attention"])
 
     def __call__(self, unit: Unit, without: Mapping[int, str] = NONE) -> Result:
         """Score a shard; the rows of `without` stay null, with the failure for which they do in the file's notes."""
@@ -81,7 +81,7 @@ class ScoreWorker:
         return {
             "file": vars(record),
             "tokens": len(rows.ids_X),
-            "path": self._choice.path,
+            "attention": self._choice.attention,
             "max_difference": None if np.isnan(self._choice.max_difference) else float(self._choice.max_difference),
         }
 
@@ -97,16 +97,16 @@ class ScoreWorker:
             spread[name][kept_M] = value_M
         return spread | {"target_tokens": rows.target_tokens_N.astype(np.int32)}
 
-    def _choose_path(self, wanted: str) -> Any:
+    def _choose_attention(self, wanted: str) -> Any:
         """The same trial for every worker: the first checkpoint that is scored, on the first shard."""
-        from s2l_ray.core.scoring.losses import PathChoice, choose_path
+        from s2l_ray.core.scoring.losses import choose_attention, padded_choice
 
-        if wanted == "plain":
-            choice = PathChoice("plain", 0.0, float("nan"), "asked for")
+        if wanted == "padded":
+            choice = padded_choice("requested")
         else:
             self._load(self._steps[0])
-            choice = choose_path(self._model, self._read(0)[1], self._options)
-        self._options = dataclasses.replace(self._options, path=choice.path)
+            choice = choose_attention(self._model, self._read(0)[1], self._options)
+        self._options = dataclasses.replace(self._options, attention=choice.attention)
         return choice
 
     def _load(self, step: int) -> None:
@@ -172,9 +172,9 @@ def numerics_of(
 
     from s2l_ray.core.causal_lm import load_model
     from s2l_ray.core.data.token_rows import TokenRows
-    from s2l_ray.core.scoring.losses import ScoreOptions, choose_path
-    from s2l_ray.core.scoring.numerical_error import measure_numerics
-    from s2l_ray.core.scoring.packed_check import positions
+    from s2l_ray.core.scoring.losses import ScoreOptions, choose_attention
+    from s2l_ray.core.scoring.numerical_error import measure_numerical_error
+    from s2l_ray.core.scoring.packed_check import max_positions
 
     torch.set_num_threads(execution["threads"])
     device = "cuda" if execution["gpus"] and torch.cuda.is_available() else "cpu"
@@ -183,13 +183,13 @@ def numerics_of(
     with open_artifact(checkpoints).hold(f"{step_name(step)}/", cache_bytes) as held:
         folder = held / step_name(step)
         exact, rounded = (load_model(folder, dtype=dtype, device=device) for dtype in (torch.float32, torch.bfloat16))
-    with_target_M = np.flatnonzero((rows.target_tokens_N > 0) & (rows.lengths_N <= positions(exact)))
+    with_target_M = np.flatnonzero((rows.target_tokens_N > 0) & (rows.lengths_N <= max_positions(exact)))
     spread = np.linspace(0, len(with_target_M) - 1, min(NUMERICS_ROWS, len(with_target_M))).round().astype(np.int64)
-    path = "plain" if execution["path"] == "plain" else "packed"
-    options = ScoreOptions(execution["tokens_per_batch"], score["dtype"], path=path)
-    choice = choose_path(exact if score["dtype"] == "float32" else rounded, rows, options)
-    options = dataclasses.replace(options, path=choice.path)
-    found = measure_numerics(exact, rounded, rows.take(with_target_M[spread]), options)
+    attention = "padded" if execution["attention"] == "padded" else "packed"
+    options = ScoreOptions(execution["tokens_per_batch"], score["dtype"], attention=attention)
+    choice = choose_attention(exact if score["dtype"] == "float32" else rounded, rows, options)
+    options = dataclasses.replace(options, attention=choice.attention)
+    found = measure_numerical_error(exact, rounded, rows.take(with_target_M[spread]), options)
     kind = torch.cuda.get_device_name() if device == "cuda" else torch.backends.cpu.get_cpu_capability()
     facts = dataclasses.asdict(found) | dataclasses.asdict(choice) | {"step": step, "device": device, "kind": kind}
     return {name: None if value != value or value in (np.inf, -np.inf) else value for name, value in facts.items()}

@@ -87,7 +87,7 @@ def make_job(build: Build) -> Any:
         micro_batch=begun["micro_batch"],
         gradient_checkpointing=begun["gradient_checkpointing"],
         shard=begun["strategy"] == "fsdp",
-        path=begun.get("path", "plain"),  # the only one there was when a record without it was written
+        attention=begun["attention"],
     )
     return TrainJob(
         output=build.folder,

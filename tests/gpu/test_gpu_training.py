@@ -1,4 +1,4 @@
-"""Packed training on a CUDA device: the gradients of the model's own forward pass."""
+"""Packed training on a CUDA device: gradients against padded training."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from s2l_ray.core.data.token_rows import TokenRows
 from s2l_ray.core.training.loss import TrainingLoss
-from s2l_ray.core.training.packed_check import choose_training_path
+from s2l_ray.core.training.packed_check import choose_training_attention
 from s2l_ray.core.training.schedule import CheckpointGrid
 from s2l_ray.core.training.settings import FinetuneSettings
 
@@ -23,9 +23,9 @@ MODELS = [
 ]
 
 
-def settings(precision: Any, path: Any = "auto") -> FinetuneSettings:
+def settings(precision: Any, attention: Any = "auto") -> FinetuneSettings:
     grid = CheckpointGrid(steps=1)
-    return FinetuneSettings(1, 8, 1e-3, 0.0, 0.0, 1.0, precision, grid, seed=0, micro_batch=3, path=path)
+    return FinetuneSettings(1, 8, 1e-3, 0.0, 0.0, 1.0, precision, grid, seed=0, micro_batch=3, attention=attention)
 
 
 def make_rows() -> TokenRows:
@@ -36,16 +36,16 @@ def make_rows() -> TokenRows:
 
 @pytest.mark.parametrize("values", MODELS, ids=lambda values: values["model_type"])
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_packed_rows_have_the_plain_gradient(values: dict[str, Any], precision: str) -> None:
+def test_packed_gradient_matches_padded_gradient(values: dict[str, Any], precision: str) -> None:
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**values)).eval().to("cuda")
-    chosen = choose_training_path(model, make_rows(), settings(precision))
-    assert chosen.path == "packed", chosen
+    chosen = choose_training_attention(model, make_rows(), settings(precision))
+    assert chosen.attention == "packed", chosen
     assert chosen.gradient_difference is not None
     assert chosen.gradient_difference < (1e-3 if precision == "float32" else 0.03)
 
 
-def test_recomputed_activations_change_no_gradient() -> None:
+def test_gradient_checkpointing_does_not_change_gradients() -> None:
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**MODELS[0])).train().to("cuda")
     rows, gradients = make_rows(), []
@@ -54,7 +54,7 @@ def test_recomputed_activations_change_no_gradient() -> None:
             model.gradient_checkpointing_enable({"use_reentrant": False})
         loss = TrainingLoss(model, "bfloat16", "packed")
         model.zero_grad()
-        with loss.ready(recompute):
+        with loss.execution_context(recompute):
             loss(rows, np.arange(len(rows))).backward()
         gradients.append(
             torch.cat([parameter.grad.flatten() for parameter in model.parameters() if parameter.grad is not None])

@@ -93,13 +93,13 @@ def test_resources_and_addresses_are_no_identity(finished: Path, tmp_path: Path)
 def test_the_manifests_say_how_exact_the_losses_are(finished: Path) -> None:
     planned = plan(load_config(finished))
     trained_by = [one["trained_by"] for one in open_artifact(planned["checkpoints"].uri).manifest.facts["checkpoints"]]
-    assert {way["path"] for way in trained_by} == {"packed"}
+    assert {way["attention"] for way in trained_by} == {"packed"}
     assert max(way["gradient_difference"] for way in trained_by) < 1e-4
     facts = open_artifact(planned["trajectories"].uri).manifest.facts
     assert set(facts["scoring_paths"]) == {"packed"}
     numerics = facts["numerics"]
     assert 90 < numerics["rows"] <= 100, "those with a target in the first shard"
-    assert (numerics["device"], numerics["path"]) == ("cpu", "packed")
+    assert (numerics["device"], numerics["attention"]) == ("cpu", "packed")
     assert 0 <= numerics["padding"] < 1e-5 and 0 <= numerics["batch"] < 1e-5
     assert 0 < numerics["bfloat16_mean"] <= numerics["bfloat16_largest"] < 0.2
 

@@ -1,8 +1,8 @@
-"""The work of k-means on rows in memory: nearest centroids, and the sums that make the next ones.
+"""K-means assignment and centroid sums on CPU threads.
 
-In: rows x_NT and centroids_KT, float32. Out: labels and distances, or sums and counts (float64). The rows are cut into
-blocks of fixed size; a thread works a whole block and the blocks' sums are added in block order, so the bits do not
-depend on how many threads there are. Inside a block, tiles of rows are small enough for their scores to stay in cache.
+Rows are split into blocks of fixed size; one thread computes a block, and block sums are added in block order, so the
+result does not depend on the number of threads, bit for bit. Within a block, tiles of rows are small enough for their
+scores to stay in cache.
 
 Shapes: N rows, B rows of a block, R rows of a tile, T columns, K centroids.
 """
@@ -11,25 +11,28 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
 import torch
 from threadpoolctl import threadpool_limits
 
 from s2l_ray.core.arrays import Float32, Float64, Int32, Int64
-from s2l_ray.core.onednn_linear import full_width_linear
+from s2l_ray.core.onednn_linear import onednn_linear
 
 BLOCK_ROWS = 16_384
-TILE_SCORES = 1 << 17  # half a megabyte of float32, to share a core's cache with the rows themselves
+# Half a megabyte of float32, to share a core's cache with the rows.
+TILE_SCORES = 1 << 17
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
 class PartialSums:
-    """What some rows add to the next centroids: the sum and the number of the rows nearest to each."""
+    """Sum and number of the rows nearest to each centroid, over some of the rows."""
 
     sums_KT: Float64
     counts_K: Int64
@@ -39,15 +42,15 @@ class PartialSums:
 
 
 def merge(parts: Iterable[PartialSums]) -> PartialSums:
-    """Add parts up from left to right; the order is part of the result."""
+    """Sum the parts from left to right. The order determines the rounding."""
     return functools.reduce(PartialSums.__add__, parts)
 
 
 def scoring_weights(centroids_KT: Float32) -> tuple[Float32, Float32]:
-    """Weights w_KT and bias_K for which argmax_k (x . w_k + bias_k) is the centroid nearest to x.
+    """Weights w_KT and bias_K such that argmax_k (x . w_k + bias_k) is the centroid nearest to x.
 
-    |x - c|^2 = |x|^2 - 2 (x . c - |c|^2 / 2), and |x|^2 is the same for all centroids. So are x . m and |m|^2 for m the
-    mean of the centroids: taking them off too leaves smaller products, hence less rounding, at no cost per row.
+    |x - c|^2 = |x|^2 - 2 (x . c - |c|^2 / 2), and |x|^2 is the same for all centroids. So are x . m and |m|^2 for the
+    mean m of the centroids: subtracting them makes the products smaller, hence the rounding, at no cost per row.
     """
     centroids64_KT = centroids_KT.astype(np.float64)
     mean_T = centroids64_KT.mean(axis=0)
@@ -57,9 +60,9 @@ def scoring_weights(centroids_KT: Float32) -> tuple[Float32, Float32]:
 
 
 def partial_sums(x_BT: Float32, centroids_KT: Float32) -> PartialSums:
-    """Sums and counts of the rows nearest to each centroid; of equally near ones the first counts.
+    """Sums and counts of the rows nearest to each centroid; ties go to the first centroid.
 
-    Deterministic for one number of threads; `cpu_blocks` sets it to one.
+    Deterministic for a fixed number of BLAS threads; `cpu_blocks` sets it to one.
     """
     label_B = np.empty(len(x_BT), np.int64)
     sums_KT = torch.zeros(centroids_KT.shape, dtype=torch.float64)
@@ -76,7 +79,7 @@ def nearest(x_BT: Float32, centroids_KT: Float32) -> tuple[Int32, Float32]:
     label_B = np.empty(len(x_BT), np.int64)
     distance_B = np.empty(len(x_BT), np.float32)
     for tile in _nearest_by_tile(x_BT, centroids_KT, label_B):
-        # From the difference, not from the scores: a row on its centroid is at 0, not at the noise of large products.
+        # From the difference, not from the scores: the distance of a row to an equal centroid is exactly 0.
         difference_RT = x_BT[tile] - centroids_KT[label_B[tile]]
         distance_B[tile] = np.sqrt(np.einsum("rt,rt->r", difference_RT, difference_RT))
     return label_B.astype(np.int32), distance_B
@@ -87,55 +90,59 @@ def _tile_rows(clusters: int) -> int:
 
 
 def _nearest_by_tile(x_BT: Float32, centroids_KT: Float32, label_B: Int64) -> Iterator[slice]:
-    """Fill label_B tile by tile, and yield each tile while its rows are still in cache."""
+    """Fill label_B tile by tile and yield each tile while its rows are in cache."""
     weights_KT, bias_K = (torch.from_numpy(each) for each in scoring_weights(centroids_KT))
     rows = _tile_rows(len(centroids_KT))
     x_RT = np.empty((rows, x_BT.shape[1]), np.float32)
     for start in range(0, len(x_BT), rows):
         tile = slice(start, min(start + rows, len(x_BT)))
         size = tile.stop - tile.start
-        x_RT[:size] = x_BT[tile]  # contiguous and writable, as torch wants it
-        score_RK = full_width_linear(torch.from_numpy(x_RT[:size]), weights_KT, bias_K).numpy()
+        x_RT[:size] = x_BT[tile]  # torch needs contiguous, writable memory
+        score_RK = onednn_linear(torch.from_numpy(x_RT[:size]), weights_KT, bias_K).numpy()
         score_RK.argmax(axis=1, out=label_B[tile])
         yield tile
 
 
 @dataclass(frozen=True)
 class CpuBlocks:
-    """Rows in this machine's memory, worked block by block; made by `cpu_blocks`."""
+    """Rows in host memory, processed block by block. Create with `cpu_blocks`.
+
+    executor: threads that process the blocks; None for the calling thread.
+    """
 
     x_NT: Float32
-    map_blocks: Callable[..., Iterator[Any]]
+    executor: Executor | None
 
     def sums(self, centroids_KT: Float32) -> PartialSums:
-        """`partial_sums` of every block, added up in block order."""
-        return merge(self.map_blocks(lambda x_BT: partial_sums(x_BT, centroids_KT), self._blocks()))
+        """`partial_sums` of every block, added in block order."""
+        return merge(self._map_blocks(lambda x_BT: partial_sums(x_BT, centroids_KT)))
 
     def nearest(self, centroids_KT: Float32) -> tuple[Int32, Float32]:
         """Labels and distances of all rows."""
-        parts = list(self.map_blocks(lambda x_BT: nearest(x_BT, centroids_KT), self._blocks()))
+        parts = list(self._map_blocks(lambda x_BT: nearest(x_BT, centroids_KT)))
         labels, distances = zip(*parts, strict=True)
         return np.concatenate(labels), np.concatenate(distances)
 
-    def _blocks(self) -> list[Float32]:
-        return [self.x_NT[start : start + BLOCK_ROWS] for start in range(0, len(self.x_NT), BLOCK_ROWS)]
+    def _map_blocks(self, function: Callable[[Float32], Result]) -> Iterator[Result]:
+        blocks = [self.x_NT[start : start + BLOCK_ROWS] for start in range(0, len(self.x_NT), BLOCK_ROWS)]
+        return map(function, blocks) if self.executor is None else self.executor.map(function, blocks)
 
 
 @contextmanager
 def cpu_blocks(x_NT: Float32, workers: int) -> Iterator[CpuBlocks]:
-    """Blocks of x_NT shared by `workers` threads, each with one thread of BLAS and torch."""
+    """Process blocks of x_NT on `workers` threads, each with one thread of BLAS and torch."""
     with single_threaded():
         if workers == 1:
-            yield CpuBlocks(x_NT, map)
+            yield CpuBlocks(x_NT, None)
         else:
-            # a new thread would give oneDNN all cores
-            with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-                yield CpuBlocks(x_NT, pool.map)
+            # oneDNN uses all cores in a new thread unless limited
+            with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as executor:
+                yield CpuBlocks(x_NT, executor)
 
 
 @contextmanager
 def single_threaded() -> Iterator[None]:
-    """One thread for BLAS and torch while it lasts: a product's bits may depend on how many share it."""
+    """Limit BLAS and torch to one thread in the block: a product's bits may depend on the number of threads."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

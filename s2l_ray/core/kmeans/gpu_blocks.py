@@ -1,7 +1,7 @@
-"""The work of k-means on a CUDA device: the twin of `kmeans_blocks.CpuBlocks`.
+"""K-means assignment and centroid sums on a CUDA device, with the interface of cpu_blocks.CpuBlocks.
 
-In: rows x_NT in host memory, and a torch device. Out: the same sums, counts, labels and distances. The rows live on the
-device if they take less than half of its free memory, else they travel once a pass. Products are float32.
+The rows stay on the device if they take less than half of its free memory; otherwise they are copied once per pass.
+Products are float32.
 
 Shapes: N rows, B rows of a block, T columns, K centroids.
 """
@@ -17,12 +17,13 @@ import torch
 from s2l_ray.core.arrays import Float32, Int32
 from s2l_ray.core.kmeans.cpu_blocks import PartialSums, merge, scoring_weights
 
-BLOCK_SCORES = 1 << 27  # half a gigabyte of float32 scores on the device
+# Half a gigabyte of float32 scores on the device.
+BLOCK_SCORES = 1 << 27
 
 
 @dataclass(frozen=True)
 class DeviceBlocks:
-    """Rows worked block by block on one device; made by `device_blocks`."""
+    """Rows processed block by block on one device. Create with `device_blocks`."""
 
     x_NT: torch.Tensor
     device: torch.device
@@ -30,25 +31,25 @@ class DeviceBlocks:
     def sums(self, centroids_KT: Float32) -> PartialSums:
         """Sums and counts of the rows nearest to each centroid, block by block in order."""
         return merge(
-            self._block_sums(x_BT, label_B, len(centroids_KT)) for x_BT, label_B in self._labelled(centroids_KT)
+            self._block_sums(x_BT, label_B, len(centroids_KT)) for x_BT, label_B in self._labelled_blocks(centroids_KT)
         )
 
     def nearest(self, centroids_KT: Float32) -> tuple[Int32, Float32]:
         """Labels and Euclidean distances of all rows."""
         centroids = torch.from_numpy(centroids_KT).to(self.device)
         labels, distances = [], []
-        for x_BT, label_B in self._labelled(centroids_KT):
+        for x_BT, label_B in self._labelled_blocks(centroids_KT):
             labels.append(label_B.int().cpu().numpy())
             distances.append((x_BT - centroids[label_B]).square().sum(1).sqrt().cpu().numpy())
         return np.concatenate(labels), np.concatenate(distances)
 
-    def _labelled(self, centroids_KT: Float32) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    def _labelled_blocks(self, centroids_KT: Float32) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         weights_KT, bias_K = (torch.from_numpy(part).to(self.device) for part in scoring_weights(centroids_KT))
         for x_BT in self._blocks(len(centroids_KT)):
             yield x_BT, torch.addmm(bias_K, x_BT, weights_KT.T).argmax(1)
 
     def _block_sums(self, x_BT: torch.Tensor, label_B: torch.Tensor, clusters: int) -> PartialSums:
-        """Sums as integers of a power of two: atomic additions of floats would come in any order, and so differ."""
+        """Sums in fixed point: the order of atomic additions varies, and only integer sums do not depend on it."""
         largest = x_BT.abs().max().double().clamp(min=torch.finfo(torch.float32).tiny)
         scale = torch.exp2(torch.floor(62 - np.log2(len(x_BT)) - torch.log2(largest)))
         fixed_BT = (x_BT.double() * scale).round().long()
@@ -63,7 +64,7 @@ class DeviceBlocks:
 
 
 def device_blocks(x_NT: Float32, device: torch.device) -> DeviceBlocks:
-    """The rows of x_NT, moved to the device if there is room."""
-    rows = torch.from_numpy(np.require(x_NT, requirements="W"))  # torch warns of arrays that are read-only
-    room = torch.cuda.mem_get_info(device)[0] // 2 if device.type == "cuda" else 0
-    return DeviceBlocks(rows.to(device) if x_NT.nbytes < room else rows, device)
+    """Blocks of x_NT, copied to the device if it has enough free memory."""
+    rows = torch.from_numpy(np.require(x_NT, requirements="W"))  # torch warns of read-only arrays
+    limit = torch.cuda.mem_get_info(device)[0] // 2 if device.type == "cuda" else 0
+    return DeviceBlocks(rows.to(device) if x_NT.nbytes < limit else rows, device)

@@ -1,6 +1,4 @@
-"""Where k-means starts: k-means++ (Arthur and Vassilvitskii 2007), with greedy choice among candidates.
-
-In: the rows of a sample x_ST and a seeded generator. Out: k of the rows as first centroids.
+"""Greedy k-means++ seeding (Arthur and Vassilvitskii 2007).
 
 Shapes: S rows of the sample, C candidates, T columns, K centroids.
 """
@@ -12,21 +10,22 @@ import torch
 
 from s2l_ray.core.arrays import Float32, Int64
 
-ROWS_PER_SEED = 64  # after 30 iterations on the sample, seeds from 256 rows a cluster are no better and cost four times
+# After 30 iterations on the sample, seeds from 256 rows per cluster are no better and cost four times as much.
+ROWS_PER_SEED = 64
 
 
 def sample_rows(rows: int, size: int, rng: np.random.Generator) -> Int64:
-    """Row numbers of a uniform sample without replacement, ascending; all rows if there are no more than `size`."""
+    """Ascending row numbers of a uniform sample without replacement; all rows if there are at most `size`."""
     if rows <= size:
         return np.arange(rows)
     return np.sort(rng.choice(rows, size, replace=False))
 
 
 def plus_plus(x_ST: Float32, k: int, rng: np.random.Generator, device: torch.device) -> Float32:
-    """k of the rows, each drawn with probability proportional to its squared distance from the nearest one so far.
+    """Initial centroids: k rows, each drawn with probability proportional to its squared distance to the nearest seed.
 
-    Of 2 + log(k) candidates a draw, the one that leaves the smallest sum of squared distances is taken. Candidates come
-    from `ROWS_PER_SEED` * k rows of x_ST. Where fewer than k rows differ, the rest are copies.
+    Each draw has 2 + log(k) candidates and keeps the one that minimises the sum of squared distances. Candidates come
+    from a sample of ROWS_PER_SEED * k rows of x_ST. If fewer than k rows are distinct, seeds repeat.
     """
     x_ST = x_ST[sample_rows(len(x_ST), ROWS_PER_SEED * k, rng)]
     rows = torch.from_numpy(x_ST).to(device)

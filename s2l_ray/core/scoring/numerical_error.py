@@ -1,7 +1,4 @@
-"""How far a loss depends on the company a row is scored in, and on the precision: measured, for the manifest.
-
-In: one checkpoint in float32 and in bfloat16, and a few hundred rows of the pool. Out: differences of mean loss.
-"""
+"""Numerical error of a per-example loss: its dependence on batch composition and on the dtype of the weights."""
 
 from dataclasses import dataclass, replace
 
@@ -14,12 +11,12 @@ from s2l_ray.core.scoring.losses import ScoreOptions, score_rows
 
 
 @dataclass(frozen=True)
-class Numerics:
+class NumericalError:
     """Differences in nats of a row's mean loss over `rows` rows.
 
-    `padding`: the largest between padded batches and each row alone, by the plain forward pass in float32.
-    `batch`: the largest between batches and each row alone, by the path and in the dtype that score the run.
-    `bfloat16_mean`, `bfloat16_largest`: of that path in bfloat16 from float32.
+    padding: largest difference between padded batches and each row alone, with padded attention in float32.
+    batch: largest difference between batches and each row alone, with the attention and dtype of the run.
+    bfloat16_mean, bfloat16_largest: difference between bfloat16 and float32 weights, with the attention of the run.
     """
 
     rows: int
@@ -29,18 +26,18 @@ class Numerics:
     bfloat16_largest: float
 
 
-def measure_numerics(
+def measure_numerical_error(
     exact: PreTrainedModel, rounded: PreTrainedModel, rows: TokenRows, options: ScoreOptions
-) -> Numerics:
-    """Score the rows in each way. `exact` and `rounded` are one checkpoint in float32 and bfloat16."""
+) -> NumericalError:
+    """Score the rows under each condition. `exact` and `rounded` are one checkpoint in float32 and bfloat16."""
     rows = rows.take(np.flatnonzero(rows.target_tokens_N))
-    precise = replace(options, dtype="float32", statistics=("loss",))
-    plain, coarse = replace(precise, path="plain"), replace(precise, dtype="bfloat16")
-    of_run = (exact, precise) if options.dtype == "float32" else (rounded, coarse)
-    padding_N = _loss(exact, rows, plain) - _loss(exact, rows, replace(plain, tokens_per_batch=1))
-    batch_N = _loss(of_run[0], rows, of_run[1]) - _loss(of_run[0], rows, replace(of_run[1], tokens_per_batch=1))
-    rounding_N = np.abs(_loss(rounded, rows, coarse) - _loss(exact, rows, precise))
-    return Numerics(
+    float32 = replace(options, dtype="float32", statistics=("loss",))
+    padded, bfloat16 = replace(float32, attention="padded"), replace(float32, dtype="bfloat16")
+    run_model, run = (exact, float32) if options.dtype == "float32" else (rounded, bfloat16)
+    padding_N = _mean_loss(exact, rows, padded) - _mean_loss(exact, rows, replace(padded, tokens_per_batch=1))
+    batch_N = _mean_loss(run_model, rows, run) - _mean_loss(run_model, rows, replace(run, tokens_per_batch=1))
+    rounding_N = np.abs(_mean_loss(rounded, rows, bfloat16) - _mean_loss(exact, rows, float32))
+    return NumericalError(
         rows=len(rows),
         padding=float(np.abs(padding_N).max(initial=0)),
         batch=float(np.abs(batch_N).max(initial=0)),
@@ -49,6 +46,6 @@ def measure_numerics(
     )
 
 
-def _loss(model: PreTrainedModel, rows: TokenRows, options: ScoreOptions) -> Float64:
+def _mean_loss(model: PreTrainedModel, rows: TokenRows, options: ScoreOptions) -> Float64:
     scored = score_rows(model, rows, options=options)
     return np.asarray(scored["nll_sum"] / scored["target_tokens"])

@@ -1,7 +1,7 @@
-"""The packed way to score: rows end to end without padding, the head only where a target is predicted.
+"""Packed scoring: rows concatenated without padding, the output head applied to target positions only.
 
-In: a model and rows sorted by length. Out: float32 values per target token, batch after batch. Attention stays within
-sequences (core/packed_attention.py), and the vocabulary is swept in blocks (core/vocabulary_sweep.py).
+Attention stays within each row (packed_attention.py), and the softmax runs over blocks of the vocabulary, so that
+full logits are never in memory (token_statistics.py).
 
 T target tokens, H hidden size
 """
@@ -13,39 +13,41 @@ import torch
 from transformers import PreTrainedModel
 
 from s2l_ray.core.data.token_rows import TokenRows, plan_batches
-from s2l_ray.core.onednn_linear import FullWidthProducts
+from s2l_ray.core.onednn_linear import OneDnnLinearMode
 from s2l_ray.core.scoring.packed_attention import packed_attention
-from s2l_ray.core.scoring.packed_rows import head_of, hidden_at_targets, pack
-from s2l_ray.core.scoring.token_statistics import TokenValues, sweep_values
+from s2l_ray.core.scoring.packed_rows import output_head, pack, target_hidden_states
+from s2l_ray.core.scoring.token_statistics import TokenStatistics, statistics_from_hidden
 
-Sweep = Callable[[torch.Tensor, torch.nn.Linear, torch.Tensor, frozenset[str]], TokenValues]
+StatisticsKernel = Callable[[torch.Tensor, torch.nn.Linear, torch.Tensor, frozenset[str]], TokenStatistics]
 
-CPU_TOKENS = 2048
-"""Tokens of a batch on a CPU, whatever the budget: beyond it activations leave the cache and nothing is gained."""
+# Larger batches do not fit the cache of a CPU and are no faster.
+MAX_CPU_TOKENS = 2048
 
 
-def packed_token_values(
+def packed_token_statistics(
     model: PreTrainedModel, rows: TokenRows, tokens_per_batch: int, statistics: frozenset[str]
-) -> Iterator[TokenValues]:
-    """The values of each batch of at most `tokens_per_batch` tokens.
+) -> Iterator[TokenStatistics]:
+    """Yield the statistics of each batch of at most `tokens_per_batch` tokens; `rows` are sorted by length.
 
-    Raises PackedUnsupported where the model cannot be scored so; that nothing is raised does not prove that it can.
+    Raises PackedUnsupported where the model is known not to fit. A model that does not raise may still give wrong
+    results; see packed_check.py.
     """
-    head = head_of(model)
+    head = output_head(model)
     if model.device.type == "cpu":
-        tokens_per_batch = min(tokens_per_batch, CPU_TOKENS)
+        tokens_per_batch = min(tokens_per_batch, MAX_CPU_TOKENS)
     packed = pack(rows, model.device)
-    with packed_attention(model), FullWidthProducts(weights_stay=True):
+    with packed_attention(model), OneDnnLinearMode(frozen_weights=True):
         for index_B in plan_batches(rows.lengths_N, tokens_per_batch):
             batch = slice(index_B[0], index_B[-1] + 1)
-            hidden_TH = hidden_at_targets(model, packed, batch)
-            yield _sweep_for(hidden_TH)(hidden_TH, head, packed.targets_T[packed.targets_of(batch)], statistics)
+            hidden_TH = target_hidden_states(model, packed, batch)
+            target_T = packed.targets_T[packed.target_slice(batch)]
+            yield _statistics_kernel(hidden_TH)(hidden_TH, head, target_T, statistics)
 
 
-def _sweep_for(hidden_TH: torch.Tensor) -> Sweep:
-    """The kernel where there is one: Triton's float32 products would be slower than the library's."""
+def _statistics_kernel(hidden_TH: torch.Tensor) -> StatisticsKernel:
+    """Triton's kernel for 16-bit weights on CUDA; in float32 its products are slower than cuBLAS."""
     if hidden_TH.device.type == "cuda" and hidden_TH.dtype != torch.float32 and find_spec("triton"):
-        from s2l_ray.core.scoring.triton_token_statistics import triton_values
+        from s2l_ray.core.scoring.triton_token_statistics import triton_statistics_from_hidden
 
-        return triton_values
-    return sweep_values
+        return triton_statistics_from_hidden
+    return statistics_from_hidden

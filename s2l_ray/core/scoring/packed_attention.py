@@ -1,11 +1,10 @@
-"""Causal attention within each of the sequences that lie end to end in one packed row.
+"""Causal attention within each sequence of one packed row, registered with transformers as an attention function.
 
-In: query, key and value of X packed tokens, and where each sequence starts. Out: what each token attends to.
-It is registered with transformers under NAME, so that every model whose attention goes through AttentionInterface can
-score packed rows with its own code. A CPU goes sequence by sequence; CUDA takes torch's variable-length kernel in 16
-bits and padded attention in 32. What a model asks of attention beyond that is refused, not ignored.
+Every model that uses AttentionInterface can score packed rows with its own code. A CPU computes sequence by sequence;
+CUDA uses torch's variable-length kernel in 16 bits and padded attention in float32. Attention arguments that are not
+implemented here raise an error instead of being ignored.
 
-X tokens of the packed row, B sequences, L length, H heads, D head dimension, Q query block, K keys it sees
+X tokens of the packed row, B sequences, L length, H heads, D head dimension, Q query block, K visible keys
 """
 
 import inspect
@@ -21,23 +20,23 @@ from transformers import AttentionInterface, PreTrainedModel
 from transformers.masking_utils import AttentionMaskInterface
 
 NAME = "s2l_ray_packed"
+# Queries per product on a CPU. Larger blocks compute more masked scores, smaller ones spend more time on calls.
 QUERY_BLOCKS = {torch.float32: 64, torch.bfloat16: 128}
-"""Queries of a product on a CPU: more waste products on keys that they do not see, fewer waste calls."""
 
-UNDERSTOOD = {
-    *("cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_length_k", "position_ids", "cache_position"),
-    *("sliding_window", "is_causal", "dropout", "use_cache", "output_attentions", "output_hidden_states"),
+# Arguments of models that do not change the result. Any other argument that is not None raises PackedUnsupported.
+IGNORED_ARGUMENTS = {
+    *("cu_seq_lens_k", "max_length_k", "position_ids", "cache_position"),
+    *("use_cache", "output_attentions", "output_hidden_states"),
 }
-"""What a model may hand to its attention. Anything else that is not None is refused."""
 
 
 class PackedUnsupported(ValueError):
-    """The model asks for something that packed scoring does not do."""
+    """The model needs an operation that packed attention does not implement."""
 
 
 @contextmanager
 def packed_attention(model: PreTrainedModel) -> Iterator[None]:
-    """Within it the model's attention is `attend`. Raises PackedUnsupported where the model does not take it."""
+    """Use packed attention in `model` within the block. Raises PackedUnsupported if the model does not accept it."""
     before = model.config._attn_implementation
     model.set_attn_implementation(NAME)
     try:
@@ -48,46 +47,50 @@ def packed_attention(model: PreTrainedModel) -> Iterator[None]:
         model.set_attn_implementation(before)
 
 
-def attend(
+def packed_attention_forward(
     module: torch.nn.Module,
     query_1HXD: torch.Tensor,
     key_1HXD: torch.Tensor,
     value_1HXD: torch.Tensor,
     attention_mask: torch.Tensor | None,
     scaling: float | None = None,
-    **arguments: Any,
+    *,
+    dropout: float | None = None,
+    sliding_window: int | None = None,
+    is_causal: bool | None = None,
+    cu_seq_lens_q: torch.Tensor | None = None,
+    max_length_q: int | None = None,
+    **arguments: object,
 ) -> tuple[torch.Tensor, None]:
-    """The attention function as transformers calls it; returns ([1, X, H, D], None)."""
-    _refuse_unknown(module, attention_mask, arguments)
-    if query_1HXD.dtype != value_1HXD.dtype:  # autocast: what rotates positions promotes query and key
+    """Attention with the signature that transformers calls; returns ([1, X, H, D], None)."""
+    _check_arguments(attention_mask, arguments)
+    if cu_seq_lens_q is None or max_length_q is None:
+        raise PackedUnsupported("the sequence boundaries do not reach the attention")
+    if not (getattr(module, "is_causal", True) if is_causal is None else is_causal) or dropout:
+        raise PackedUnsupported("attention is not causal, or has dropout")
+    if query_1HXD.dtype != value_1HXD.dtype:  # under autocast rotary embeddings promote query and key
         query_1HXD, key_1HXD = query_1HXD.to(value_1HXD.dtype), key_1HXD.to(value_1HXD.dtype)
     scale = query_1HXD.shape[-1] ** -0.5 if scaling is None else scaling
-    window = arguments.get("sliding_window") or None
-    starts_B1, longest = arguments["cu_seq_lens_q"], int(arguments["max_length_q"])
+    window, max_length = sliding_window or None, int(max_length_q)
     qkv_HXD = query_1HXD[0], key_1HXD[0], value_1HXD[0]
     if query_1HXD.device.type == "cpu":
-        return attend_one_by_one(*qkv_HXD, starts_B1.tolist(), scale, window)[None], None
-    if window is not None and window >= longest:
+        return attention_per_sequence(*qkv_HXD, cu_seq_lens_q.tolist(), scale, window)[None], None
+    if window is not None and window >= max_length:
         window = None
     if query_1HXD.dtype != torch.float32 and query_1HXD.shape[-1] % 8 == 0 and query_1HXD.shape[-1] <= 256:
-        return attend_variable_length(*qkv_HXD, starts_B1, longest, scale, window)[None], None
+        return variable_length_attention(*qkv_HXD, cu_seq_lens_q, max_length, scale, window)[None], None
     if window is not None:
         raise PackedUnsupported("a sliding window over padded attention")
-    return attend_padded(*qkv_HXD, starts_B1, longest, scale)[None], None
+    return padded_attention(*qkv_HXD, cu_seq_lens_q, max_length, scale)[None], None
 
 
-def _refuse_unknown(module: torch.nn.Module, mask: torch.Tensor | None, arguments: dict[str, Any]) -> None:
-    asked = {name for name, value in arguments.items() if value is not None} - UNDERSTOOD
-    if asked or mask is not None:
-        raise PackedUnsupported(f"attention asks for {', '.join(sorted(asked)) or 'a mask'}")
-    if arguments.get("cu_seq_lens_q") is None:
-        raise PackedUnsupported("the sequence boundaries do not reach the attention")
-    is_causal = arguments.get("is_causal")
-    if not (getattr(module, "is_causal", True) if is_causal is None else is_causal) or arguments.get("dropout"):
-        raise PackedUnsupported("attention is not causal, or has dropout")
+def _check_arguments(mask: torch.Tensor | None, arguments: dict[str, object]) -> None:
+    unsupported = {name for name, value in arguments.items() if value is not None} - IGNORED_ARGUMENTS
+    if unsupported or mask is not None:
+        raise PackedUnsupported(f"attention has the argument {', '.join(sorted(unsupported)) or 'attention_mask'}")
 
 
-def attend_one_by_one(
+def attention_per_sequence(
     query_HXD: torch.Tensor,
     key_HXD: torch.Tensor,
     value_HXD: torch.Tensor,
@@ -95,7 +98,7 @@ def attend_one_by_one(
     scale: float,
     window: int | None,
 ) -> torch.Tensor:
-    """Each sequence apart, in blocks of queries that see only the keys up to their own end. Returns out_XHD."""
+    """Each sequence separately, in blocks of queries with only the keys up to the end of the block. Returns out_XHD."""
     groups = query_HXD.shape[0] // key_HXD.shape[0]
     if groups > 1:
         key_HXD, value_HXD = key_HXD.repeat_interleave(groups, 0), value_HXD.repeat_interleave(groups, 0)
@@ -105,76 +108,76 @@ def attend_one_by_one(
     for start, end in pairwise(starts_B1):
         for first in range(start, end, block):
             last = min(first + block, end)
-            seen = start if window is None else max(start, first - window + 1)
-            key_HDK = key_HXD[:, seen:last].transpose(1, 2)
+            first_key = start if window is None else max(start, first - window + 1)
+            key_HDK = key_HXD[:, first_key:last].transpose(1, 2)
             score_HQK = torch.baddbmm(zero, query_HXD[:, first:last], key_HDK, beta=0, alpha=scale)
-            score_HQK[:, :, first - seen :] += future_QQ[: last - first, : last - first]
-            if window is not None and last - seen > window:
-                distance_QK = torch.arange(first, last)[:, None] - torch.arange(seen, last)
+            score_HQK[:, :, first - first_key :] += future_QQ[: last - first, : last - first]
+            if window is not None and last - first_key > window:
+                distance_QK = torch.arange(first, last)[:, None] - torch.arange(first_key, last)
                 score_HQK.masked_fill_(distance_QK >= window, -torch.inf)
-            pieces.append(torch.bmm(score_HQK.softmax(-1), value_HXD[:, seen:last]).transpose(0, 1))
+            pieces.append(torch.bmm(score_HQK.softmax(-1), value_HXD[:, first_key:last]).transpose(0, 1))
     return torch.cat(pieces)
 
 
-def attend_variable_length(
+def variable_length_attention(
     query_HXD: torch.Tensor,
     key_HXD: torch.Tensor,
     value_HXD: torch.Tensor,
     starts_B1: torch.Tensor,
-    longest: int,
+    max_length: int,
     scale: float,
     window: int | None,
 ) -> torch.Tensor:
-    """torch's variable-length flash attention; its keywords differ between torch 2.11 and 2.13. Returns out_XHD."""
-    attention, known = _kernel()
-    keywords: dict[str, Any] = {}
-    if "window_size" in known:
+    """torch's variable-length flash attention. Its keywords differ between torch 2.11 and 2.13. Returns out_XHD."""
+    attention, parameters = _varlen_kernel()
+    keywords: dict[str, object] = {}
+    if "window_size" in parameters:
         keywords["window_size"] = (-1 if window is None else window - 1, 0)
     elif window is None:
         keywords["is_causal"] = True
     else:
-        raise PackedUnsupported("a sliding window, which this torch's variable-length attention lacks")
-    if "scale" in known:
+        raise PackedUnsupported("a sliding window, which variable-length attention of this torch lacks")
+    if "scale" in parameters:
         keywords["scale"] = scale
     else:
         query_HXD = query_HXD * (scale * query_HXD.shape[-1] ** 0.5)
     groups = query_HXD.shape[0] // key_HXD.shape[0]
-    if groups > 1 and "enable_gqa" in known:
+    if groups > 1 and "enable_gqa" in parameters:
         keywords["enable_gqa"] = True
     elif groups > 1:
         key_HXD, value_HXD = key_HXD.repeat_interleave(groups, 0), value_HXD.repeat_interleave(groups, 0)
     qkv_XHD = [each_HXD.transpose(0, 1) for each_HXD in (query_HXD, key_HXD, value_HXD)]
-    out_XHD: torch.Tensor = attention(*qkv_XHD, starts_B1, starts_B1, longest, longest, **keywords)
-    return out_XHD
+    return attention(*qkv_XHD, starts_B1, starts_B1, max_length, max_length, **keywords)
 
 
 @cache
-def _kernel() -> tuple[Callable[..., Any], frozenset[str]]:
-    """The kernel and the names of its arguments; CUDA builds of torch have it."""
+def _varlen_kernel() -> tuple[Callable[..., torch.Tensor], frozenset[str]]:
+    """The kernel and the names of its parameters. Imported on use: only CUDA builds of torch have it."""
     from torch.nn.attention import varlen
 
-    return varlen.varlen_attn, frozenset(inspect.signature(varlen.varlen_attn).parameters)
+    kernel: Callable[..., Any] = varlen.varlen_attn
+    return kernel, frozenset(inspect.signature(kernel).parameters)
 
 
-def attend_padded(
+def padded_attention(
     query_HXD: torch.Tensor,
     key_HXD: torch.Tensor,
     value_HXD: torch.Tensor,
     starts_B1: torch.Tensor,
-    longest: int,
+    max_length: int,
     scale: float,
 ) -> torch.Tensor:
-    """Sequences padded on the right, where causality alone hides the padding. Returns out_XHD."""
+    """Sequences padded on the right, where the causal mask also hides the padding. Returns out_XHD."""
     total = query_HXD.shape[1]
     token_X = torch.arange(total, device=query_HXD.device)
     sequence_X = torch.searchsorted(starts_B1, token_X.to(starts_B1.dtype), right=True) - 1
-    place_X = sequence_X * longest + token_X - starts_B1[sequence_X]
+    padded_X = sequence_X * max_length + token_X - starts_B1[sequence_X]
     rows = len(starts_B1) - 1
 
     def pad(each_HXD: torch.Tensor) -> torch.Tensor:
-        flat = each_HXD.new_zeros(rows * longest, each_HXD.shape[0], each_HXD.shape[2])
-        flat[place_X] = each_HXD.transpose(0, 1)
-        return flat.view(rows, longest, *flat.shape[1:]).transpose(1, 2)
+        flat = each_HXD.new_zeros(rows * max_length, each_HXD.shape[0], each_HXD.shape[2])
+        flat[padded_X] = each_HXD.transpose(0, 1)
+        return flat.view(rows, max_length, *flat.shape[1:]).transpose(1, 2)
 
     out_BHLD = scaled_dot_product_attention(
         pad(query_HXD),
@@ -184,8 +187,8 @@ def attend_padded(
         scale=scale,
         enable_gqa=query_HXD.shape[0] != key_HXD.shape[0],
     )
-    return out_BHLD.transpose(1, 2).reshape(rows * longest, query_HXD.shape[0], -1)[place_X]
+    return out_BHLD.transpose(1, 2).reshape(rows * max_length, query_HXD.shape[0], -1)[padded_X]
 
 
-AttentionInterface.register(NAME, attend)
+AttentionInterface.register(NAME, packed_attention_forward)
 AttentionMaskInterface.register(NAME, lambda *_, **__: None)

@@ -1,10 +1,8 @@
-"""Rows end to end without padding, and a model's hidden states where a target is predicted.
+"""Rows concatenated without padding, and the hidden states at the positions that predict a target.
 
-In: rows, and a model whose attention stays within sequences (core/packed_attention.py). Out: the hidden states that
-predict the targets, row after row. The model's own code runs on one row of packed tokens whose positions start at 0 in
-each sequence.
+The model's own code runs on one sequence of packed tokens whose positions restart at 0 in each row.
 
-X tokens of all rows, B rows of a batch, T target tokens, H hidden size
+X tokens of all rows, N rows, B rows of a batch, T target tokens, H hidden size
 """
 
 from dataclasses import dataclass
@@ -20,7 +18,7 @@ from s2l_ray.core.scoring.packed_attention import PackedUnsupported
 
 @dataclass(frozen=True)
 class PackedRows:
-    """All rows end to end on the device, moved there once; a batch is a slice of each."""
+    """All rows, concatenated and copied to the device once; a batch is a slice of consecutive rows."""
 
     ids_X: torch.Tensor
     positions_X: torch.Tensor
@@ -30,54 +28,54 @@ class PackedRows:
     first_targets_N1: Int64
     rows: TokenRows
 
-    def tokens_of(self, batch: slice) -> slice:
-        """The places of a batch's tokens among X; a batch is consecutive rows."""
+    def token_slice(self, batch: slice) -> slice:
+        """Range of X that holds the tokens of a batch."""
         return slice(self.rows.starts_N1[batch.start], self.rows.starts_N1[batch.stop])
 
-    def targets_of(self, batch: slice) -> slice:
-        """The places of a batch's targets among T."""
+    def target_slice(self, batch: slice) -> slice:
+        """Range of T that holds the targets of a batch."""
         return slice(self.first_targets_N1[batch.start], self.first_targets_N1[batch.stop])
 
 
 def pack(rows: TokenRows, device: torch.device) -> PackedRows:
-    """The rows on the device, in their order."""
+    """Concatenate the rows, in their order, on `device`."""
     positions_X = np.arange(len(rows.ids_X)) - np.repeat(rows.starts_N1[:-1], rows.lengths_N)
     target_X = np.flatnonzero(rows.target_mask_X)
 
-    def moved(array: Integers) -> torch.Tensor:
+    def to_device(array: Integers) -> torch.Tensor:
         return torch.from_numpy(array.astype(np.int64)).to(device)
 
     return PackedRows(
-        ids_X=moved(rows.ids_X),
-        positions_X=moved(positions_X),
-        starts_N1=moved(rows.starts_N1),
-        predictors_T=moved(target_X - 1),
-        targets_T=moved(rows.ids_X[target_X]),
+        ids_X=to_device(rows.ids_X),
+        positions_X=to_device(positions_X),
+        starts_N1=to_device(rows.starts_N1),
+        predictors_T=to_device(target_X - 1),
+        targets_T=to_device(rows.ids_X[target_X]),
         first_targets_N1=np.concatenate([[0], np.cumsum(rows.target_tokens_N)]),
         rows=rows,
     )
 
 
-def head_of(model: PreTrainedModel) -> torch.nn.Linear:
-    """The output embeddings. Raises PackedUnsupported where they are no linear layer."""
+def output_head(model: PreTrainedModel) -> torch.nn.Linear:
+    """The model's output embeddings. Raises PackedUnsupported where they are not a linear layer."""
     head = model.get_output_embeddings()
     if not isinstance(head, torch.nn.Linear):
         raise PackedUnsupported(f"the output embeddings are {type(head).__name__}, not a linear layer")
     return head
 
 
-def hidden_at_targets(model: PreTrainedModel, packed: PackedRows, batch: slice) -> torch.Tensor:
-    """hidden_TH of one batch, at the positions before its targets. The model must attend by `packed_attention`."""
-    tokens, targets = packed.tokens_of(batch), packed.targets_of(batch)
+def target_hidden_states(model: PreTrainedModel, packed: PackedRows, batch: slice) -> torch.Tensor:
+    """hidden_TH of one batch at the positions before its targets. Call it inside `packed_attention(model)`."""
+    tokens, targets = packed.token_slice(batch), packed.target_slice(batch)
     starts_B1 = (packed.starts_N1[batch.start : batch.stop + 1] - tokens.start).int()
-    longest = int(packed.rows.lengths_N[batch].max())
+    max_length = int(packed.rows.lengths_N[batch].max())
     hidden_XH: torch.Tensor = model.base_model(
         input_ids=packed.ids_X[None, tokens],
         position_ids=packed.positions_X[None, tokens],
         use_cache=False,
         cu_seq_lens_q=starts_B1,
         cu_seq_lens_k=starts_B1,
-        max_length_q=longest,
-        max_length_k=longest,
+        max_length_q=max_length,
+        max_length_k=max_length,
     ).last_hidden_state[0]
     return hidden_XH[packed.predictors_T[targets] - tokens.start]

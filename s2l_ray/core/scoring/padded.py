@@ -1,7 +1,6 @@
-"""The plain way to score: the model's own forward pass over padded batches, whole logits and all.
+"""Padded scoring: the model's own forward pass over padded batches, with full logits.
 
-In: a model and rows sorted by length. Out: float32 values per target token, batch after batch. It takes every model
-that transformers knows, whatever its head or its attention does, and is what the packed way is proved against.
+It works for every causal model of transformers and is the reference that packed scoring is checked against.
 
 B batch, L length, V vocabulary, T target tokens
 """
@@ -10,22 +9,19 @@ from collections.abc import Iterator
 
 from transformers import PreTrainedModel
 
-from s2l_ray.core.data.token_rows import IGNORE, TokenRows, collate, plan_batches
-from s2l_ray.core.scoring.token_statistics import TokenValues, logit_values
+from s2l_ray.core.data.token_rows import IGNORE, PAD, TokenRows, collate, plan_batches
+from s2l_ray.core.scoring.token_statistics import TokenStatistics, statistics_from_logits
 
-PAD = 0
-"""Padding is masked and lies right of every target, so any id of the vocabulary will do."""
-
-LOGITS = 2**28
-"""Numbers in a batch's whole logits; 1 GiB in float32."""
+# Numbers in the logits of one batch: 1 GiB in float32.
+MAX_LOGITS = 2**28
 
 
-def plain_token_values(
+def padded_token_statistics(
     model: PreTrainedModel, rows: TokenRows, tokens_per_batch: int, statistics: frozenset[str]
-) -> Iterator[TokenValues]:
-    """The values of each batch of at most `tokens_per_batch` padded tokens; fewer where logits would pass LOGITS."""
-    longest = max(1, min(tokens_per_batch, LOGITS // model.config.get_text_config().vocab_size))
-    for index_B in plan_batches(rows.lengths_N, longest):
+) -> Iterator[TokenStatistics]:
+    """Yield the statistics of each batch of at most `tokens_per_batch` padded tokens and MAX_LOGITS logits."""
+    max_tokens = max(1, min(tokens_per_batch, MAX_LOGITS // model.config.get_text_config().vocab_size))
+    for index_B in plan_batches(rows.lengths_N, max_tokens):
         batch = collate(rows, index_B, PAD)
         logits_BLV = model(
             input_ids=batch.input_ids_BL.to(model.device),
@@ -33,5 +29,5 @@ def plain_token_values(
             use_cache=False,
         ).logits
         label_BL = batch.labels_BL[:, 1:].to(model.device)
-        kept_BL = label_BL != IGNORE
-        yield logit_values(logits_BLV[:, :-1][kept_BL], label_BL[kept_BL], statistics)
+        is_target_BL = label_BL != IGNORE
+        yield statistics_from_logits(logits_BLV[:, :-1][is_target_BL], label_BL[is_target_BL], statistics)

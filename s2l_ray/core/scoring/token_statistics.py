@@ -1,11 +1,9 @@
-"""Per-token statistics of the predicted distribution over a vocabulary.
+"""Per-token statistics of the predicted distribution, computed over blocks of the vocabulary.
 
-In: last hidden states at T target tokens and the model's output embeddings, or whole logits. Out: float32 per token.
-The sweep makes logits one block of the vocabulary at a time, small enough to stay in cache, adds the block to running
-sums and forgets it. Weights in the sums are relative to the target's own logit, which needs no pass of its own to find
-a maximum; where they overflow, at a loss of some 88 nats, the token is done again from whole logits. The target itself
-stays out of the sums: a loss near 0 would drown in the rounding of its weight.
-A statistic that is not asked for costs nothing.
+Logits are computed one block at a time, small enough to stay in cache, and added to running sums, as an online softmax
+does. The sums are relative to the target's own logit, which is known beforehand, so no extra pass finds a maximum. If
+they overflow (at a loss of about 88 nats), the token is recomputed from full logits. The target itself is excluded
+from the sums, since its rounding error would hide a loss near 0. Statistics that are not requested cost nothing.
 
 T target tokens, V vocabulary, W width of a block, H hidden size, I tiles of the vocabulary
 """
@@ -16,21 +14,22 @@ from dataclasses import dataclass
 import torch
 from torch.nn.functional import linear
 
-TokenValues = dict[str, torch.Tensor]
-"""float32 [T] by statistic, `nll` always among them; T runs over target tokens, row after row."""
+# float32 [T] by statistic, always with `nll`; T runs over target tokens, row after row.
+TokenStatistics = dict[str, torch.Tensor]
 
 LOG2_E = math.log2(math.e)
-NEGLIGIBLE = -1000.0
-"""A gap whose weight is 0 in float32; a larger one still, such as -inf, would make 0 * gap NaN."""
+# A gap whose weight is 0 in float32. Smaller gaps such as -inf would make 0 * gap NaN.
+MIN_GAP = -1000.0
 
-BLOCK_NUMBERS = {"cpu": 2**20, "cuda": 2**26}
+BLOCK_LOGITS = {"cpu": 2**20, "cuda": 2**26}
 
 
 @dataclass
-class Sums:
+class SoftmaxSums:
     """Sums over all tokens but the target, float64 [T]: of w = exp(g), w^2 and w g, and the largest g.
 
-    g = l - c is the gap of a logit to a reference c, any number of each target's own; own_gap is that of the target.
+    g = l - c is the gap between a logit and a reference c, which is constant for each target; own_gap is the gap of
+    the target.
     """
 
     own_gap_T: torch.Tensor
@@ -39,8 +38,8 @@ class Sums:
     weighted_gap_T: torch.Tensor
     largest_gap_T: torch.Tensor
 
-    def values(self, statistics: frozenset[str]) -> TokenValues:
-        """The asked statistics; only the sums that they need are read."""
+    def to_statistics(self, statistics: frozenset[str]) -> TokenStatistics:
+        """The requested statistics; reads only the sums they need."""
         own_weight_T = self.own_gap_T.exp()
         total_T = own_weight_T + self.weight_T
         values = {"nll": (total_T.log() - self.own_gap_T).clamp(min=0)}
@@ -57,50 +56,50 @@ class Sums:
         return {name: value_T.float() for name, value_T in values.items()}
 
 
-def sweep_values(
+def statistics_from_hidden(
     hidden_TH: torch.Tensor, head: torch.nn.Linear, target_T: torch.Tensor, statistics: frozenset[str]
-) -> TokenValues:
-    """Statistics of softmax(head(hidden)) at the targets; the logits never stand whole in memory."""
+) -> TokenStatistics:
+    """Statistics of softmax(head(hidden)) at the targets, without full logits in memory."""
     own_T = (hidden_TH.float() * head.weight[target_T].float()).sum(dim=1)
     if head.bias is not None:
         own_T = own_T + head.bias[target_T].float()
-    # Taken off inside the product, before its result is rounded: the logits that weigh most keep the most digits.
+    # Subtracted inside the product, before its result is rounded: the logits that weigh most keep the most digits.
     shift_T = (-own_T).to(hidden_TH.dtype)
-    sweep = _Sweep(target_T, (own_T + shift_T).double(), statistics)
-    width = max(256, BLOCK_NUMBERS[hidden_TH.device.type] // max(1, len(target_T)))
+    accumulator = _BlockAccumulator(target_T, (own_T + shift_T).double(), statistics)
+    width = max(256, BLOCK_LOGITS[hidden_TH.device.type] // max(1, len(target_T)))
     for start in range(0, len(head.weight), width):
         gap_WT = linear(head.weight[start : start + width], hidden_TH, shift_T).float()
         if head.bias is not None:
             gap_WT += head.bias[start : start + width, None]
-        sweep.add(start, gap_WT)
-    values = sweep.sums.values(statistics)
-    overflown_T = ~torch.stack(list(values.values())).isfinite().all(dim=0)
-    if overflown_T.any():
-        for at_T in overflown_T.nonzero()[:, 0].split(256):
-            for name, again_T in logit_values(head(hidden_TH[at_T]), target_T[at_T], statistics).items():
-                values[name][at_T] = again_T
+        accumulator.add(start, gap_WT)
+    values = accumulator.sums.to_statistics(statistics)
+    overflow_T = ~torch.stack(list(values.values())).isfinite().all(dim=0)
+    if overflow_T.any():
+        for at_T in overflow_T.nonzero()[:, 0].split(256):
+            for name, exact_T in statistics_from_logits(head(hidden_TH[at_T]), target_T[at_T], statistics).items():
+                values[name][at_T] = exact_T
     return values
 
 
-class _Sweep:
-    """The running sums of a sweep."""
+class _BlockAccumulator:
+    """Running sums over blocks of the vocabulary."""
 
     def __init__(self, target_T: torch.Tensor, own_gap_T: torch.Tensor, statistics: frozenset[str]) -> None:
         self.target_T = target_T
         self.statistics = statistics
         zero_T = torch.zeros_like(own_gap_T)
-        self.sums = Sums(own_gap_T, zero_T, zero_T.clone(), zero_T.clone(), zero_T - torch.inf)
+        self.sums = SoftmaxSums(own_gap_T, zero_T, zero_T.clone(), zero_T.clone(), zero_T - torch.inf)
 
     def add(self, start: int, gap_WT: torch.Tensor) -> None:
-        """Take in the gaps of the vocabulary from `start` on. Overwrites the block."""
-        self._leave_targets_out(start, gap_WT)
+        """Add the gaps of vocabulary entries `start` onwards. Overwrites gap_WT."""
+        self._exclude_targets(start, gap_WT)
         sums = self.sums
         if "token_accuracy" in self.statistics:
             sums.largest_gap_T = torch.maximum(sums.largest_gap_T, gap_WT.amax(dim=0).double())
         # exp2 is vectorised in every build of torch; exp is three times slower on some processors.
         gap_WT.mul_(LOG2_E)
         if "mean_entropy" in self.statistics:
-            gap_WT.clamp_(min=NEGLIGIBLE)
+            gap_WT.clamp_(min=MIN_GAP)
             weight_WT = gap_WT.exp2()
             sums.weighted_gap_T += gap_WT.mul_(weight_WT).sum(dim=0) / LOG2_E
         else:
@@ -109,35 +108,37 @@ class _Sweep:
         if "el2n" in self.statistics:
             sums.square_T += weight_WT.square_().sum(dim=0)
 
-    def _leave_targets_out(self, start: int, gap_WT: torch.Tensor) -> None:
+    def _exclude_targets(self, start: int, gap_WT: torch.Tensor) -> None:
         column_T = self.target_T - start
         inside_T = (column_T >= 0) & (column_T < len(gap_WT))
         column_1T = column_T.clamp(0, len(gap_WT) - 1)[None]
         gap_WT.scatter_(0, column_1T, gap_WT.gather(0, column_1T).masked_fill(inside_T, -torch.inf))
 
 
-def join_tiles(tiles: dict[str, torch.Tensor], own_T: torch.Tensor, statistics: frozenset[str]) -> TokenValues:
-    """Statistics from sums over each tile of the vocabulary, without the target, against the tile's own maximum.
+def merge_tiles(tiles: dict[str, torch.Tensor], own_T: torch.Tensor, statistics: frozenset[str]) -> TokenStatistics:
+    """Statistics from sums over tiles of the vocabulary, without the target, relative to each tile's maximum.
 
-    `own_T` are the targets' logits. `tiles` holds, float32 [I, T], maximum and weight, and square and weighted_gap
-    where el2n and mean_entropy are asked for.
+    own_T: the targets' logits. tiles: float32 [I, T] named maximum and weight, also square for el2n and weighted_gap
+    for mean_entropy.
     """
     top_IT, own_T = tiles["maximum"].double(), own_T.double()
     largest_T = top_IT.amax(dim=0)
     reference_T = torch.maximum(largest_T, own_T)
-    drop_IT = (top_IT - reference_T).clamp(min=NEGLIGIBLE)
+    drop_IT = (top_IT - reference_T).clamp(min=MIN_GAP)
     scale_IT = drop_IT.exp()
     weight_IT = tiles["weight"] * scale_IT
-    unread_T = torch.zeros_like(own_T)
-    sums = Sums(own_T - reference_T, weight_IT.sum(dim=0), unread_T, unread_T, largest_T - reference_T)
+    unused_T = torch.zeros_like(own_T)
+    sums = SoftmaxSums(own_T - reference_T, weight_IT.sum(dim=0), unused_T, unused_T, largest_T - reference_T)
     if "el2n" in statistics:
         sums.square_T = (tiles["square"] * scale_IT.square()).sum(dim=0)
     if "mean_entropy" in statistics:
         sums.weighted_gap_T = (tiles["weighted_gap"] * scale_IT + weight_IT * drop_IT).sum(dim=0)
-    return sums.values(statistics)
+    return sums.to_statistics(statistics)
 
 
-def logit_values(logits_TV: torch.Tensor, target_T: torch.Tensor, statistics: frozenset[str]) -> TokenValues:
+def statistics_from_logits(
+    logits_TV: torch.Tensor, target_T: torch.Tensor, statistics: frozenset[str]
+) -> TokenStatistics:
     """Statistics of softmax(logits) at the targets, each by its definition, in float32."""
     logprob_TV = logits_TV.float().log_softmax(dim=1)
     own_T = logprob_TV.gather(1, target_T[:, None])[:, 0]

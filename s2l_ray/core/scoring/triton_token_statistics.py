@@ -1,10 +1,8 @@
-"""The vocabulary sweep as one Triton kernel, for 16-bit weights on CUDA. Imported only where both are at hand.
+"""Triton kernel for per-token statistics, for 16-bit weights on CUDA. Import it only where Triton is installed.
 
-In: last hidden states at T target tokens and the output embeddings. Out: what `core.vocabulary_sweep` gives.
-A program multiplies one tile of targets with one tile of the vocabulary, in float32 on the tensor cores' accumulators,
-reduces it to a few sums per target against the tile's own maximum, and forgets it; no logit reaches memory. The tiles
-of a target are joined afterwards in a fixed order and without atomics, so the same input gives the same bits.
-Only target positions come in, so positions that are not predicted cost nothing.
+A program multiplies one tile of targets with one tile of the vocabulary, accumulates in float32 and reduces the tile
+to a few sums per target relative to the tile's own maximum; no logit is written to memory. The tiles of a target are
+merged afterwards in a fixed order and without atomics, so the same input gives the same bits.
 
 T target tokens, V vocabulary, H hidden size, I tiles of the vocabulary
 """
@@ -17,7 +15,7 @@ import torch
 import triton
 import triton.language as tl
 
-from s2l_ray.core.scoring.token_statistics import TokenValues, join_tiles
+from s2l_ray.core.scoring.token_statistics import TokenStatistics, merge_tiles
 
 BLOCK_T, BLOCK_V, BLOCK_H, GROUP = 128, 256, 64, 8
 
@@ -29,7 +27,7 @@ def _tile(
     HAS_BIAS: tl.constexpr, WITH_SQUARE: tl.constexpr, WITH_WEIGHTED: tl.constexpr,
     BLOCK_T: tl.constexpr, BLOCK_V: tl.constexpr, BLOCK_H: tl.constexpr, GROUP: tl.constexpr,
 ):  # fmt: skip
-    # GROUP tiles of targets run through the vocabulary together, so that a tile of weights is read from L2.
+    # GROUP tiles of targets visit the vocabulary together, so that a tile of weights is read from L2.
     tiles_t, tiles_v = tl.cdiv(targets, BLOCK_T), tl.cdiv(vocabulary, BLOCK_V)
     program = tl.program_id(0)
     first_t = program // (GROUP * tiles_v) * GROUP
@@ -69,17 +67,17 @@ def _tile(
         tl.store(weighted_gap + out, tl.sum(power * tl.maximum(gap, -1000.0), 1), mask=t < targets)
 
 
-def triton_values(
+def triton_statistics_from_hidden(
     hidden_TH: torch.Tensor, head: torch.nn.Linear, target_T: torch.Tensor, statistics: frozenset[str]
-) -> TokenValues:
-    """Statistics of softmax(head(hidden)) at the targets, float32."""
+) -> TokenStatistics:
+    """Same result as `statistics_from_hidden`, to rounding."""
     targets, (vocabulary, hidden_size) = len(target_T), head.weight.shape
     tiles_v = triton.cdiv(vocabulary, BLOCK_V)
-    wanted = ["maximum", "weight"]
-    wanted += ["square"] * ("el2n" in statistics) + ["weighted_gap"] * ("mean_entropy" in statistics)
-    tiles = {name: hidden_TH.new_empty(tiles_v, targets, dtype=torch.float32) for name in wanted}
+    sums = ["maximum", "weight"]
+    sums += ["square"] * ("el2n" in statistics) + ["weighted_gap"] * ("mean_entropy" in statistics)
+    tiles = {name: hidden_TH.new_empty(tiles_v, targets, dtype=torch.float32) for name in sums}
     own_T = hidden_TH.new_empty(targets, dtype=torch.float32)
-    unused = own_T  # stands for a pointer that the constants keep the kernel from following
+    unused = own_T  # placeholder for pointers that the kernel does not read
     kernel: Any = _tile
     kernel[(triton.cdiv(targets, BLOCK_T) * tiles_v,)](
         hidden_TH.contiguous(),
@@ -104,4 +102,4 @@ def triton_values(
         num_warps=8,
         num_stages=3,
     )
-    return join_tiles(tiles, own_T, statistics)
+    return merge_tiles(tiles, own_T, statistics)

@@ -1,12 +1,11 @@
-"""A model over several processes: DDP or FSDP2 where torch.distributed is up, plain where it is not.
+"""Data-parallel training: DDP or FSDP2 if torch.distributed is initialised, else a single process.
 
-In: a model and the process group that the caller has set up, if any. Out: a `Replica` that hides which of the three it
-is: forward, gradient sync at the last micro batch only, sums over ranks, whole tensors from and to shards.
+`Replica` gives the training loop the same operations in all three cases.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 
@@ -22,8 +21,10 @@ from s2l_ray.core.training.loss import TrainingLoss
 
 @dataclass(frozen=True)
 class Replica:
-    """One rank's view of the model. `forward` is what to call in training; `loss` is the same without the other ranks,
-    except for shards.
+    """The model on one rank.
+
+    `forward` is the wrapped module to call in training. `loss` is the module inside it, without gradient
+    synchronisation; under FSDP the two are the same.
     """
 
     loss: TrainingLoss
@@ -33,21 +34,21 @@ class Replica:
 
     @property
     def model(self) -> PreTrainedModel:
-        """The transformers model behind it."""
+        """The transformers model."""
         return self.loss.model
 
     @property
     def sharded(self) -> bool:
-        """Whether the weights are spread over the ranks, so that every forward pass is a collective."""
+        """Whether the weights are sharded over the ranks, so that every forward pass is a collective operation."""
         return isinstance(self.forward, FSDPModule)
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """Device of the weights."""
         return torch.device(next(self.model.parameters()).device)
 
     def accumulate(self, last: bool) -> AbstractContextManager[object]:
-        """Around one micro batch, forward and backward: gradients meet over the ranks only in the last one."""
+        """Context of one micro batch, forward and backward; gradients are synchronised in the last one only."""
         if isinstance(self.forward, FSDPModule):
             self.forward.set_requires_gradient_sync(last)
         if isinstance(self.forward, DistributedDataParallel) and not last:
@@ -55,7 +56,7 @@ class Replica:
         return nullcontext()
 
     def sum_over_ranks(self, values: list[float]) -> list[float]:
-        """The values summed over the ranks, in float64; the same on every rank."""
+        """Sum the values over the ranks in float64; the result is the same on every rank."""
         if self.ranks == 1:
             return values
         total = torch.tensor(values, dtype=torch.float64, device=self.device)
@@ -64,53 +65,56 @@ class Replica:
 
 
 def make_replica(loss: TrainingLoss, shard: bool) -> Replica:
-    """Wrap the model for the process group that is up; `shard` asks for FSDP2, also where there is one rank."""
+    """Wrap the model for the current process group; `shard` selects FSDP2, even with a single rank."""
     ranks = dist.get_world_size() if dist.is_initialized() else 1
     rank = dist.get_rank() if dist.is_initialized() else 0
     if shard:
         if not dist.is_initialized():
-            raise ValueError("FSDP needs a torch process group; use DDP, or start the training by Ray Train")
-        for block in _blocks(loss.model):
+            raise ValueError("FSDP needs a torch process group; use DDP, or start the training with Ray Train")
+        for block in _transformer_blocks(loss.model):
             fully_shard(block)
         fully_shard(loss)
         return Replica(loss, loss, rank, ranks)
     return Replica(loss, DistributedDataParallel(loss, broadcast_buffers=False) if ranks > 1 else loss, rank, ranks)
 
 
-def whole(tensor: torch.Tensor) -> torch.Tensor:
-    """The full tensor behind a shard, a collective; any other tensor as it is."""
+def full_tensor(tensor: torch.Tensor) -> torch.Tensor:
+    """Gather a sharded tensor (a collective operation); return any other tensor unchanged."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
 def copy_into(target: torch.Tensor, source: torch.Tensor) -> None:
-    """Copy a full tensor into its place, or the part of it that is this rank's into its shard."""
+    """Copy a full tensor into `target`, or this rank's part of it if `target` is sharded."""
     if isinstance(target, DTensor):
         source = distribute_tensor(source.to(target.device), target.device_mesh, target.placements)
     target.copy_(source)
 
 
-def whole_weights(replica: Replica) -> dict[str, torch.Tensor]:
-    """Own copies of all weights on the CPU, by name, tied ones once in memory; empty but on rank 0. A collective."""
+def gather_weights(replica: Replica) -> dict[str, torch.Tensor]:
+    """Copies of all weights on the CPU by name, on rank 0; empty on other ranks. A collective operation.
+
+    Tied weights share one copy.
+    """
     copies: dict[int, torch.Tensor] = {}
     weights: dict[str, torch.Tensor] = {}
     for name, tensor in replica.model.state_dict(keep_vars=True).items():
         if id(tensor) not in copies:
-            full = whole(tensor.detach())
+            full = full_tensor(tensor.detach())
             copies[id(tensor)] = full.to("cpu", copy=True) if replica.rank == 0 else full
         if replica.rank == 0:
             weights[name] = copies[id(tensor)]
     return weights
 
 
-def _blocks(model: PreTrainedModel) -> Iterator[torch.nn.Module]:
-    """The transformer's layers: the modules of its longest list."""
+def _transformer_blocks(model: PreTrainedModel) -> Iterable[torch.nn.Module]:
+    """The modules of the model's longest ModuleList."""
     lists = [module for module in model.modules() if isinstance(module, torch.nn.ModuleList)]
-    yield from max(lists, key=len, default=torch.nn.ModuleList())
+    return max(lists, key=len, default=torch.nn.ModuleList())
 
 
 @contextmanager
-def evaluating(module: torch.nn.Module) -> Iterator[None]:
-    """Eval mode without gradients for as long as the block runs."""
+def evaluation_mode(module: torch.nn.Module) -> Iterator[None]:
+    """Run the block in eval mode without gradients."""
     training = module.training
     module.eval()
     try:

@@ -1,11 +1,8 @@
-"""The training loop of the proxy, resumable at every step.
+"""Training loop of the proxy model, resumable at every step. Hooks decide what is saved, where and when.
 
-In: a causal language model, rows to train on, rows held out, settings, hooks, and where a training goes on its state.
-Out: the history; the model is trained in place. What is saved, where and when, is the hooks' business.
-
-Objective of a step: sum of nll over sum of target tokens of the global batch, without dropout. Every rank knows the
-whole batch from the table; rank r of W takes its rows r::W, sorts them by length and cuts them into micro batches. So
-global batches, their order and the steps of the checkpoints are the same for any number of ranks.
+Objective of a step: sum of nll / sum of target tokens of the global batch, without dropout. Every rank computes the
+indices of the global batch; rank r of W trains on rows r::W of it, sorted by length, in micro batches. So global
+batches, their order and the checkpoint steps are the same for any number of ranks.
 
 B rows of a batch, M rows of a rank
 """
@@ -24,10 +21,10 @@ from transformers import PreTrainedModel
 from s2l_ray.core.arrays import Int64
 from s2l_ray.core.data.token_rows import TokenRows
 from s2l_ray.core.training import schedule
-from s2l_ray.core.training.distributed import Replica, evaluating, make_replica, whole, whole_weights
+from s2l_ray.core.training.distributed import Replica, evaluation_mode, full_tensor, gather_weights, make_replica
 from s2l_ray.core.training.log import History
 from s2l_ray.core.training.loss import TrainingLoss, micro_batches
-from s2l_ray.core.training.packed_check import TrainingPath, choose_training_path
+from s2l_ray.core.training.packed_check import TrainingAttention, choose_training_attention
 from s2l_ray.core.training.records import CheckpointRecord, StepRecord
 from s2l_ray.core.training.settings import SIGNALS, FinetuneSettings, Signal, grid_steps
 from s2l_ray.core.training.state import TrainingState, capture_state, restore_state
@@ -37,23 +34,23 @@ Weights = dict[str, torch.Tensor]
 
 @dataclass(frozen=True)
 class Hooks:
-    """What the loop calls: `signal` on rank 0 alone, the others on every rank, and on_path before all else.
+    """Callbacks of the training loop: `signal` is called on rank 0 only, the others on every rank.
 
-    on_checkpoint gets the weights, on_state the state: own CPU copies, whole on rank 0 and empty elsewhere. The
-    checkpoint of a step comes before its state. `signal(step)` says whether to save a state after that step, or to save
-    and stop.
+    on_attention is called once, first. on_checkpoint receives the weights and on_state the state as CPU copies on rank
+    0, empty on other ranks; the checkpoint of a step precedes its state. `signal(step)` returns whether to save a state
+    after that step, and whether to stop then.
     """
 
     on_step: Callable[[StepRecord], None] = lambda record: None
     on_checkpoint: Callable[[CheckpointRecord, Weights], None] = lambda record, weights: None
-    signal: Callable[[int], Signal] = lambda step: "go on"
-    on_path: Callable[[TrainingPath], None] = lambda path: None
+    signal: Callable[[int], Signal] = lambda step: "continue"
+    on_attention: Callable[[TrainingAttention], None] = lambda attention: None
     on_state: Callable[[TrainingState], None] = lambda state: None
 
 
 @dataclass
 class _Training:
-    """What one training holds from step to step."""
+    """State of the training loop."""
 
     replica: Replica
     optimizer: torch.optim.AdamW
@@ -73,19 +70,19 @@ def finetune(
     hooks: Hooks,
     state: TrainingState | None = None,
 ) -> History:
-    """Train the model in place, from `state` on where one is given, and return the whole history.
+    """Train the model in place, resuming from `state` if given, and return the whole history.
 
-    Every row needs a target. Raises FloatingPointError where a loss or gradient is not finite, ValueError where the
-    settings do not fit the rows or the ranks.
+    Every row needs a target. Raises FloatingPointError if a loss or gradient is not finite, ValueError if the settings
+    do not fit the rows or the ranks.
     """
     if settings.gradient_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
-    chosen = choose_training_path(model, train_rows, settings)
-    hooks.on_path(chosen)
+    chosen = choose_training_attention(model, train_rows, settings)
+    hooks.on_attention(chosen)
     model.train()
-    loss = TrainingLoss(model, settings.precision, chosen.path)
-    with loss.ready(settings.gradient_checkpointing):
-        return _run(_begin(loss, train_rows, held_out_rows, settings), hooks, state)
+    loss = TrainingLoss(model, settings.precision, chosen.attention)
+    with loss.execution_context(settings.gradient_checkpointing):
+        return _run(_set_up(loss, train_rows, held_out_rows, settings), hooks, state)
 
 
 def _run(training: _Training, hooks: Hooks, state: TrainingState | None) -> History:
@@ -100,14 +97,14 @@ def _run(training: _Training, hooks: Hooks, state: TrainingState | None) -> Hist
         hooks.on_step(record)
         if record.step in grid:
             _checkpoint(training, hooks)
-        if signal != "go on":
+        if signal != "continue":
             hooks.on_state(capture_state(training.replica, training.optimizer, training.history))
         if signal == "save and stop":
             break
     return training.history
 
 
-def _begin(
+def _set_up(
     loss: TrainingLoss, train_rows: TokenRows, held_out_rows: TokenRows, settings: FinetuneSettings
 ) -> _Training:
     per_epoch = schedule.steps_per_epoch(len(train_rows), settings.batch_size)
@@ -119,16 +116,16 @@ def _begin(
 
 def _check_ranks(replica: Replica, settings: FinetuneSettings) -> None:
     if settings.batch_size < replica.ranks:
-        raise ValueError(f"{replica.ranks} workers for a batch_size of {settings.batch_size}; start fewer workers")
+        raise ValueError(f"{replica.ranks} workers exceed the batch_size of {settings.batch_size}; use fewer workers")
     if replica.sharded and settings.batch_size % replica.ranks:
         raise ValueError(
-            f"FSDP needs as many rows on every worker, but batch_size {settings.batch_size} is no multiple of "
-            f"{replica.ranks} training workers; change one of them"
+            f"FSDP needs the same number of rows on every worker, and batch_size {settings.batch_size} is not a "
+            f"multiple of {replica.ranks} workers; change the number of workers"
         )
 
 
 def _make_optimizer(model: PreTrainedModel, settings: FinetuneSettings) -> torch.optim.AdamW:
-    """AdamW; weight decay spares vectors (biases, norms), as transformers' Trainer does."""
+    """AdamW without weight decay for vectors (biases, norms), as in transformers' Trainer."""
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     groups = [
         {"params": [one for one in parameters if one.ndim > 1], "weight_decay": settings.weight_decay},
@@ -148,7 +145,7 @@ def _train_step(training: _Training, step: int, hooks: Hooks) -> tuple[StepRecor
     nll, signal = replica.sum_over_ranks([own_nll, float(own_signal)])
     rate = schedule.learning_rate(step, training.total_steps, settings.learning_rate, settings.warmup_ratio)
     norm = _clip_gradients(replica.model, settings.max_grad_norm)
-    _refuse_non_finite(nll, norm, step + 1, settings)
+    _check_finite(nll, norm, step + 1, settings)
     for group in training.optimizer.param_groups:
         group["lr"] = rate
     training.optimizer.step()
@@ -168,14 +165,14 @@ def _train_step(training: _Training, step: int, hooks: Hooks) -> tuple[StepRecor
 
 
 def _backward(training: _Training, rows_M: Int64, target_tokens: int) -> float:
-    """Accumulate the gradient of this rank's rows; return the sum of their nll."""
+    """Accumulate the gradients of this rank's rows and return the sum of their nll."""
     replica, settings = training.replica, training.settings
     batches = list(micro_batches(training.train_rows, rows_M, settings.micro_batch))
     total = torch.zeros((), dtype=torch.float64, device=replica.device)
     for number, index_B in enumerate(batches):
         with replica.accumulate(last=number == len(batches) - 1):
             nll = replica.forward(training.train_rows, index_B)
-            # the ranks' gradients are averaged, and the objective is their sum
+            # gradients are averaged over the ranks, and the objective is their sum
             torch.autograd.backward(nll * (replica.ranks / target_tokens))
         total += nll.detach()
     return total.item()
@@ -193,18 +190,18 @@ def _checkpoint(training: _Training, hooks: Hooks) -> None:
         held_out_loss=_held_out_loss(training),
     )
     history.checkpoints.append(record)
-    hooks.on_checkpoint(record, whole_weights(training.replica))
+    hooks.on_checkpoint(record, gather_weights(training.replica))
 
 
 def _held_out_loss(training: _Training) -> float | None:
-    """Loss per target token over the held-out rows, shared out over the ranks; None where there are none."""
+    """Loss per target token over the held-out rows, distributed over the ranks; None without such rows."""
     rows, replica = training.held_out_rows, training.replica
     if not len(rows):
         return None
-    # under FSDP a forward pass is a collective, so that every rank must run as many: all rows
+    # under FSDP a forward pass is a collective operation: every rank runs all rows, so that the numbers are equal
     share = slice(None) if replica.sharded else slice(replica.rank, None, replica.ranks)
     total = torch.zeros((), dtype=torch.float64, device=replica.device)
-    with evaluating(replica.loss):
+    with evaluation_mode(replica.loss):
         for index_B in micro_batches(rows, np.arange(len(rows))[share], training.settings.micro_batch):
             total += replica.loss(rows, index_B)
     nll = total.item() if replica.sharded else replica.sum_over_ranks([total.item()])[0]
@@ -215,10 +212,10 @@ def _clip_gradients(model: PreTrainedModel, max_norm: float) -> float:
     parameters = [parameter for parameter in model.parameters() if parameter.grad is not None]
     norm = torch.nn.utils.get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])
     torch.nn.utils.clip_grads_with_norm_(parameters, max_norm, norm)
-    return float(whole(norm).item())
+    return float(full_tensor(norm).item())
 
 
-def _refuse_non_finite(nll: float, norm: float, step: int, settings: FinetuneSettings) -> None:
+def _check_finite(nll: float, norm: float, step: int, settings: FinetuneSettings) -> None:
     if math.isfinite(nll) and math.isfinite(norm):
         return
     name = "loss" if not math.isfinite(nll) else "gradient norm"

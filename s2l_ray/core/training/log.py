@@ -1,8 +1,7 @@
-"""What happened in a training: one record a step, one a checkpoint.
+"""Training log: step and checkpoint records, convertible to tensors.
 
-In: records, as they come. Out: float64 tables that travel in the resume state and end as the artefact's training
-tables, so that a resumed training has a whole history. A loss that was not measured is None in a record and NaN in a
-table.
+The tables are part of the resume state, so a resumed training has its whole history. A loss that was not measured is
+None in a record and NaN in a table.
 
 S steps, C checkpoints
 """
@@ -10,14 +9,17 @@ S steps, C checkpoints
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import astuple, dataclass, field, fields
-from typing import Any
+from typing import TypeVar
 
 import torch
 
 from s2l_ray.core.training.records import CheckpointRecord, StepRecord
 
-INTEGERS = {"step", "examples_seen", "tokens", "target_tokens"}
+INTEGER_FIELDS = {"step", "examples_seen", "tokens", "target_tokens"}
+
+Record = TypeVar("Record", StepRecord, CheckpointRecord)
 
 
 @dataclass
@@ -28,39 +30,40 @@ class History:
     checkpoints: list[CheckpointRecord] = field(default_factory=list)
 
     def training_loss(self) -> float | None:
-        """Loss per target token over the steps since the last checkpoint; None where there was none."""
+        """Loss per target token over the steps since the last checkpoint; None if there were no steps."""
         since = self.checkpoints[-1].step if self.checkpoints else 0
         recent = self.steps[since:]
         tokens = sum(record.target_tokens for record in recent)
         return sum(record.loss * record.target_tokens for record in recent) / tokens if tokens else None
 
     def tables(self) -> dict[str, torch.Tensor]:
-        """`steps` [S, columns] and `checkpoints` [C, columns] in float64, columns as the fields of the records."""
+        """`steps` [S, columns] and `checkpoints` [C, columns] in float64; columns are the fields of the records."""
         return {
-            "steps": _table(self.steps, len(fields(StepRecord))),
-            "checkpoints": _table(self.checkpoints, len(fields(CheckpointRecord))),
+            "steps": _to_table(self.steps, StepRecord),
+            "checkpoints": _to_table(self.checkpoints, CheckpointRecord),
         }
 
     @classmethod
     def from_tables(cls, tables: dict[str, torch.Tensor]) -> History:
-        """The records that `tables` made."""
+        """Restore the history that `tables` was called on."""
         return cls(
-            [StepRecord(**row) for row in _rows(tables["steps"], StepRecord)],
-            [CheckpointRecord(**row) for row in _rows(tables["checkpoints"], CheckpointRecord)],
+            _from_table(tables["steps"], StepRecord),
+            _from_table(tables["checkpoints"], CheckpointRecord),
         )
 
 
-def _table(records: list[StepRecord] | list[CheckpointRecord], columns: int) -> torch.Tensor:
+def _to_table(records: list[Record], record_type: type[Record]) -> torch.Tensor:
     rows = [[math.nan if value is None else value for value in astuple(record)] for record in records]
-    return torch.tensor(rows, dtype=torch.float64).reshape(-1, columns)
+    return torch.tensor(rows, dtype=torch.float64).reshape(-1, len(fields(record_type)))
 
 
-def _rows(table: torch.Tensor, record: type[StepRecord] | type[CheckpointRecord]) -> list[dict[str, Any]]:
-    names = [column.name for column in fields(record)]
-    return [{name: _value(name, value) for name, value in zip(names, row, strict=True)} for row in table.tolist()]
+def _from_table(table: torch.Tensor, record_type: type[Record]) -> list[Record]:
+    make: Callable[..., Record] = record_type
+    names = [column.name for column in fields(record_type)]
+    return [make(*map(_from_float, names, row)) for row in table.tolist()]
 
 
-def _value(name: str, value: float) -> int | float | None:
+def _from_float(name: str, value: float) -> int | float | None:
     if math.isnan(value):
         return None
-    return int(value) if name in INTEGERS else value
+    return int(value) if name in INTEGER_FIELDS else value

@@ -1,8 +1,7 @@
-"""When training does what: steps, checkpoints, the order of the data, the learning rate, the held-out rows.
+"""Training schedule: steps, checkpoints, data order, learning rate and held-out rows.
 
-In: counts, a seed and a position. Out: numbers and row indices that depend on nothing else, so the same training can be
-laid out for any number of workers, and taken up again at any step.
-A step is one update of the weights from one global batch. Step s = 0 is before training.
+Everything is a function of counts, a seed and a position, so a training is the same for any number of workers and can
+resume at any step. A step is one update of the weights from one global batch; step 0 is before training.
 
 N rows, M rows trained on, H rows held out, B rows of a global batch
 """
@@ -17,16 +16,16 @@ import numpy as np
 
 from s2l_ray.core.arrays import Int64
 
+# Independent random streams of one seed.
 HELD_OUT, SAMPLE, ORDER = 0, 1, 2
-"""The streams of random numbers that one seed gives."""
 
 
 @dataclass(frozen=True)
 class CheckpointGrid:
-    """Which steps are checkpoints: the union of what is asked for, and step 0 always.
+    """Steps that are checkpoints: the union of the fields that are set, and always step 0.
 
-    steps: every so many steps. examples: the last step at or before every multiple of so many examples seen.
-    fraction: every such fraction of the training. log: so many steps at equal ratios, from the first to the last.
+    steps: every `steps` steps. examples: the last step at or before each multiple of `examples` examples seen.
+    fraction: every `fraction` of the training. log: `log` steps in geometric progression from the first to the last.
     epoch_ends: the last step of each epoch.
     """
 
@@ -38,9 +37,9 @@ class CheckpointGrid:
 
 
 def split_held_out(rows_ok: int, held_out: int, seed: int) -> tuple[Int64, Int64]:
-    """Split N rows into (train_index_M, held_out_index_H), both ascending; the held-out ones are drawn by `seed`.
+    """Split N rows into (train_index_M, held_out_index_H), both ascending, with held-out rows drawn by `seed`.
 
-    Raises ValueError where no row would be left to train on.
+    Raises ValueError if no row would be left to train on.
     """
     if held_out >= rows_ok:
         raise ValueError(f"held_out {held_out} leaves no row of {rows_ok} to train on; lower it")
@@ -50,9 +49,9 @@ def split_held_out(rows_ok: int, held_out: int, seed: int) -> tuple[Int64, Int64
 
 
 def sample_train(train_index: Int64, train_examples: int | None, seed: int) -> Int64:
-    """The rows of train_index that are trained on: all for None, else `train_examples` drawn by `seed`, in order.
+    """Rows to train on, in order: all of train_index for None, else `train_examples` of them drawn by `seed`.
 
-    Raises ValueError where there are fewer.
+    Raises ValueError if there are fewer.
     """
     if train_examples is None:
         return train_index
@@ -63,7 +62,7 @@ def sample_train(train_index: Int64, train_examples: int | None, seed: int) -> I
 
 
 def steps_per_epoch(train_rows: int, batch_size: int) -> int:
-    """Whole batches in an epoch; the rest of the rows is left out. Raises ValueError where there is none."""
+    """Full batches in an epoch; remaining rows are dropped. Raises ValueError if there is no full batch."""
     if batch_size > train_rows:
         raise ValueError(f"batch_size {batch_size} exceeds the {train_rows} rows to train on; lower it")
     return train_rows // batch_size
@@ -77,7 +76,7 @@ def checkpoint_steps(grid: CheckpointGrid, total_steps: int, steps_per_epoch: in
     if grid.examples:
         steps.update(seen // batch_size for seen in range(grid.examples, total_steps * batch_size + 1, grid.examples))
     if grid.fraction:
-        # 1e-9: a tenth taken ten times is the whole, whatever its binary form
+        # 1e-9: ten steps of 0.1 reach the end although 0.1 has no exact binary form
         count = math.floor(1 / grid.fraction + 1e-9)
         steps.update(round(total_steps * grid.fraction * number) for number in range(1, count + 1))
     if grid.log:
@@ -90,7 +89,7 @@ def checkpoint_steps(grid: CheckpointGrid, total_steps: int, steps_per_epoch: in
 
 
 def batch_indices(train_rows: int, batch_size: int, epoch: int, step_in_epoch: int, seed: int) -> Int64:
-    """Rows of one global batch, [B]: a piece of the epoch's own seeded permutation of the M rows."""
+    """Rows of one global batch, [B]: a slice of the epoch's seeded permutation of the M rows."""
     start = step_in_epoch * batch_size
     return _epoch_order(train_rows, epoch, seed)[start : start + batch_size]
 
@@ -103,10 +102,10 @@ def _epoch_order(train_rows: int, epoch: int, seed: int) -> Int64:
 
 
 def learning_rate(step: int, total_steps: int, peak: float, warmup_ratio: float) -> float:
-    """The rate of the update that leads from `step` to `step + 1`: linear from 0 to `peak`, then half a cosine to 0.
+    """Learning rate of the update from `step` to `step + 1`: linear warmup from 0 to `peak`, then cosine decay to 0.
 
-    As transformers' `cosine` schedule with `warmup_ratio`, which the published runs used: the first update has rate 0
-    where there is a warm-up.
+    Equal to transformers' `cosine` schedule with `warmup_ratio`, which the published runs used: with warmup, the first
+    update has rate 0.
     """
     warmup_steps = math.ceil(total_steps * warmup_ratio)
     if step < warmup_steps:

@@ -1,7 +1,4 @@
-"""A training in plain values, for those who plan, start and watch it without torch.
-
-In: what the job asks for. Out: `FinetuneSettings`, and the steps that follow from them.
-"""
+"""Settings of a training and the steps that follow from them. Free of torch, so that the driver can use them."""
 
 from __future__ import annotations
 
@@ -10,16 +7,16 @@ from typing import Literal
 
 from s2l_ray.core.training.schedule import CheckpointGrid, checkpoint_steps, steps_per_epoch
 
-Signal = Literal["go on", "save", "save and stop"]
-"""What the loop is told after a step."""
-SIGNALS: tuple[Signal, ...] = ("go on", "save", "save and stop")
+# The instruction to the training loop after a step.
+Signal = Literal["continue", "save", "save and stop"]
+SIGNALS: tuple[Signal, ...] = ("continue", "save", "save and stop")
 
 
 @dataclass(frozen=True)
 class FinetuneSettings:
-    """How the proxy is trained. micro_batch and what follows it change the rounding at most.
+    """Hyperparameters of the proxy's training. Fields from micro_batch on change the result by rounding only.
 
-    shard: FSDP2. path: "auto" packs rows where that proves right (core/training_proof.py), "plain" pads them.
+    shard: use FSDP2. attention: "auto" packs rows if the check passes (packed_check.py), "padded" never packs.
     """
 
     epochs: int
@@ -34,15 +31,15 @@ class FinetuneSettings:
     micro_batch: int
     gradient_checkpointing: bool = False
     shard: bool = False
-    path: Literal["auto", "plain"] = "auto"
+    attention: Literal["auto", "padded"] = "auto"
 
 
 def total_steps(train_rows: int, settings: FinetuneSettings) -> int:
-    """Steps of the whole training."""
+    """Number of optimizer steps of the training."""
     return settings.epochs * steps_per_epoch(train_rows, settings.batch_size)
 
 
 def grid_steps(train_rows: int, settings: FinetuneSettings) -> list[int]:
-    """Steps of the whole training that are checkpoints, ascending, step 0 first."""
+    """Steps that are checkpoints, ascending, step 0 first."""
     per_epoch = steps_per_epoch(train_rows, settings.batch_size)
     return checkpoint_steps(settings.grid, per_epoch * settings.epochs, per_epoch, settings.batch_size)

@@ -21,10 +21,9 @@ from s2l_ray import storage
 from s2l_ray.artifacts.fingerprint import seal
 from s2l_ray.artifacts.schemas import step_name
 from s2l_ray.artifacts.tables import FileRecord, write_table
-from s2l_ray.core.causal_lm import save_model, without_memory
-from s2l_ray.core.training import records
+from s2l_ray.core.causal_lm import on_meta_device, save_model
 from s2l_ray.core.training.log import History
-from s2l_ray.core.training.packed_check import TrainingPath
+from s2l_ray.core.training.packed_check import TrainingAttention
 from s2l_ray.core.training.records import CheckpointRecord, StepRecord
 from s2l_ray.core.training.state import TrainingState, save_state
 from s2l_ray.runtime.training.job import StoredCheckpoint
@@ -48,15 +47,15 @@ class CheckpointWriter:
 
     def __init__(self, output: str, model: PreTrainedModel, tokenizer: Path) -> None:
         self._output = output
-        self._model = without_memory(model)
+        self._model = on_meta_device(model)
         self._tokenizer = tokenizer
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint-upload")
         self._pending: deque[Future[None]] = deque()
-        self._path: TrainingPath | None = None
+        self._attention: TrainingAttention | None = None
 
-    def set_training_path(self, path: TrainingPath) -> None:
-        """Set the attention path that later checkpoints record."""
-        self._path = path
+    def set_training_attention(self, attention: TrainingAttention) -> None:
+        """Set the attention that later checkpoints record."""
+        self._attention = attention
 
     def put(self, record: CheckpointRecord, weights: dict[str, torch.Tensor]) -> None:
         """Queue a checkpoint. Raises the failure of an earlier upload."""
@@ -73,15 +72,15 @@ class CheckpointWriter:
         folder = storage.join(self._output, step_name(record.step))
         with tempfile.TemporaryDirectory() as temporary:
             local = Path(temporary)
-            save_model(self._model, None, local, state_dict=weights)
+            save_model(self._model, local, state_dict=weights)
             shutil.copytree(self._tokenizer, local, dirs_exist_ok=True)
             files = [_file_record(local, path) for path in sorted(local.rglob("*")) if path.is_file()]
-            checkpoint = StoredCheckpoint(records.CheckpointRecord(*astuple(record)), files)
+            checkpoint = StoredCheckpoint(record, files)
             if _is_stored(self._output, checkpoint):
                 return
             for file in files:
                 storage.put_file(local / file.path, storage.join(folder, file.path))
-        write_checkpoint_record(self._output, checkpoint, self._path)
+        write_checkpoint_record(self._output, checkpoint, self._attention)
 
 
 def put_tables(output: str, history: History) -> None:

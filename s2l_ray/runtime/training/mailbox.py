@@ -112,7 +112,7 @@ class Reporter:
         if self.stopping:
             return "save and stop"
         if time.monotonic() - self.last_save < self.save_seconds or step == self.total_steps:
-            return "go on"
+            return "continue"
         return "save"
 
     def mark_saved(self) -> None:

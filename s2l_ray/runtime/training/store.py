@@ -22,7 +22,7 @@ from s2l_ray.errors import DamagedError
 from s2l_ray.runtime.training.job import StoredCheckpoint
 
 if TYPE_CHECKING:
-    from s2l_ray.core.training.packed_check import TrainingPath
+    from s2l_ray.core.training.packed_check import TrainingAttention
     from s2l_ray.core.training.state import TrainingState
 
 CHECKPOINT, STATE = "checkpoint.json", "state.json"
@@ -30,11 +30,11 @@ RESUME = "resume"
 TRAINING, HELD_OUT = "training.parquet", "held_out.parquet"
 
 
-def write_checkpoint_record(output: str, checkpoint: StoredCheckpoint, path: TrainingPath | None) -> None:
-    """Seal a checkpoint whose files are stored; `path` is the attention path of its training."""
-    attention = asdict(path) if path else None
+def write_checkpoint_record(output: str, checkpoint: StoredCheckpoint, attention: TrainingAttention | None) -> None:
+    """Seal a checkpoint whose files are stored, with the attention of its training."""
+    choice = asdict(attention) if attention else None
     files = [asdict(file) for file in checkpoint.files]
-    sealed = seal({**asdict(checkpoint.record), "attention": attention, "files": files})
+    sealed = seal({**asdict(checkpoint.record), "attention": choice, "files": files})
     storage.write_bytes(storage.join(output, step_name(checkpoint.record.step), CHECKPOINT), sealed)
 
 

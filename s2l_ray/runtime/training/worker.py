@@ -144,6 +144,6 @@ def _hooks(writer: CheckpointWriter, reporter: Reporter) -> Hooks:
         on_step=add_step,
         on_checkpoint=put_checkpoint,
         signal=reporter.signal,
-        on_path=writer.set_training_path,
+        on_attention=writer.set_training_attention,
         on_state=put_state,
     )

@@ -1,4 +1,4 @@
-"""Per-example loss and statistics against a batch-1 loop in float64 arithmetic."""
+"""Per-example loss and statistics against a loop with batch size 1 in float64."""
 
 import gzip
 import json
@@ -40,8 +40,8 @@ def random_rows(count: int, longest: int = 90, seed: int = 0) -> TokenRows:
     return TokenRows.from_rows(ids, spans)
 
 
-def one_by_one(model: PreTrainedModel, rows: TokenRows) -> dict[str, np.ndarray]:
-    """Batch 1, the model's logits in float64, every statistic by its definition."""
+def batch_size_1_statistics(model: PreTrainedModel, rows: TokenRows) -> dict[str, np.ndarray]:
+    """Every statistic by its definition, from logits in float64 at batch size 1."""
     columns = {name: np.full(len(rows), np.nan) for name in EVERYTHING}
     for index in range(len(rows)):
         ids_L, _ = rows.row(index)
@@ -63,7 +63,7 @@ def one_by_one(model: PreTrainedModel, rows: TokenRows) -> dict[str, np.ndarray]
     return columns
 
 
-def test_per_example_loss_is_the_sum_over_labels() -> None:
+def test_per_example_loss_matches_cross_entropy() -> None:
     logits_BLV = torch.randn(3, 6, 11)
     labels_BL = torch.tensor([[1, 2, 3, 4, 5, 6], [-100, -100, 7, -100, 10, 0], [3, -100, -100, -100, -100, -100]])
     nll_sum_B, tokens_B = per_example_loss(logits_BLV, labels_BL)
@@ -85,12 +85,12 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-@pytest.mark.parametrize("path", ["plain", "packed"])
+@pytest.mark.parametrize("attention", ["padded", "packed"])
 @pytest.mark.parametrize("tokens_per_batch", [20, 500, 100_000])
-def test_every_statistic_against_a_batch_one_loop(path: str, tokens_per_batch: int) -> None:
+def test_statistics_match_batch_size_1(attention: str, tokens_per_batch: int) -> None:
     model, rows = small_model(), random_rows(40)
-    options = ScoreOptions(tokens_per_batch=tokens_per_batch, statistics=EVERYTHING, path=path)
-    scored, expected = score_rows(model, rows, options=options), one_by_one(model, rows)
+    options = ScoreOptions(tokens_per_batch=tokens_per_batch, statistics=EVERYTHING, attention=attention)
+    scored, expected = score_rows(model, rows, options=options), batch_size_1_statistics(model, rows)
     np.testing.assert_array_equal(scored["target_tokens"], rows.target_tokens_N)
     scored["loss"] = scored["nll_sum"] / np.where(rows.target_tokens_N, rows.target_tokens_N, np.nan)
     for name in EVERYTHING:
@@ -153,12 +153,12 @@ def transformers_losses(real_rows: TokenRows, two_checkpoints: list[PreTrainedMo
     return columns
 
 
-@pytest.mark.parametrize("path", ["plain", "packed"])
-def test_real_rows_against_the_loss_of_transformers(
-    path: str, real_rows: TokenRows, two_checkpoints: list[PreTrainedModel], transformers_losses: list[np.ndarray]
+@pytest.mark.parametrize("attention", ["padded", "packed"])
+def test_loss_of_real_rows_matches_transformers(
+    attention: str, real_rows: TokenRows, two_checkpoints: list[PreTrainedModel], transformers_losses: list[np.ndarray]
 ) -> None:
     assert len(real_rows) == REAL_ROWS
     for model, expected in zip(two_checkpoints, transformers_losses, strict=True):
-        scored = score_rows(model, real_rows, options=ScoreOptions(tokens_per_batch=8192, path=path))
+        scored = score_rows(model, real_rows, options=ScoreOptions(tokens_per_batch=8192, attention=attention))
         loss_N = scored["nll_sum"] / np.where(scored["target_tokens"], scored["target_tokens"], np.nan)
         np.testing.assert_allclose(loss_N, expected, rtol=0, atol=1e-5)

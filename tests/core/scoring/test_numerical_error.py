@@ -1,4 +1,4 @@
-"""The measured dependence of losses on company and precision, on a model where each can be told apart."""
+"""Numerical error against differences of losses computed directly."""
 
 import copy
 
@@ -8,10 +8,10 @@ from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 
 from s2l_ray.core.data.token_rows import TokenRows
 from s2l_ray.core.scoring.losses import ScoreOptions, score_rows
-from s2l_ray.core.scoring.numerical_error import measure_numerics
+from s2l_ray.core.scoring.numerical_error import measure_numerical_error
 
 
-def test_differences_are_those_of_the_losses() -> None:
+def test_error_is_the_difference_of_losses() -> None:
     torch.manual_seed(0)
     config = GPTNeoXConfig(
         vocab_size=200, hidden_size=64, num_hidden_layers=2, num_attention_heads=4, intermediate_size=128
@@ -23,7 +23,7 @@ def test_differences_are_those_of_the_losses() -> None:
     random = np.random.default_rng(0)
     ids = [random.integers(0, 200, length).tolist() for length in random.integers(5, 60, 30)]
     rows = TokenRows.from_rows(ids, [[(3, len(row))] if position else [] for position, row in enumerate(ids)])
-    found = measure_numerics(exact, rounded, rows, ScoreOptions(dtype="bfloat16"))
+    found = measure_numerical_error(exact, rounded, rows, ScoreOptions(dtype="bfloat16"))
     losses = []
     for model, dtype in ((exact, "float32"), (rounded, "bfloat16")):
         scored = score_rows(model, rows.take(range(1, 30)), options=ScoreOptions(dtype=dtype))

@@ -1,4 +1,4 @@
-"""The packed way on many architectures: equal to the model's own batch-1 forward pass, or refused and said so."""
+"""Packed scoring on many architectures: equal to the model's own forward pass at batch size 1, or padded chosen."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -9,8 +9,8 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from s2l_ray.core.data.token_rows import TokenRows
-from s2l_ray.core.scoring.losses import STATISTICS, ScoreOptions, choose_path, per_example_loss, score_rows
-from s2l_ray.core.scoring.packed_attention import attend, attend_padded
+from s2l_ray.core.scoring.losses import STATISTICS, ScoreOptions, choose_attention, per_example_loss, score_rows
+from s2l_ray.core.scoring.packed_attention import packed_attention_forward, padded_attention
 
 VOCABULARY = 300
 SMALL = {
@@ -40,7 +40,7 @@ PACKED: dict[str, dict[str, Any]] = {
     "starcoder2": {**GROUPED, "sliding_window": 150},
     "mixtral": {**GROUPED, "num_local_experts": 4},
 }
-PLAIN: dict[str, tuple[dict[str, Any], str]] = {
+PADDED: dict[str, tuple[dict[str, Any], str]] = {
     "gemma2": ({**EIGHT, "sliding_window": 7}, "scaled or capped"),
     "cohere": (GROUPED, "scaled or capped"),
     "granite": ({**GROUPED, "logits_scaling": 8.0}, "scaled or capped"),
@@ -86,7 +86,7 @@ def rows_of(lengths: list[int], vocabulary: int = VOCABULARY) -> TokenRows:
 ROWS = rows_of([9, 5, 140, 23, 23, 61, 260])
 
 
-def alone(model: PreTrainedModel, rows: TokenRows) -> np.ndarray:
+def batch_size_1_loss(model: PreTrainedModel, rows: TokenRows) -> np.ndarray:
     """Mean loss of each row by the model's own forward pass at batch size 1."""
     losses = []
     for index in range(len(rows)):
@@ -104,44 +104,44 @@ def mean_loss(model: PreTrainedModel, rows: TokenRows, options: ScoreOptions) ->
 
 
 @pytest.mark.parametrize("architecture", PACKED)
-def test_packed_equals_batch_one(architecture: str) -> None:
+def test_packed_loss_matches_batch_size_1(architecture: str) -> None:
     model = model_of(architecture, PACKED[architecture])
     options = ScoreOptions(tokens_per_batch=300)
-    choice = choose_path(model, ROWS, options)
-    assert choice.path == "packed", choice
+    choice = choose_attention(model, ROWS, options)
+    assert choice.attention == "packed", choice
     assert choice.max_difference <= choice.tolerance == 1e-5
-    np.testing.assert_allclose(mean_loss(model, ROWS, options), alone(model, ROWS), atol=1e-5)
+    np.testing.assert_allclose(mean_loss(model, ROWS, options), batch_size_1_loss(model, ROWS), atol=1e-5)
 
 
-@pytest.mark.parametrize("architecture", PLAIN)
-def test_what_packing_would_falsify_goes_the_plain_way(architecture: str) -> None:
-    fields, reason = PLAIN[architecture]
+@pytest.mark.parametrize("architecture", PADDED)
+def test_unsupported_models_score_padded(architecture: str) -> None:
+    fields, reason = PADDED[architecture]
     model = model_of(architecture, fields)
     options = ScoreOptions(tokens_per_batch=300)
-    choice = choose_path(model, ROWS, options)
-    assert choice.path == "plain"
+    choice = choose_attention(model, ROWS, options)
+    assert choice.attention == "padded"
     assert any(part in choice.reason for part in reason.split("|")), choice
-    scored = mean_loss(model, ROWS, ScoreOptions(tokens_per_batch=300, path=choice.path))
-    np.testing.assert_allclose(scored, alone(model, ROWS), atol=2e-5)
+    scored = mean_loss(model, ROWS, ScoreOptions(tokens_per_batch=300, attention=choice.attention))
+    np.testing.assert_allclose(scored, batch_size_1_loss(model, ROWS), atol=2e-5)
 
 
 @pytest.mark.parametrize("architecture", ["gemma2", "cohere", "granite"])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_capped_logits_are_seen_in_an_untrained_model(architecture: str, dtype: str) -> None:
+def test_capped_logits_are_detected_in_an_untrained_model(architecture: str, dtype: str) -> None:
     """Where logits are tiny a cap changes losses by less than any tolerance, and later by much."""
     torch.manual_seed(0)
-    config = AutoConfig.for_model(architecture, **PLAIN[architecture][0])
+    config = AutoConfig.for_model(architecture, **PADDED[architecture][0])
     model = AutoModelForCausalLM.from_config(config).eval()
     model = in_bfloat16(model) if dtype == "bfloat16" else model
-    assert choose_path(model, ROWS, ScoreOptions(dtype=dtype)).path == "plain"
+    assert choose_attention(model, ROWS, ScoreOptions(dtype=dtype)).attention == "padded"
 
 
-def test_the_trial_leaves_the_model_as_it_was() -> None:
+def test_check_leaves_the_model_unchanged() -> None:
     model = in_bfloat16(model_of("llama", GROUPED))
     before = {name: parameter.data_ptr() for name, parameter in model.named_parameters()}
     attention = model.config._attn_implementation
-    choice = choose_path(model, ROWS, ScoreOptions(dtype="bfloat16"))
-    assert choice.path == "packed"
+    choice = choose_attention(model, ROWS, ScoreOptions(dtype="bfloat16"))
+    assert choice.attention == "packed"
     assert before == {name: parameter.data_ptr() for name, parameter in model.named_parameters()}
     assert model.dtype == torch.bfloat16 and model.config._attn_implementation == attention
 
@@ -157,9 +157,9 @@ def test_bfloat16_stays_near_float32() -> None:
     )
 
 
-@pytest.mark.parametrize("path", ["packed", "plain"])
-def test_same_bits_again_and_in_any_company(path: str) -> None:
-    model, options = model_of("gpt_neox", SMALL), ScoreOptions(tokens_per_batch=200, path=path)
+@pytest.mark.parametrize("attention", ["packed", "padded"])
+def test_scores_are_deterministic_and_independent_of_the_batch(attention: str) -> None:
+    model, options = model_of("gpt_neox", SMALL), ScoreOptions(tokens_per_batch=200, attention=attention)
     once, again = (score_rows(model, ROWS, options=options)["nll_sum"] for _ in range(2))
     np.testing.assert_array_equal(once, again)
     some = np.array([5, 0, 3])
@@ -167,57 +167,60 @@ def test_same_bits_again_and_in_any_company(path: str) -> None:
     np.testing.assert_allclose(apart, once[some], rtol=1e-6)
 
 
-@pytest.mark.parametrize("path", ["packed", "plain"])
-def test_rows_without_a_loss_have_none(path: str) -> None:
+@pytest.mark.parametrize("attention", ["packed", "padded"])
+def test_rows_without_target_have_nan(attention: str) -> None:
     rows = TokenRows.from_rows([[5, 6, 7], [], [9], [4, 5]], [[], [], [(0, 1)], [(1, 2)]])
-    scored = score_rows(model_of("gpt_neox", SMALL), rows, options=ScoreOptions(path=path, statistics=("el2n",)))
+    scored = score_rows(
+        model_of("gpt_neox", SMALL), rows, options=ScoreOptions(attention=attention, statistics=("el2n",))
+    )
     assert np.isnan(scored["nll_sum"]).tolist() == [True, True, True, False]
     assert np.isnan(scored["el2n"]).tolist() == [True, True, True, False]
     assert scored["target_tokens"].tolist() == [0, 0, 0, 1]
-    nothing = score_rows(model_of("gpt_neox", SMALL), rows.take([0]), options=ScoreOptions(path=path))
+    nothing = score_rows(model_of("gpt_neox", SMALL), rows.take([0]), options=ScoreOptions(attention=attention))
     assert np.isnan(nothing["nll_sum"]).all()
 
 
-def test_a_loss_past_float32_exponents_is_exact() -> None:
+def test_loss_beyond_the_float32_exponent_range_is_exact() -> None:
     model, statistics = model_of("gpt_neox", SMALL), tuple(STATISTICS)
     with torch.no_grad():
         model.get_output_embeddings().weight.mul_(40)
-    assert alone(model, ROWS).max() > 100
-    packed, plain = (
-        score_rows(model, ROWS, options=ScoreOptions(path=path, statistics=statistics)) for path in ("packed", "plain")
+    assert batch_size_1_loss(model, ROWS).max() > 100
+    packed, padded = (
+        score_rows(model, ROWS, options=ScoreOptions(attention=attention, statistics=statistics))
+        for attention in ("packed", "padded")
     )
     for name in packed:
-        np.testing.assert_allclose(packed[name], plain[name], rtol=1e-4, err_msg=name)
+        np.testing.assert_allclose(packed[name], padded[name], rtol=1e-4, err_msg=name)
 
 
-def test_a_head_with_nan_gives_nan_and_never_a_number() -> None:
+def test_nan_in_the_head_gives_nan() -> None:
     model = model_of("gpt_neox", SMALL)
     with torch.no_grad():
         model.get_output_embeddings().weight[7] = torch.nan
-    for path in ("packed", "plain"):
-        scored = score_rows(model, ROWS, options=ScoreOptions(path=path, statistics=("token_accuracy",)))
+    for attention in ("packed", "padded"):
+        scored = score_rows(model, ROWS, options=ScoreOptions(attention=attention, statistics=("token_accuracy",)))
         assert np.isnan(scored["nll_sum"]).all() and np.isnan(scored["token_accuracy"]).all()
 
 
 @pytest.mark.parametrize("window", [None, 1, 40, 128, 200])
-def test_attention_by_its_definition(window: int | None) -> None:
-    """Each sequence apart, grouped queries, blocks of queries and a window, against one masked product."""
+def test_attention_matches_masked_product(window: int | None) -> None:
+    """Sequences, grouped queries, query blocks and a window, against one masked product."""
     lengths, heads, groups, width = [1, 130, 300], 4, 2, 16
     total, scale = sum(lengths), 0.2
     torch.manual_seed(0)
     query = torch.randn(1, heads, total, width)
     key, value = torch.randn(2, 1, heads // groups, total, width)
     starts = torch.tensor([0, *np.cumsum(lengths)], dtype=torch.int32)
-    out, _ = attend(
+    out, _ = packed_attention_forward(
         torch.nn.Module(), query, key, value, None, scale, cu_seq_lens_q=starts, max_length_q=300, sliding_window=window
     )
     sequence = torch.repeat_interleave(torch.arange(3), torch.tensor(lengths))
-    place = torch.arange(total)
-    distance = place[:, None] - place
+    position = torch.arange(total)
+    distance = position[:, None] - position
     seen = (distance >= 0) & (sequence[:, None] == sequence) & (distance < (window or total))
     score = (query @ key.repeat_interleave(groups, 1).transpose(2, 3) * scale).masked_fill(~seen, -torch.inf)
     expected = score.softmax(-1) @ value.repeat_interleave(groups, 1)
     torch.testing.assert_close(out, expected.transpose(1, 2), atol=1e-5, rtol=1e-5)
-    if window is None:  # what a CUDA device does in float32
-        padded = attend_padded(query[0], key[0], value[0], starts, 300, scale)
+    if window is None:  # used on CUDA in float32
+        padded = padded_attention(query[0], key[0], value[0], starts, 300, scale)
         torch.testing.assert_close(padded, out[0], atol=1e-5, rtol=1e-5)

@@ -1,4 +1,4 @@
-"""The sweep over vocabulary blocks, and the joining of tiles, against each statistic's definition in float64."""
+"""Blockwise statistics and merged tiles against each statistic's definition in float64."""
 
 import importlib.util
 import os
@@ -11,12 +11,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from s2l_ray.core.scoring.losses import STATISTICS
-from s2l_ray.core.scoring.token_statistics import TokenValues, join_tiles, logit_values, sweep_values
+from s2l_ray.core.scoring.token_statistics import (
+    TokenStatistics,
+    merge_tiles,
+    statistics_from_hidden,
+    statistics_from_logits,
+)
 
 EVERYTHING = frozenset(STATISTICS) - {"loss"}
 
 
-def definitions(logits_TV: torch.Tensor, target_T: torch.Tensor) -> TokenValues:
+def definitions(logits_TV: torch.Tensor, target_T: torch.Tensor) -> TokenStatistics:
     probability_TV = logits_TV.double().softmax(1)
     own_T = probability_TV.gather(1, target_T[:, None])[:, 0]
     onehot_TV = torch.nn.functional.one_hot(target_T, logits_TV.shape[1])
@@ -29,7 +34,7 @@ def definitions(logits_TV: torch.Tensor, target_T: torch.Tensor) -> TokenValues:
     }
 
 
-def check(values: TokenValues, expected: TokenValues, tolerance: float = 1e-5) -> None:
+def check(values: TokenStatistics, expected: TokenStatistics, tolerance: float = 1e-5) -> None:
     for name in expected:
         torch.testing.assert_close(values[name].double(), expected[name], atol=tolerance, rtol=tolerance, msg=name)
 
@@ -42,55 +47,57 @@ def check(values: TokenValues, expected: TokenValues, tolerance: float = 1e-5) -
     bias=st.booleans(),
     seed=st.integers(0, 1000),
 )
-def test_sweep(targets: int, vocabulary: int, scale: float, bias: bool, seed: int) -> None:
+def test_blockwise_statistics_match_their_definitions(
+    targets: int, vocabulary: int, scale: float, bias: bool, seed: int
+) -> None:
     torch.manual_seed(seed)
     head = torch.nn.Linear(24, vocabulary, bias=bias)
     hidden_TH, target_T = scale * torch.randn(targets, 24), torch.randint(vocabulary, (targets,))
     if scale > 1:  # tokens that the model is sure of
         target_T[::2] = head(hidden_TH).argmax(1)[::2]
     with torch.inference_mode():
-        values = sweep_values(hidden_TH, head, target_T, EVERYTHING)
+        values = statistics_from_hidden(hidden_TH, head, target_T, EVERYTHING)
         check(values, definitions(head(hidden_TH), target_T), 1e-4)
 
 
-def test_a_confident_token_keeps_its_digits() -> None:
+def test_small_losses_are_accurate() -> None:
     """Losses of 1e-4 to 1e-9, where 1 - p in float32 has few digits left."""
     head = torch.nn.Linear(8, 50, bias=False)
     with torch.inference_mode():
         hidden_TH = torch.randn(20, 8)
         target_T = head(hidden_TH).argmax(1)
         hidden_TH *= torch.linspace(9, 20, 20)[:, None] / (head(hidden_TH).topk(2).values.diff().neg() + 1e-3)
-        values = sweep_values(hidden_TH, head, target_T, EVERYTHING)
+        values = statistics_from_hidden(hidden_TH, head, target_T, EVERYTHING)
         expected = definitions(hidden_TH.double() @ head.weight.double().T, target_T)
     assert expected["nll"].min() < 1e-7
     for name in expected:
         torch.testing.assert_close(values[name].double(), expected[name], atol=0, rtol=1e-3, msg=name)
 
 
-def test_only_what_is_asked_for() -> None:
+def test_only_requested_statistics_are_returned() -> None:
     head = torch.nn.Linear(8, 50)
     with torch.inference_mode():
-        values = sweep_values(torch.randn(3, 8), head, torch.tensor([1, 2, 3]), frozenset({"el2n"}))
+        values = statistics_from_hidden(torch.randn(3, 8), head, torch.tensor([1, 2, 3]), frozenset({"el2n"}))
     assert set(values) == {"nll", "el2n"}
 
 
-def test_a_token_that_cannot_be_said_has_an_infinite_loss_and_hurts_no_other() -> None:
+def test_impossible_token_has_infinite_loss() -> None:
     head = torch.nn.Linear(8, 50)
     with torch.inference_mode():
         head.bias[7] = -torch.inf
         hidden_TH, target_T = torch.randn(4, 8), torch.tensor([1, 7, 3, 49])
-        values = sweep_values(hidden_TH, head, target_T, EVERYTHING)
+        values = statistics_from_hidden(hidden_TH, head, target_T, EVERYTHING)
         expected = definitions(head(hidden_TH), target_T)
     assert values["nll"][1] == torch.inf
     check(values, expected)
 
 
 @pytest.mark.parametrize("scale", [1.0, 50.0])
-def test_tiles_are_joined_exactly(scale: float) -> None:
-    """Sums per tile of 64 entries against the tile's own maximum, as the kernel leaves them."""
+def test_merged_tiles_match_the_definitions(scale: float) -> None:
+    """Sums per tile of 64 entries against the tile's own maximum, as the kernel stores them."""
     torch.manual_seed(0)
     logits_TV, target_T = scale * torch.randn(30, 500), torch.randint(500, (30,))
-    logits_TV[:, 64:128] = -torch.inf  # a tile that says nothing
+    logits_TV[:, 64:128] = -torch.inf  # a tile of impossible tokens
     target_T[(target_T >= 64) & (target_T < 128)] = 3
     others_TV = logits_TV.scatter(1, target_T[:, None], -torch.inf)
     pieces: dict[str, list[torch.Tensor]] = {"maximum": [], "weight": [], "square": [], "weighted_gap": []}
@@ -102,15 +109,15 @@ def test_tiles_are_joined_exactly(scale: float) -> None:
         for name, value in zip(pieces, sums, strict=True):
             pieces[name].append(value)
     own_T = logits_TV.gather(1, target_T[:, None])[:, 0]
-    values = join_tiles({name: torch.stack(parts) for name, parts in pieces.items()}, own_T, EVERYTHING)
+    values = merge_tiles({name: torch.stack(parts) for name, parts in pieces.items()}, own_T, EVERYTHING)
     check(values, definitions(logits_TV, target_T))
-    check(logit_values(logits_TV, target_T, EVERYTHING), definitions(logits_TV, target_T))
+    check(statistics_from_logits(logits_TV, target_T, EVERYTHING), definitions(logits_TV, target_T))
 
 
 INTERPRETED = """
 import torch
-from s2l_ray.core.scoring.triton_token_statistics import triton_values
-from s2l_ray.core.scoring.token_statistics import logit_values
+from s2l_ray.core.scoring.triton_token_statistics import triton_statistics_from_hidden
+from s2l_ray.core.scoring.token_statistics import statistics_from_logits
 
 statistics = frozenset({"mean_probability", "token_accuracy", "mean_entropy", "el2n"})
 for targets, vocabulary, hidden, bias in ((5, 700, 40, False), (150, 1000, 64, True), (1, 257, 96, False)):
@@ -118,15 +125,15 @@ for targets, vocabulary, hidden, bias in ((5, 700, 40, False), (150, 1000, 64, T
     head = torch.nn.Linear(hidden, vocabulary, bias=bias)
     hidden_TH, target_T = 3 * torch.randn(targets, hidden), torch.randint(vocabulary, (targets,))
     with torch.inference_mode():
-        values = triton_values(hidden_TH, head, target_T, statistics)
-        expected = logit_values(head(hidden_TH), target_T, statistics)
+        values = triton_statistics_from_hidden(hidden_TH, head, target_T, statistics)
+        expected = statistics_from_logits(head(hidden_TH), target_T, statistics)
     for name in expected:
         torch.testing.assert_close(values[name], expected[name], atol=1e-4, rtol=1e-4, msg=name)
 """
 
 
 @pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="triton is not installed")
-def test_the_kernel_in_tritons_interpreter() -> None:
+def test_triton_kernel_in_the_interpreter() -> None:
     """In float32: the interpreter multiplies bfloat16 as integers."""
     environment = os.environ | {"TRITON_INTERPRET": "1"}
     subprocess.run([sys.executable, "-c", INTERPRETED], check=True, env=environment, timeout=300)

@@ -1,4 +1,4 @@
-"""Training against a plain loop of another make, and against itself: resumed, cut otherwise, on several ranks."""
+"""Training against an independent loop, and against itself: resumed, other micro batches, several ranks."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ Weights = dict[str, torch.Tensor]
 
 
 def make_rows(count: int, seed: int) -> TokenRows:
-    """Rows of counting numbers, of unequal length, some with two spans of targets."""
+    """Rows of consecutive numbers, of different lengths, some with two target spans."""
     rng = np.random.default_rng(seed)
     lengths = rng.integers(4, 24, count)
     ids = [((rng.integers(VOCAB) + np.arange(length)) % VOCAB).tolist() for length in lengths]
@@ -86,7 +86,7 @@ def train_from(
     return finetune(model, TRAIN, HELD_OUT, settings, Hooks(on_checkpoint=keep), state), saved
 
 
-def untimed(history: History) -> History:
+def without_seconds(history: History) -> History:
     return History([dataclasses.replace(record, seconds=0.0) for record in history.steps], history.checkpoints)
 
 
@@ -101,8 +101,8 @@ def largest_difference(one: Weights, other: Weights) -> float:
     return max(float((one[name] - other[name]).abs().max()) for name in one)
 
 
-def plain_loop(model: PreTrainedModel) -> tuple[list[float], list[float]]:
-    """One row at a time, no masks, no padding, transformers' schedule, torch's unfused AdamW and clipping."""
+def reference_loop(model: PreTrainedModel) -> tuple[list[float], list[float]]:
+    """One row at a time without padding, with transformers' schedule and torch's unfused AdamW and clipping."""
     decayed = [parameter for parameter in model.parameters() if parameter.ndim > 1]
     spared = [parameter for parameter in model.parameters() if parameter.ndim <= 1]
     groups = [{"params": decayed, "weight_decay": 0.01}, {"params": spared, "weight_decay": 0.0}]
@@ -127,19 +127,19 @@ def plain_loop(model: PreTrainedModel) -> tuple[list[float], list[float]]:
     return losses, norms
 
 
-def test_against_a_plain_loop() -> None:
+def test_losses_and_gradient_norms_match_a_reference_loop() -> None:
     history, saved = train()
     reference = init_model(NEOX, VOCAB, 0)
-    losses, norms = plain_loop(reference)
+    losses, norms = reference_loop(reference)
     assert [record.loss for record in history.steps] == pytest.approx(losses, abs=2e-5)
     assert [record.gradient_norm for record in history.steps] == pytest.approx(norms, rel=1e-3)
-    assert max(norms) > 0.5  # clipping took part
+    assert max(norms) > 0.5, "gradients are clipped"
     assert sorted(saved) == [0, 3, 6, 9]
     start = init_model(NEOX, VOCAB, 0).state_dict()
     assert all(torch.equal(saved[0][name], start[name]) for name in start)
 
 
-def test_the_records_say_what_was_seen() -> None:
+def test_records_count_examples_tokens_and_losses() -> None:
     history, saved = train()
     assert [record.examples_seen for record in history.steps] == [8 * step for step in range(1, 11)]
     first = TRAIN.take(batch_indices(43, 8, 0, 0, 7))
@@ -164,14 +164,12 @@ def test_the_records_say_what_was_seen() -> None:
 
 @pytest.mark.parametrize("stop_at", [1, 4, 6, 10])
 @pytest.mark.parametrize("config", [NEOX, TIED_LLAMA], ids=["gpt_neox", "tied_llama"])
-def test_a_resumed_training_is_the_undisturbed_one_to_the_bit(
-    stop_at: int, config: dict[str, object], tmp_path: Path
-) -> None:
+def test_resumed_training_is_bit_identical(stop_at: int, config: dict[str, object], tmp_path: Path) -> None:
     history, saved = train(config=config)
     before: dict[int, Weights] = {}
     hooks = Hooks(
         on_checkpoint=lambda record, weights: before.__setitem__(record.step, weights),
-        signal=lambda step: "save and stop" if step == stop_at else "go on",
+        signal=lambda step: "save and stop" if step == stop_at else "continue",
         on_state=lambda state: (save_state(state, tmp_path), None)[1],
     )
     stopped = finetune(init_model(config, VOCAB, 0), TRAIN, HELD_OUT, SETTINGS, hooks)
@@ -180,23 +178,23 @@ def test_a_resumed_training_is_the_undisturbed_one_to_the_bit(
     torch.manual_seed(99)
     other_start = init_model(config, VOCAB, 5)
     resumed, after = train_from(other_start, SETTINGS, load_state(tmp_path, stop_at))
-    assert untimed(resumed) == untimed(history)
+    assert without_seconds(resumed) == without_seconds(history)
     assert_equal_weights({**before, **after}, saved)
     assert min(after, default=stop_at + 1) > stop_at
 
 
-def test_saving_a_state_does_not_disturb() -> None:
+def test_saving_states_does_not_change_the_training() -> None:
     states: list[TrainingState] = []
     hooks = Hooks(signal=lambda step: "save", on_state=states.append)
     watched = finetune(init_model(NEOX, VOCAB, 0), TRAIN, HELD_OUT, SETTINGS, hooks)
     history, saved = train()
-    assert untimed(watched) == untimed(history)
+    assert without_seconds(watched) == without_seconds(history)
     assert [state.step for state in states] == list(range(1, 11))
     assert largest_difference(states[2].part("weights"), saved[3]) == 0.0
 
 
 @pytest.mark.parametrize("change", [{"micro_batch": 1}, {"micro_batch": 8}, {"gradient_checkpointing": True}], ids=str)
-def test_the_cut_into_micro_batches_changes_the_rounding_alone(change: dict[str, object]) -> None:
+def test_micro_batches_change_rounding_only(change: dict[str, object]) -> None:
     history, saved = train()
     other_history, other_saved = train(dataclasses.replace(SETTINGS, **change))
     losses, others = ([record.loss for record in one.steps] for one in (history, other_history))
@@ -204,7 +202,7 @@ def test_the_cut_into_micro_batches_changes_the_rounding_alone(change: dict[str,
     assert largest_difference(saved[3], other_saved[3]) < 1e-4
 
 
-def test_bfloat16_is_near_float32_and_keeps_float32_weights() -> None:
+def test_bfloat16_is_close_to_float32_and_keeps_float32_weights() -> None:
     history, _ = train()
     rough, saved = train(dataclasses.replace(SETTINGS, precision="bfloat16"))
     assert {tensor.dtype for tensor in saved[9].values()} == {torch.float32}
@@ -212,7 +210,7 @@ def test_bfloat16_is_near_float32_and_keeps_float32_weights() -> None:
     assert rough.steps[-1].loss == pytest.approx(history.steps[-1].loss, abs=0.05)
 
 
-def test_the_proxy_learns_and_the_held_out_loss_says_so() -> None:
+def test_held_out_loss_falls() -> None:
     history, _ = train(dataclasses.replace(SETTINGS, epochs=20, grid=CheckpointGrid(fraction=0.5)))
     losses = [record.held_out_loss for record in history.checkpoints]
     assert losses[0] is not None and losses[-1] is not None
@@ -220,21 +218,21 @@ def test_the_proxy_learns_and_the_held_out_loss_says_so() -> None:
     assert losses[-1] < losses[0] / 2
 
 
-def test_without_held_out_rows_there_is_no_held_out_loss() -> None:
+def test_held_out_loss_is_none_without_held_out_rows() -> None:
     nothing = TokenRows.from_rows([], [])
     history = finetune(init_model(NEOX, VOCAB, 0), TRAIN, nothing, SETTINGS, Hooks())
     assert {record.held_out_loss for record in history.checkpoints} == {None}
     assert History.from_tables(history.tables()) == history
 
 
-def test_a_loss_that_is_not_finite_stops_the_run() -> None:
+def test_non_finite_loss_raises() -> None:
     model = init_model(NEOX, VOCAB, 0)
     settings = dataclasses.replace(SETTINGS, learning_rate=1e30, warmup_ratio=0.0, precision="bfloat16")
     with pytest.raises(FloatingPointError, match=r"step [23].*lower learning_rate 1e\+30 or use precision float32"):
         finetune(model, TRAIN, HELD_OUT, settings, Hooks())
 
 
-def test_the_state_of_another_model_is_refused(tmp_path: Path) -> None:
+def test_state_of_another_model_raises(tmp_path: Path) -> None:
     states: list[TrainingState] = []
     hooks = Hooks(signal=lambda step: "save and stop", on_state=states.append)
     finetune(init_model(NEOX, VOCAB, 0), TRAIN, HELD_OUT, SETTINGS, hooks)
@@ -243,9 +241,9 @@ def test_the_state_of_another_model_is_refused(tmp_path: Path) -> None:
 
 
 def _rank(rank: int, ranks: int, folder: Path) -> None:
-    """One process of two trainings, by DDP and by FSDP2, each stopped at step 4 and resumed."""
+    """One process of a training under DDP and one under FSDP2, each stopped at step 4 and resumed."""
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=ranks)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=ranks)
     for shard in (False, True) if SETTINGS.batch_size % ranks == 0 else (False,):
         outcome = _stopped_and_resumed(rank, dataclasses.replace(SETTINGS, shard=shard))
         if rank == 0:
@@ -258,14 +256,14 @@ def _stopped_and_resumed(rank: int, settings: FinetuneSettings) -> dict[str, tor
     states: list[TrainingState] = []
     hooks = Hooks(
         on_checkpoint=lambda record, weights: saved.update({f"{record.step}/{key}": weights[key] for key in weights}),
-        signal=lambda step: "save and stop" if step == 4 else "go on",
+        signal=lambda step: "save and stop" if step == 4 else "continue",
         on_state=states.append,
     )
     finetune(init_model(NEOX, VOCAB, 0), TRAIN, HELD_OUT, settings, hooks)
-    whole_state = [states[0]] if rank == 0 else [None]
-    dist.broadcast_object_list(whole_state)
-    hooks = dataclasses.replace(hooks, signal=lambda step: "go on")
-    history = finetune(init_model(NEOX, VOCAB, rank), TRAIN, HELD_OUT, settings, hooks, whole_state[0])
+    broadcast_state = [states[0]] if rank == 0 else [None]
+    dist.broadcast_object_list(broadcast_state)
+    hooks = dataclasses.replace(hooks, signal=lambda step: "continue")
+    history = finetune(init_model(NEOX, VOCAB, rank), TRAIN, HELD_OUT, settings, hooks, broadcast_state[0])
     assert bool(saved) == (rank == 0)
     return saved | {f"history/{name}": table for name, table in history.tables().items()}
 
@@ -282,18 +280,18 @@ def assert_same_training(outcome: dict[str, torch.Tensor]) -> None:
         assert largest_difference(weights, saved[one.step]) < 1e-4
 
 
-def test_two_ranks_train_the_same_model_by_ddp_and_fsdp(tmp_path: Path) -> None:
+def test_two_ranks_match_one_rank_under_ddp_and_fsdp(tmp_path: Path) -> None:
     multiprocessing.spawn(_rank, (2, tmp_path), nprocs=2)
     assert_same_training(load_file(tmp_path / "False.safetensors"))
     assert_same_training(load_file(tmp_path / "True.safetensors"))
 
 
 @pytest.mark.slow
-def test_three_ranks_that_do_not_divide_the_batch_train_the_same_model(tmp_path: Path) -> None:
+def test_ranks_that_do_not_divide_the_batch_match_one_rank(tmp_path: Path) -> None:
     multiprocessing.spawn(_rank, (3, tmp_path), nprocs=3)
     assert_same_training(load_file(tmp_path / "False.safetensors"))
 
 
-def test_fsdp_without_a_process_group_is_refused() -> None:
+def test_fsdp_without_a_process_group_raises() -> None:
     with pytest.raises(ValueError, match="process group"):
         train(dataclasses.replace(SETTINGS, shard=True))

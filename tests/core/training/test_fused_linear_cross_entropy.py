@@ -1,20 +1,20 @@
-"""The loss at the targets and its gradients, against torch's own over whole logits."""
+"""Fused cross entropy and its gradients against torch's own on full logits."""
 
 import pytest
 import torch
 from torch.nn.functional import cross_entropy
 from torch.utils.flop_counter import FlopCounterMode
 
-from s2l_ray.core.training import fused_linear_cross_entropy as target_loss
+from s2l_ray.core.training import fused_linear_cross_entropy
 from s2l_ray.core.training.fused_linear_cross_entropy import sum_nll
 
 TARGETS, HIDDEN, VOCABULARY = 37, 16, 101
 
 
 @pytest.mark.parametrize("bias", [True, False])
-@pytest.mark.parametrize("pieces_of", [1, 5, 100])
-def test_value_and_gradients(bias: bool, pieces_of: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(target_loss.PIECE_NUMBERS, "cpu", pieces_of * VOCABULARY)
+@pytest.mark.parametrize("chunk_targets", [1, 5, 100])
+def test_value_and_gradients_match_torch(bias: bool, chunk_targets: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(fused_linear_cross_entropy.CHUNK_LOGITS, "cpu", chunk_targets * VOCABULARY)
     torch.manual_seed(0)
     head = torch.nn.Linear(HIDDEN, VOCABULARY, bias=bias)
     hidden = (3 * torch.randn(TARGETS, HIDDEN)).requires_grad_()
@@ -30,7 +30,7 @@ def test_value_and_gradients(bias: bool, pieces_of: int, monkeypatch: pytest.Mon
             torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-4)
 
 
-def test_far_logits_and_no_targets() -> None:
+def test_large_logits_and_no_targets() -> None:
     head = torch.nn.Linear(HIDDEN, VOCABULARY)
     hidden = (1e4 * torch.randn(TARGETS, HIDDEN)).requires_grad_()
     target = torch.randint(VOCABULARY, (TARGETS,))
@@ -40,7 +40,7 @@ def test_far_logits_and_no_targets() -> None:
     assert none.item() == 0 and float(torch.autograd.grad(none, hidden)[0].abs().sum()) == 0
 
 
-def test_bfloat16_products_round_no_more_than_torchs() -> None:
+def test_bfloat16_error_is_no_larger_than_under_autocast() -> None:
     torch.manual_seed(0)
     head, hidden = torch.nn.Linear(HIDDEN, VOCABULARY), torch.randn(TARGETS, HIDDEN, requires_grad=True)
     target = torch.randint(VOCABULARY, (TARGETS,))
@@ -53,7 +53,7 @@ def test_bfloat16_products_round_no_more_than_torchs() -> None:
     assert (gradients[0] - gradients[2]).norm() < 1.5 * (gradients[1] - gradients[2]).norm()
 
 
-def test_under_no_grad_nothing_is_spent_on_gradients() -> None:
+def test_no_gradients_are_computed_under_no_grad() -> None:
     head, hidden = torch.nn.Linear(HIDDEN, VOCABULARY), torch.randn(TARGETS, HIDDEN)
     target = torch.randint(VOCABULARY, (TARGETS,))
     with torch.no_grad(), FlopCounterMode(display=False) as counted:

@@ -1,4 +1,4 @@
-"""Packed training: the gradients of the model's own forward pass, or the plain way where they are not."""
+"""Packed training: gradients equal to padded training, or padded attention chosen."""
 
 import copy
 from typing import Any
@@ -10,7 +10,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from s2l_ray.core.data.token_rows import TokenRows
 from s2l_ray.core.training.loss import TrainingLoss
-from s2l_ray.core.training.packed_check import choose_training_path
+from s2l_ray.core.training.packed_check import choose_training_attention
 from s2l_ray.core.training.schedule import CheckpointGrid
 from s2l_ray.core.training.settings import FinetuneSettings
 
@@ -39,9 +39,9 @@ def make_model(values: dict[str, Any]) -> PreTrainedModel:
     return model
 
 
-def settings(precision: Any, path: Any = "auto") -> FinetuneSettings:
+def settings(precision: Any, attention: Any = "auto") -> FinetuneSettings:
     grid = CheckpointGrid(steps=1)
-    return FinetuneSettings(1, 8, 1e-3, 0.0, 0.0, 1.0, precision, grid, seed=0, micro_batch=3, path=path)
+    return FinetuneSettings(1, 8, 1e-3, 0.0, 0.0, 1.0, precision, grid, seed=0, micro_batch=3, attention=attention)
 
 
 def make_rows() -> TokenRows:
@@ -52,19 +52,19 @@ def make_rows() -> TokenRows:
 
 @pytest.mark.parametrize("values", [NEOX, LLAMA, GPT2], ids=lambda values: values["model_type"])
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_models_that_pack(values: dict[str, Any], precision: str) -> None:
-    chosen = choose_training_path(make_model(values), make_rows(), settings(precision))
-    assert chosen.path == "packed", chosen
+def test_packed_gradient_is_within_tolerance(values: dict[str, Any], precision: str) -> None:
+    chosen = choose_training_attention(make_model(values), make_rows(), settings(precision))
+    assert chosen.attention == "packed", chosen
     assert chosen.gradient_difference is not None
     assert chosen.gradient_difference < (1e-5 if precision == "float32" else 0.03)
 
 
-def test_a_model_that_scales_its_logits_is_trained_plainly() -> None:
+def test_model_with_scaled_logits_trains_padded() -> None:
     model, rows = make_model(COHERE), make_rows()
-    chosen = choose_training_path(model, rows, settings("float32"))
-    assert chosen.path == "plain"
-    loss = TrainingLoss(model, "float32", chosen.path)
-    with loss.ready():
+    chosen = choose_training_attention(model, rows, settings("float32"))
+    assert chosen.attention == "padded"
+    loss = TrainingLoss(model, "float32", chosen.attention)
+    with loss.execution_context():
         value = loss(rows, np.arange(len(rows)))
     expected = 0.0
     for index in range(len(rows)):
@@ -76,17 +76,17 @@ def test_a_model_that_scales_its_logits_is_trained_plainly() -> None:
     assert value.item() == pytest.approx(expected, rel=1e-5)
 
 
-def test_plain_is_taken_where_it_is_asked_for() -> None:
-    assert choose_training_path(make_model(NEOX), make_rows(), settings("float32", "plain")).path == "plain"
+def test_padded_attention_can_be_requested() -> None:
+    assert choose_training_attention(make_model(NEOX), make_rows(), settings("float32", "padded")).attention == "padded"
 
 
-def test_one_step_the_packed_way_is_one_step_the_plain_way() -> None:
+def test_packed_and_padded_update_are_equal() -> None:
     model, rows = make_model(LLAMA), make_rows()
     weights = []
-    for path in ("packed", "plain"):
+    for attention in ("packed", "padded"):
         own = copy.deepcopy(model).train()
-        loss = TrainingLoss(own, "float32", path)
-        with loss.ready():
+        loss = TrainingLoss(own, "float32", attention)
+        with loss.execution_context():
             loss(rows, np.arange(len(rows))).backward()
         torch.optim.SGD(own.parameters(), lr=1e-3).step()
         weights.append(torch.cat([parameter.detach().flatten() for parameter in own.parameters()]))

@@ -1,4 +1,4 @@
-"""The arithmetic of the published runs, and the order of the data against sets and counts."""
+"""Schedule of the published runs, checkpoint grids, data order and learning rate."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from s2l_ray.core.training.schedule import (
 )
 
 
-def test_the_published_runs() -> None:
+def test_checkpoints_of_the_published_runs() -> None:
     per_epoch = steps_per_epoch(262_040, 128)
     assert per_epoch == 2047
     steps = checkpoint_steps(CheckpointGrid(steps=500), 3 * per_epoch, per_epoch, 128)
@@ -44,12 +44,12 @@ def test_the_published_runs() -> None:
         (CheckpointGrid(steps=11), [0]),
     ],
 )
-def test_grids_of_ten_steps_in_two_epochs_of_batch_ten(grid: CheckpointGrid, steps: list[int]) -> None:
+def test_checkpoint_grids(grid: CheckpointGrid, steps: list[int]) -> None:
     assert checkpoint_steps(grid, 10, 5, 10) == steps
 
 
 @given(total=st.integers(1, 500), examples=st.integers(1, 2000), batch_size=st.integers(1, 64))
-def test_an_examples_grid_never_lies_past_what_was_asked(total: int, examples: int, batch_size: int) -> None:
+def test_examples_grid_is_at_or_before_each_multiple(total: int, examples: int, batch_size: int) -> None:
     steps = checkpoint_steps(CheckpointGrid(examples=examples), total, total, batch_size)
     wanted = {max(step for step in range(total + 1) if step * batch_size <= seen)
               for seen in range(examples, total * batch_size + 1, examples)}  # fmt: skip
@@ -57,7 +57,7 @@ def test_an_examples_grid_never_lies_past_what_was_asked(total: int, examples: i
 
 
 @given(rows=st.integers(1, 60), batch_size=st.integers(1, 20), epoch=st.integers(0, 3), seed=st.integers(0, 5))
-def test_an_epoch_visits_a_row_once_and_drops_less_than_a_batch(
+def test_an_epoch_visits_rows_once_and_drops_less_than_a_batch(
     rows: int, batch_size: int, epoch: int, seed: int
 ) -> None:
     if batch_size > rows:
@@ -70,14 +70,14 @@ def test_an_epoch_visits_a_row_once_and_drops_less_than_a_batch(
     assert set(seen.tolist()) <= set(range(rows))
 
 
-def test_epochs_and_seeds_have_orders_of_their_own_and_any_batch_can_be_asked_for_alone() -> None:
+def test_order_depends_on_epoch_and_seed() -> None:
     orders = [batch_indices(1000, 1000, epoch, 0, seed).tolist() for epoch in (0, 1) for seed in (0, 1)]
     assert len({tuple(order) for order in orders}) == 4
     assert batch_indices(1000, 10, 1, 7, 1).tolist() == orders[3][70:80]
 
 
 @given(rows=st.integers(1, 80), held_out=st.integers(0, 80), seed=st.integers(0, 3))
-def test_held_out_rows_and_trained_rows_are_the_pool(rows: int, held_out: int, seed: int) -> None:
+def test_held_out_and_training_rows_partition_the_pool(rows: int, held_out: int, seed: int) -> None:
     if held_out >= rows:
         with pytest.raises(ValueError, match="held_out"):
             split_held_out(rows, held_out, seed)
@@ -90,13 +90,13 @@ def test_held_out_rows_and_trained_rows_are_the_pool(rows: int, held_out: int, s
     assert len(set(sample.tolist())) == max(1, len(train_index) // 2)
 
 
-def test_a_sample_larger_than_the_pool_is_refused() -> None:
+def test_sample_larger_than_the_pool_raises() -> None:
     with pytest.raises(ValueError, match="train_examples 9"):
         sample_train(np.arange(8), 9, 0)
 
 
 @pytest.mark.parametrize(("total", "ratio"), [(6141, 0.03), (10, 0.0), (7, 0.5), (1, 0.0)])
-def test_learning_rate_is_that_of_transformers(total: int, ratio: float) -> None:
+def test_learning_rate_matches_transformers(total: int, ratio: float) -> None:
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=2e-5)
     schedule = get_cosine_schedule_with_warmup(optimizer, int(np.ceil(total * ratio)), total)
     for step in range(total):
@@ -105,6 +105,6 @@ def test_learning_rate_is_that_of_transformers(total: int, ratio: float) -> None
         schedule.step()
 
 
-def test_the_schedule_needs_no_torch() -> None:
+def test_schedule_does_not_import_torch() -> None:
     code = "import sys, s2l_ray.core.training.schedule; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -11,7 +11,7 @@ import torch
 
 from s2l_ray.core.causal_lm import init_model, load_model
 from s2l_ray.core.training.log import History
-from s2l_ray.core.training.packed_check import TrainingPath
+from s2l_ray.core.training.packed_check import TrainingAttention
 from s2l_ray.core.training.records import CheckpointRecord
 from s2l_ray.core.training.state import TrainingState
 from s2l_ray.runtime.training.checkpoint_writer import CheckpointWriter, put_tables, write_state
@@ -29,14 +29,14 @@ def tokenizer(tmp_path: Path) -> Path:
     return folder
 
 
-PATH = TrainingPath("packed", 1e-7, "agrees with the plain gradient")
+ATTENTION = TrainingAttention("packed", 1e-7, "agrees with the padded gradient")
 
 
 def put(output: Path, tokenizer: Path, seed: int, record: CheckpointRecord = RECORD) -> dict[str, tuple[int, bytes]]:
     """Store a checkpoint with a new writer. Returns the stored files with their modification times."""
     model = init_model(NEOX, VOCAB, seed)
     writer = CheckpointWriter(str(output), model, tokenizer)
-    writer.set_training_path(PATH)
+    writer.set_training_attention(ATTENTION)
     writer.put(record, {name: tensor.clone() for name, tensor in model.state_dict().items()})
     torch.nn.init.zeros_(model.get_input_embeddings().weight)  # training continues during the upload
     writer.flush()
@@ -50,7 +50,7 @@ def test_a_stored_checkpoint_equals_the_model_and_has_its_record(tmp_path: Path,
     stored = read_checkpoint(str(tmp_path / "out"), 30)
     assert {file.path for file in stored.files} == {*files} - {"checkpoint.json"}
     assert dataclasses.asdict(stored.record) == dataclasses.asdict(RECORD)
-    assert json.loads(files["checkpoint.json"][1])["attention"] == dataclasses.asdict(PATH)
+    assert json.loads(files["checkpoint.json"][1])["attention"] == dataclasses.asdict(ATTENTION)
 
 
 def test_a_complete_checkpoint_is_kept_and_another_is_replaced(tmp_path: Path, tokenizer: Path) -> None:
