@@ -23,10 +23,12 @@ from sklearn.cluster import KMeans as SklearnKMeans
 from threadpoolctl import threadpool_limits
 
 from bench.rounds import RESULTS, Report, Row, ratios, take_turns
-from s2l_ray.core.kmeans.fit import fit_kmeans
+from s2l_ray.core.kmeans.fit import KMeansOptions, fit_kmeans
 
 Float32 = NDArray[np.float32]
 COLUMNS = 60
+TORCH = KMeansOptions(backend="torch")
+FIVE_RESTARTS = KMeansOptions(backend="torch", restarts=5)
 GOALS = {100: (0.9, 1.3), 1000: (1.2, 1.5)}  # clusters -> speed against scikit-learn: must, after
 
 
@@ -48,8 +50,7 @@ def run_ours(x_NT: Float32, start_KT: Float32, passes: int, threads: int) -> Non
         x_NT,
         len(start_KT),
         seed=0,
-        iterations=passes,
-        backend="torch",
+        options=KMeansOptions(iterations=passes, backend="torch"),
         initial_centroids_KT=start_KT,
         workers=threads,
     )
@@ -100,9 +101,9 @@ def compare_inertia(report: Report, rows: int, clusters: int) -> None:
     ]
     best = min(runs)
     case = f"{rows:,} x {COLUMNS}, K={clusters}"
-    ours = [fit_kmeans(x_NT, clusters, seed=seed, backend="torch").inertia / best for seed in range(5)]
+    ours = [fit_kmeans(x_NT, clusters, seed=seed, options=TORCH).inertia / best for seed in range(5)]
     report.add(Row(f"inertia over best of five long runs, {case}", ours, 1.015, 1.005, lower_is_better=True))
-    restarted = [fit_kmeans(x_NT, clusters, seed=seed, backend="torch", restarts=5).inertia / best for seed in range(5)]
+    restarted = [fit_kmeans(x_NT, clusters, seed=seed, options=FIVE_RESTARTS).inertia / best for seed in range(5)]
     report.add(Row(f"  the same with five restarts on the sample, {case}", restarted))
     report.add(Row(f"  the five long runs of sklearn (100 passes), {case}", [run / best for run in runs]))
     short = [

@@ -21,7 +21,7 @@ from bench import pool, scoring_peers
 from bench.rounds import RESULTS, Report, Row, ratios, take_turns
 from bench.scoring_models import random_model, useful_flops
 from s2l_ray.core.data.token_rows import TokenRows
-from s2l_ray.core.kmeans.fit import fit_kmeans
+from s2l_ray.core.kmeans.fit import KMeansOptions, fit_kmeans
 from s2l_ray.core.scoring.losses import ScoreOptions, choose_attention, score_rows
 
 SIDE, PRODUCTS = 8192, 20
@@ -136,7 +136,8 @@ def report_lloyd(report: Report, rows: int, clusters: int, rounds: int) -> None:
 
 def fit(x_NT: NDArray[np.float32], start_KT: NDArray[np.float32], passes: int) -> None:
     """The torch backend, which takes the device."""
-    fit_kmeans(x_NT, len(start_KT), seed=0, backend="torch", initial_centroids_KT=start_KT, iterations=passes)
+    options = KMeansOptions(iterations=passes, backend="torch")
+    fit_kmeans(x_NT, len(start_KT), seed=0, options=options, initial_centroids_KT=start_KT)
 
 
 def main(arguments: list[str]) -> int:

@@ -13,7 +13,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-LIBRARIES = ("s2l_ray", "ray", "torch", "transformers", "tokenizers", "pyarrow", "numpy", "scikit-learn")
+LIBRARIES = ("s2l_ray", "ray", "torch", "transformers", "tokenizers", "pyarrow", "numpy")
 
 
 @lru_cache(maxsize=1)

@@ -195,7 +195,7 @@ class ScoreResources(Section):
 class ClusterResources(Section):
     """The k-means fit, which runs in one place."""
 
-    backend: Literal["auto", "cuml", "torch", "sklearn"] = "auto"
+    backend: Literal["auto", "cuml", "torch"] = "auto"
     workers: PositiveInt = 1
     threads: PositiveInt | None = None
 

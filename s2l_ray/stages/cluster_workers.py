@@ -26,10 +26,17 @@ Result = dict[str, Any]
 
 def fit(arguments: dict[str, Any]) -> None:
     """Read the trajectories, fit each group, put the centroids. Runs on one node."""
-    from s2l_ray.core.kmeans.fit import fit_kmeans
+    from s2l_ray.core.kmeans.fit import KMeansOptions, fit_kmeans
 
     settings, execution = arguments["settings"], arguments["execution"]
     x_NT, source_N = _read_matrix(arguments["trajectories"], settings)
+    options = KMeansOptions(
+        iterations=settings["iterations"],
+        restarts=settings["restarts"],
+        sample_per_cluster=settings["sample_per_cluster"],
+        sample_iterations=settings["sample_iterations"],
+        backend=execution["backend"],
+    )
     rows: list[dict[str, Any]] = []
     groups = sorted(set(source_N.tolist()))
     for number, group in enumerate(groups):
@@ -39,11 +46,7 @@ def fit(arguments: dict[str, Any]) -> None:
             x_GT,
             settings["k"],
             seed=settings["seed"],
-            iterations=settings["iterations"],
-            restarts=settings["restarts"],
-            backend=execution["backend"],
-            sample_per_cluster=settings["sample_per_cluster"],
-            sample_iterations=settings["sample_iterations"],
+            options=options,
             workers=execution["workers"],
             gpu=execution["gpus"] > 0,
             on_pass=functools.partial(report_progress, unit=passes),

@@ -82,7 +82,7 @@ def test_resources_and_addresses_are_no_identity(finished: Path, tmp_path: Path)
     overrides = [
         "resources.score.tokens_per_batch=99",
         "resources.train.workers=2",
-        "resources.cluster.backend=sklearn",
+        "resources.cluster.backend=cuml",
     ]
     assert plan(load_config(finished, overrides)).missing == ()
     moved = tmp_path / "elsewhere"

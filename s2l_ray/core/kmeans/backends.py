@@ -1,8 +1,7 @@
-"""Who makes the full passes of k-means: a table from name to function.
+"""K-means backends: a table from name to Lloyd's algorithm.
 
-In: rows x_NT, first centroids_KT, a number of passes. Out: a `KMeans`. All backends start from the same centroids and
-run plain Lloyd iterations; they differ in rounding. `auto` is cuml on a GPU with RAPIDS, else torch, which uses a GPU
-if there is one.
+All backends start from the same centroids and run plain Lloyd iterations; they differ in rounding. `auto` is cuml on a
+GPU with RAPIDS, else torch, which uses a GPU if there is one.
 
 Shapes: N rows, T columns, K centroids, E empty clusters.
 """
@@ -10,7 +9,6 @@ Shapes: N rows, T columns, K centroids, E empty clusters.
 from __future__ import annotations
 
 import importlib.util
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,32 +16,31 @@ from typing import Protocol
 
 import numpy as np
 import torch
-from threadpoolctl import threadpool_limits
 
 from s2l_ray.core.arrays import Float32, Int32, Integers
 from s2l_ray.core.kmeans.cpu_blocks import PartialSums, cpu_blocks
 from s2l_ray.core.kmeans.gpu_blocks import device_blocks
 
-OnPass = Callable[[int, int], object]
-"""Is told how many passes are done, and how many there can be."""
+# Called with the number of passes completed and the maximum number of passes.
+ProgressCallback = Callable[[int, int], object]
 
 
-def unheard(done: int, total: int) -> None:
-    """Nobody listens."""
+def ignore_progress(done: int, total: int) -> None:
+    """Default callback; does nothing."""
 
 
 @dataclass(frozen=True)
-class How:
-    """By what the work is done: so many CPU threads, or the device if that is a GPU."""
+class Compute:
+    """Compute resources of a fit: CPU threads, or `device` if that is a GPU."""
 
     workers: int
     device: torch.device
-    on_pass: OnPass = unheard
+    on_pass: ProgressCallback = ignore_progress
 
 
 @dataclass(frozen=True)
 class KMeans:
-    """A fit. `inertia` is the sum over all rows of the squared distance to the nearest of `centroids_KT`."""
+    """A fitted model. inertia: sum over all rows of the squared distance to the nearest centroid."""
 
     centroids_KT: Float32
     inertia: float
@@ -53,47 +50,47 @@ class KMeans:
 
     @property
     def k(self) -> int:
-        """The clusters there are: no more than there were rows."""
+        """Number of clusters; at most the number of rows."""
         return len(self.centroids_KT)
 
 
 class Blocks(Protocol):
-    """Rows at the place where they are worked."""
+    """Rows in the memory of the device that processes them."""
 
     def sums(self, centroids_KT: Float32) -> PartialSums: ...
     def nearest(self, centroids_KT: Float32) -> tuple[Int32, Float32]: ...
 
 
 @contextmanager
-def place(x_NT: Float32, how: How) -> Iterator[Blocks]:
-    """The rows where they are worked: on the GPU, or in threads of this process."""
-    if how.device.type == "cuda":
-        yield device_blocks(x_NT, how.device)
+def open_blocks(x_NT: Float32, compute: Compute) -> Iterator[Blocks]:
+    """Rows on the GPU, or shared by CPU threads of this process."""
+    if compute.device.type == "cuda":
+        yield device_blocks(x_NT, compute.device)
     else:
-        with cpu_blocks(x_NT, how.workers) as blocks:
+        with cpu_blocks(x_NT, compute.workers) as blocks:
             yield blocks
 
 
 def torch_device(gpu: bool | None = None) -> torch.device:
-    """The GPU if torch sees one and it is not to be the CPU."""
+    """The GPU if torch finds one and `gpu` is not False, else the CPU."""
     return torch.device("cuda" if gpu is not False and torch.cuda.is_available() else "cpu")
 
 
-def lloyd(x_NT: Float32, centroids_KT: Float32, iterations: int, how: How) -> KMeans:
-    """At most `iterations` passes, fewer if the centroids come to rest, and one more to measure the inertia.
+def lloyd(x_NT: Float32, centroids_KT: Float32, iterations: int, compute: Compute) -> KMeans:
+    """At most `iterations` passes, fewer on convergence, and one more pass to measure the inertia.
 
-    A cluster that has lost all its rows is moved to the row farthest from its centroid (of several, the first), as long
-    as there is one that is not on its centroid; else it stays where it is. Same bits for any number of workers.
+    The centroid of an empty cluster moves to the row farthest from its centroid (the first of several), unless all
+    rows equal their centroids; then it does not move. Same result for any number of workers, bit for bit.
     """
-    passes, at_rest = 0, False
-    with place(x_NT, how) as blocks:
-        while passes < iterations and not at_rest:
+    passes, converged = 0, False
+    with open_blocks(x_NT, compute) as blocks:
+        while passes < iterations and not converged:
             next_KT = _next_centroids(x_NT, blocks, centroids_KT)
-            at_rest = np.array_equal(next_KT, centroids_KT)
+            converged = np.array_equal(next_KT, centroids_KT)
             passes, centroids_KT = passes + 1, next_KT
-            how.on_pass(passes, iterations)
+            compute.on_pass(passes, iterations)
         label_N, distance_N = blocks.nearest(centroids_KT)
-    return _summary(centroids_KT, np.square(distance_N, dtype=np.float64).sum(), passes, label_N, "torch")
+    return _result(centroids_KT, np.square(distance_N, dtype=np.float64).sum(), passes, label_N, "torch")
 
 
 def _next_centroids(x_NT: Float32, blocks: Blocks, centroids_KT: Float32) -> Float32:
@@ -109,24 +106,8 @@ def _next_centroids(x_NT: Float32, blocks: Blocks, centroids_KT: Float32) -> Flo
     return next_KT
 
 
-def _sklearn_lloyd(x_NT: Float32, centroids_KT: Float32, iterations: int, how: How) -> KMeans:
-    """scikit-learn's own loop, which tells of no pass.
-
-    Its threads add up in any order: the last bits may differ with more than one worker.
-    """
-    from sklearn import cluster, exceptions
-
-    model = cluster.KMeans(
-        len(centroids_KT), init=centroids_KT, n_init=1, max_iter=iterations, tol=0, algorithm="lloyd"
-    )
-    with threadpool_limits(how.workers), warnings.catch_warnings():
-        warnings.simplefilter("ignore", exceptions.ConvergenceWarning)  # fewer distinct rows than k: counted below
-        model.fit(x_NT)
-    return _summary(model.cluster_centers_, model.inertia_, model.n_iter_, model.labels_, "sklearn")
-
-
-def _cuml_lloyd(x_NT: Float32, centroids_KT: Float32, iterations: int, how: How) -> KMeans:
-    """RAPIDS cuML on one GPU, which tells of no pass."""
+def _cuml_lloyd(x_NT: Float32, centroids_KT: Float32, iterations: int, compute: Compute) -> KMeans:
+    """RAPIDS cuML on one GPU; does not report passes."""
     from cuml import cluster
 
     model = cluster.KMeans(
@@ -134,37 +115,36 @@ def _cuml_lloyd(x_NT: Float32, centroids_KT: Float32, iterations: int, how: How)
         init=centroids_KT,
         n_init=1,
         max_iter=iterations,
-        tol=1e-12,  # cuML refuses 0
+        tol=1e-12,  # cuML rejects 0
         output_type="numpy",
     )
     model.fit(x_NT)
-    return _summary(model.cluster_centers_, model.inertia_, model.n_iter_, model.labels_, "cuml")
+    return _result(model.cluster_centers_, model.inertia_, model.n_iter_, model.labels_, "cuml")
 
 
-def _summary(centroids_KT: Float32, inertia: float, iterations: int, label_N: Integers, name: str) -> KMeans:
+def _result(centroids_KT: Float32, inertia: float, iterations: int, label_N: Integers, backend: str) -> KMeans:
     empty_clusters = len(centroids_KT) - len(np.unique(label_N))
-    return KMeans(np.asarray(centroids_KT, np.float32), float(inertia), int(iterations), empty_clusters, name)
+    return KMeans(np.asarray(centroids_KT, np.float32), float(inertia), int(iterations), empty_clusters, backend)
 
 
-BACKENDS: dict[str, Callable[[Float32, Float32, int, How], KMeans]] = {
+BACKENDS: dict[str, Callable[[Float32, Float32, int, Compute], KMeans]] = {
     "torch": lloyd,
-    "sklearn": _sklearn_lloyd,
     "cuml": _cuml_lloyd,
 }
 
 
 def resolve_backend(name: str) -> str:
-    """The backend that `name` means on this machine; ValueError where it cannot run."""
+    """The backend that `name` selects on this machine. Raises ValueError if it is unknown or cannot run."""
     if name == "auto":
-        return "torch" if _why_no_cuml() else "cuml"
+        return "torch" if _cuml_problem() else "cuml"
     if name not in BACKENDS:
-        raise ValueError(f"k-means backend {name!r} is unknown; write one of auto, {', '.join(BACKENDS)}")
-    if name == "cuml" and (problem := _why_no_cuml()):
-        raise ValueError(f"k-means backend 'cuml' cannot run here: {problem}; or write torch, which runs anywhere")
+        raise ValueError(f"unknown k-means backend {name!r}; use one of auto, {', '.join(BACKENDS)}")
+    if name == "cuml" and (problem := _cuml_problem()):
+        raise ValueError(f"k-means backend 'cuml' cannot run here: {problem}, or use torch, which runs anywhere")
     return name
 
 
-def _why_no_cuml() -> str | None:
+def _cuml_problem() -> str | None:
     if importlib.util.find_spec("cuml") is None:
         return "RAPIDS cuML is not installed; install the extra `gpu`"
     if not torch.cuda.is_available():  # cuML itself imports without a device and fails only in fit

@@ -5,18 +5,18 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 from sklearn.cluster import KMeans as SklearnKMeans
 
+from s2l_ray.core.arrays import Float32, Float64
 from s2l_ray.core.kmeans.cpu_blocks import BLOCK_ROWS, cpu_blocks, merge, partial_sums
-from s2l_ray.core.kmeans.fit import assign_clusters, fit_kmeans
+from s2l_ray.core.kmeans.fit import KMeansOptions, assign_clusters, fit_kmeans
 from s2l_ray.core.kmeans.gpu_blocks import device_blocks
 
-Float32 = NDArray[np.float32]
+TORCH = KMeansOptions(backend="torch")
 
 
 def loss_curves(rows: int, columns: int = 12, seed: int = 0, groups: int = 25) -> Float32:
-    """Falling curves of a number of shapes, with noise: what trajectories look like."""
+    """Decaying curves of several shapes with noise, similar to loss trajectories."""
     rng = np.random.default_rng(seed)
     time_T = np.linspace(0, 1, columns)
     start_G, rate_G, floor_G = rng.gamma(6, 0.4, groups), rng.gamma(2, 1.5, groups), rng.gamma(2, 0.3, groups)
@@ -27,31 +27,31 @@ def loss_curves(rows: int, columns: int = 12, seed: int = 0, groups: int = 25) -
     )
 
 
-def brute_force_distances(x_NT: Float32, centroids_KT: Float32) -> NDArray[np.float64]:
+def brute_force_distances(x_NT: Float32, centroids_KT: Float32) -> Float64:
     difference_NKT = x_NT[:, None, :].astype(np.float64) - centroids_KT[None].astype(np.float64)
     return np.sqrt((difference_NKT**2).sum(axis=2))
 
 
 @pytest.mark.parametrize(("rows", "columns", "k"), [(1, 1, 1), (7, 3, 20), (3000, 12, 40), (BLOCK_ROWS + 1, 2, 3)])
-def test_assignment_is_that_of_brute_force(rows: int, columns: int, k: int) -> None:
+def test_assignment_matches_brute_force(rows: int, columns: int, k: int) -> None:
     x_NT = loss_curves(rows, columns)
     centroids_KT = loss_curves(k, columns, seed=1)
     label_N, distance_N = assign_clusters(x_NT, centroids_KT)
     expected_NK = brute_force_distances(x_NT, centroids_KT)
     assert label_N.dtype == np.int32
     assert distance_N == pytest.approx(expected_NK[np.arange(rows), label_N], rel=1e-5, abs=1e-6)
-    # Where the nearest two differ by more than rounding, the label is the one of float64.
+    # If the nearest two differ by more than rounding, the label equals that of float64.
     assert (expected_NK[np.arange(rows), label_N] <= expected_NK.min(axis=1) * (1 + 1e-5) + 1e-6).all()
     assert (label_N == expected_NK.argmin(axis=1)).mean() > 0.999
 
 
-def test_of_equally_near_centroids_the_first_counts() -> None:
+def test_ties_go_to_the_first_centroid() -> None:
     centroids_KT = np.array([[3.0, 3.0], [1.0, 1.0], [1.0, 1.0], [5.0, 1.0]])
     assert assign_clusters([[1.0, 1.0], [5.0, 1.0]], centroids_KT)[0].tolist() == [1, 3]
 
 
 @pytest.mark.parametrize("k", [2, 40])
-def test_partial_sums_are_those_of_a_plain_loop(k: int) -> None:
+def test_partial_sums_match_a_loop(k: int) -> None:
     x_BT, centroids_KT = loss_curves(700), loss_curves(k, seed=1)
     expected_KT, counts_K = np.zeros((k, 12)), np.zeros(k, int)
     for row, label in zip(x_BT, assign_clusters(x_BT, centroids_KT)[0], strict=True):
@@ -65,7 +65,7 @@ def test_partial_sums_are_those_of_a_plain_loop(k: int) -> None:
 
 
 @pytest.mark.parametrize("k", [3, 60])
-def test_the_device_path_sums_the_same(k: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_device_blocks_match_cpu_blocks(k: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("s2l_ray.core.kmeans.gpu_blocks.BLOCK_SCORES", 1 << 16)  # several blocks
     x_NT, centroids_KT = loss_curves(5000), loss_curves(k, seed=1)
     device = device_blocks(x_NT, torch.device("cpu"))
@@ -78,10 +78,12 @@ def test_the_device_path_sums_the_same(k: int, monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.parametrize("k", [5, 40])
-def test_inertia_and_centroids_are_those_of_scikit_learn(k: int) -> None:
+def test_inertia_and_centroids_match_scikit_learn(k: int) -> None:
     x_NT = loss_curves(20_000)
     start_KT = x_NT[np.random.default_rng(k).choice(len(x_NT), k, replace=False)]
-    ours = fit_kmeans(x_NT, k, seed=0, iterations=8, backend="torch", initial_centroids_KT=start_KT)
+    ours = fit_kmeans(
+        x_NT, k, seed=0, options=KMeansOptions(iterations=8, backend="torch"), initial_centroids_KT=start_KT
+    )
     theirs = SklearnKMeans(k, init=start_KT, n_init=1, max_iter=8, tol=0, algorithm="lloyd").fit(x_NT)
     assert ours.iterations == theirs.n_iter_
     assert ours.inertia == pytest.approx(theirs.inertia_, rel=1e-3)
@@ -89,29 +91,26 @@ def test_inertia_and_centroids_are_those_of_scikit_learn(k: int) -> None:
     assert ours.inertia == pytest.approx(
         (assign_clusters(x_NT, ours.centroids_KT)[1].astype(float) ** 2).sum(), rel=1e-6
     )
-    wrapped = fit_kmeans(x_NT, k, seed=0, iterations=8, backend="sklearn", initial_centroids_KT=start_KT)
-    assert wrapped.backend == "sklearn" and wrapped.iterations == theirs.n_iter_
-    assert wrapped.inertia == pytest.approx(theirs.inertia_, rel=1e-5)
 
 
-def test_the_median_over_ten_seeds_is_no_worse_than_scikit_learns() -> None:
+def test_median_inertia_is_no_worse_than_scikit_learn() -> None:
     x_NT = loss_curves(16_000, groups=60)
     same_start, recipe = [], []
     for seed in range(10):
         start_KT = x_NT[np.random.default_rng(seed).choice(len(x_NT), 40, replace=False)]
-        ours = fit_kmeans(x_NT, 40, seed=seed, backend="torch", initial_centroids_KT=start_KT)
+        ours = fit_kmeans(x_NT, 40, seed=seed, options=TORCH, initial_centroids_KT=start_KT)
         theirs = SklearnKMeans(40, init=start_KT, n_init=1, max_iter=5, tol=0).fit(x_NT)
         same_start.append(ours.inertia / theirs.inertia_)
         theirs = SklearnKMeans(40, n_init=1, max_iter=5, tol=0, random_state=seed).fit(x_NT)
-        recipe.append(fit_kmeans(x_NT, 40, seed=seed, backend="torch").inertia / theirs.inertia_)
+        recipe.append(fit_kmeans(x_NT, 40, seed=seed, options=TORCH).inertia / theirs.inertia_)
     assert np.median(same_start) <= 1 + 1e-6
     assert np.median(recipe) <= 1
 
 
-def test_any_number_of_workers_gives_the_same_bits() -> None:
+def test_result_does_not_depend_on_the_number_of_workers() -> None:
     x_NT = loss_curves(3 * BLOCK_ROWS + 77)
-    threads = torch.get_num_threads()
-    fits = [fit_kmeans(x_NT, 20, seed=5, iterations=3, backend="torch", workers=workers) for workers in (1, 2, 4)]
+    threads, options = torch.get_num_threads(), KMeansOptions(iterations=3, backend="torch")
+    fits = [fit_kmeans(x_NT, 20, seed=5, options=options, workers=workers) for workers in (1, 2, 4)]
     assert torch.get_num_threads() == threads
     for other in fits[1:]:
         assert other.centroids_KT.tobytes() == fits[0].centroids_KT.tobytes()
@@ -121,41 +120,39 @@ def test_any_number_of_workers_gives_the_same_bits() -> None:
     assert labelled[0][1].tobytes() == labelled[1][1].tobytes()
 
 
-def test_every_pass_is_told() -> None:
-    told: list[tuple[int, int]] = []
+def test_every_pass_is_reported() -> None:
+    reported: list[tuple[int, int]] = []
     fit = fit_kmeans(
         loss_curves(3000),
         9,
         seed=0,
-        iterations=2,
-        sample_iterations=3,
-        backend="torch",
-        on_pass=lambda *at: told.append(at),
+        options=KMeansOptions(iterations=2, sample_iterations=3, backend="torch"),
+        on_pass=lambda done, total: reported.append((done, total)),
     )
-    assert told == [(1, 3), (2, 3), (3, 3), (1, 2), (2, 2)] and fit.iterations == 2
+    assert reported == [(1, 3), (2, 3), (3, 3), (1, 2), (2, 2)] and fit.iterations == 2
 
 
-def test_seeds_differ_and_repeat() -> None:
+def test_same_seed_same_centroids() -> None:
     x_NT = loss_curves(3000)
-    first, again, other = (fit_kmeans(x_NT, 15, seed=seed, backend="torch").centroids_KT for seed in (1, 1, 2))
+    first, again, other = (fit_kmeans(x_NT, 15, seed=seed, options=TORCH).centroids_KT for seed in (1, 1, 2))
     assert np.array_equal(first, again)
     assert not np.array_equal(first, other)
 
 
-def test_restarts_never_lose_on_the_sample() -> None:
-    x_NT = loss_curves(2000, groups=60)  # smaller than the sample, so the sample is all there is
-    one = fit_kmeans(x_NT, 30, seed=1, iterations=1, backend="torch")
-    best = fit_kmeans(x_NT, 30, seed=1, iterations=1, backend="torch", restarts=5)
+def test_restarts_do_not_increase_inertia() -> None:
+    x_NT = loss_curves(2000, groups=60)  # fewer rows than the sample size, so the sample is all rows
+    one = fit_kmeans(x_NT, 30, seed=1, options=KMeansOptions(iterations=1, backend="torch"))
+    best = fit_kmeans(x_NT, 30, seed=1, options=KMeansOptions(iterations=1, backend="torch", restarts=5))
     assert best.inertia <= one.inertia
 
 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(1, 40), st.integers(1, 60), st.integers(1, 40), st.integers(0, 1000))
-def test_few_distinct_rows_are_found_exactly(distinct: int, copies: int, k: int, seed: int) -> None:
+def test_few_distinct_rows_are_clustered_exactly(distinct: int, copies: int, k: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
     points = rng.normal(4, 1, (distinct, 5)).astype(np.float32)
     x_NT = rng.permutation(np.repeat(points, copies, axis=0))
-    fit = fit_kmeans(x_NT, k, seed=seed, backend="torch", workers=1)
+    fit = fit_kmeans(x_NT, k, seed=seed, options=TORCH, workers=1)
     assert fit.k == min(k, len(x_NT))
     if k >= distinct:
         assert fit.inertia == pytest.approx(0, abs=1e-6)
@@ -163,25 +160,26 @@ def test_few_distinct_rows_are_found_exactly(distinct: int, copies: int, k: int,
         assert assign_clusters(x_NT, fit.centroids_KT, workers=1)[1].max() == 0
 
 
-def test_a_cluster_that_lost_its_rows_moves_to_the_farthest_row() -> None:
+def test_empty_cluster_moves_to_the_farthest_row() -> None:
     x_NT = np.array([[0.0], [1.0], [2.0], [50.0]])
     start_KT = np.array([[0.5], [1000.0]])
-    fit = fit_kmeans(x_NT, 2, seed=0, iterations=9, backend="torch", initial_centroids_KT=start_KT)
+    fit = fit_kmeans(
+        x_NT, 2, seed=0, options=KMeansOptions(iterations=9, backend="torch"), initial_centroids_KT=start_KT
+    )
     assert sorted(fit.centroids_KT.ravel().tolist()) == [1.0, 50.0]
     assert fit.empty_clusters == 0
 
 
-@pytest.mark.parametrize("backend", ["torch", "sklearn"])
 @pytest.mark.parametrize(
     ("x_NT", "k", "empty"), [([[1.0, 2.0]], 9, 0), ([[4.0]] * 10, 3, 2), ([[0.0], [1.0], [2.0]], 3, 0)]
 )
-def test_degenerate_data(backend: str, x_NT: list[list[float]], k: int, empty: int) -> None:
-    fit = fit_kmeans(x_NT, k, seed=0, backend=backend)
+def test_degenerate_data(x_NT: list[list[float]], k: int, empty: int) -> None:
+    fit = fit_kmeans(x_NT, k, seed=0, options=TORCH)
     assert (fit.inertia, fit.empty_clusters, fit.k) == (0, empty, min(k, len(x_NT)))
     assert assign_clusters(x_NT, fit.centroids_KT)[1].tolist() == [0.0] * len(x_NT)
 
 
-def test_what_cannot_be_clustered_is_refused() -> None:
+def test_invalid_arguments_raise() -> None:
     with pytest.raises(ValueError, match=r"1 of 2 rows are not finite \(first: row 1\)"):
         fit_kmeans([[1.0, 2.0], [np.nan, 1.0]], 1, seed=0)
     with pytest.raises(ValueError, match="not finite"):
@@ -192,14 +190,14 @@ def test_what_cannot_be_clustered_is_refused() -> None:
         fit_kmeans([[1.0]], 0, seed=0)
     with pytest.raises(ValueError, match="same checkpoints"):
         assign_clusters([[1.0, 2.0]], [[1.0]])
-    with pytest.raises(ValueError, match="is needed"):
+    with pytest.raises(ValueError, match="expected"):
         fit_kmeans([[1.0], [2.0]], 2, seed=0, initial_centroids_KT=np.zeros((3, 1), np.float32))
 
 
-def test_backends_that_cannot_run_say_so() -> None:
-    with pytest.raises(ValueError, match="auto, torch, sklearn, cuml"):
-        fit_kmeans([[1.0]], 1, seed=0, backend="faiss")
+def test_unavailable_backends_raise() -> None:
+    with pytest.raises(ValueError, match="auto, torch, cuml"):
+        fit_kmeans([[1.0]], 1, seed=0, options=KMeansOptions(backend="faiss"))
     if not torch.cuda.is_available():
-        with pytest.raises(ValueError, match="write torch"):
-            fit_kmeans([[1.0]], 1, seed=0, backend="cuml")
-        assert fit_kmeans([[1.0]], 1, seed=0, backend="auto").backend == "torch"
+        with pytest.raises(ValueError, match="use torch"):
+            fit_kmeans([[1.0]], 1, seed=0, options=KMeansOptions(backend="cuml"))
+        assert fit_kmeans([[1.0]], 1, seed=0).backend == "torch"
