@@ -79,7 +79,7 @@ def test_planning_needs_no_torch(job: Path) -> None:
         ("select.budget=-5", "select.budget"),
         ("select.budget=5000000", "select.budget"),
         ("select.method=magic", "random"),
-        ("data.root=/nowhere", "nothing at /nowhere/rows"),
+        ("data.root=/nowhere", "/nowhere/rows"),
         ("proxy.model=./nowhere", "proxy.model"),
         ("nonsense", "KEY=VALUE"),
     ],

@@ -75,7 +75,7 @@ def look_at(place: str) -> Look:
                 break
             rows += 1
             try:
-                example, guess = _form(raw.row, raw.problem)
+                example, guess = _form(raw.row, raw.reason)
             except RejectedRow as error:
                 bad[error.reason] += 1
                 fields_seen |= dict.fromkeys(raw.row or {})

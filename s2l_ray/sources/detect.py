@@ -1,7 +1,6 @@
-"""What a file is, by its name and its first bytes, and where it is cut into ranges.
+"""The kind of a source file, from its name and its first bytes, and the boundaries of its ranges.
 
-In: an open file and its name. Out: its kind and the edges of its ranges, or `SourceError` where it is not what its name
-says. Plain lines are cut by bytes, Parquet by row groups; a gzipped file or a JSON list cannot be cut.
+Uncompressed lines are split by bytes, Parquet by row groups; a gzip file or a JSON list is one range.
 """
 
 import json
@@ -14,7 +13,7 @@ from s2l_ray.sources.rows import SourceError
 
 HEAD_BYTES = 64 << 10
 
-ENDINGS = {
+EXTENSIONS = {
     ".jsonl": "text",
     ".ndjson": "text",
     ".json": "text",
@@ -23,7 +22,8 @@ ENDINGS = {
     ".json.gz": "gzip",
     ".parquet": "parquet",
 }
-FOREIGN = {
+# First bytes of other formats, with what to do about them.
+OTHER_FORMATS = {
     b"\x1f\x8b": "gzip data; add .gz to its name",
     b"PAR1": "a Parquet file; name it .parquet",
     b"PK\x03\x04": "a zip archive; unpack it",
@@ -35,53 +35,56 @@ FOREIGN = {
 }
 
 
-def ending_of(name: str) -> str | None:
-    """The ending of a file name that is known, or None."""
-    return max((ending for ending in ENDINGS if name.endswith(ending)), key=len, default=None)
+def extension_of(name: str) -> str | None:
+    """The supported extension of a file name, or None."""
+    return max((extension for extension in EXTENSIONS if name.endswith(extension)), key=len, default=None)
 
 
-def cut(stream: pa.NativeFile, file: str, range_bytes: int) -> tuple[str, list[int]]:
-    """The kind of a file (lines, lines_gz, list, list_gz, parquet) and the edges of its ranges."""
-    ending = ending_of(file) or ""
-    family, size = ENDINGS[ending], stream.size()
+def detect_ranges(stream: pa.NativeFile, file: str, range_bytes: int) -> tuple[str, list[int]]:
+    """Kind of a file (lines, lines_gz, list, list_gz, parquet) and the boundaries of its ranges, ascending.
+
+    Raises `SourceError` if the content does not match the file name.
+    """
+    extension = extension_of(file) or ""
+    family, size = EXTENSIONS[extension], stream.size()
     if family == "parquet":
         return "parquet", row_group_starts(stream, file)
     head = stream.read(HEAD_BYTES)
     if family == "gzip":
         if not head.startswith(b"\x1f\x8b"):
-            raise SourceError(f"{file}: no gzip data; compress it, or take .gz from its name")
-        inner, whole = _first_bytes(head)
-        return f"{_text_kind(file, ending, inner, whole and len(head) == size)}_gz", [0, size]
-    kind = _text_kind(file, ending, head, len(head) == size)
+            raise SourceError(f"{file}: not gzip data; compress it, or remove .gz from its name")
+        inner, complete = _gunzip_head(head)
+        return f"{_text_kind(file, extension, inner, complete and len(head) == size)}_gz", [0, size]
+    kind = _text_kind(file, extension, head, len(head) == size)
     return kind, [0, size] if kind == "list" else [*range(0, size, range_bytes), size]
 
 
-def _first_bytes(packed: bytes) -> tuple[bytes, bool]:
-    """The first bytes of gzipped data, and whether they are all that `packed` holds."""
-    inflater = zlib.decompressobj(wbits=31)
+def _gunzip_head(packed: bytes) -> tuple[bytes, bool]:
+    """First bytes of gzip data, and whether they are all of its content."""
+    decompressor = zlib.decompressobj(wbits=31)
     try:
-        head = inflater.decompress(packed, HEAD_BYTES)
+        head = decompressor.decompress(packed, HEAD_BYTES)
     except zlib.error:
         return b"", True
-    return head, inflater.eof and not inflater.unused_data
+    return head, decompressor.eof and not decompressor.unused_data
 
 
-def _text_kind(file: str, ending: str, head: bytes, whole: bool) -> str:
-    """`lines` or `list`, by the ending and the first bytes. Many files named .json hold one object a line."""
-    for magic, what in FOREIGN.items():
+def _text_kind(file: str, extension: str, head: bytes, complete: bool) -> str:
+    """`lines` or `list`. Many files named .json hold one object per line. complete: `head` is the whole file."""
+    for magic, description in OTHER_FORMATS.items():
         if head.startswith(magic) and (len(magic) > 2 or b"\0" in head):
-            raise SourceError(f"{file}: is {what}")
+            raise SourceError(f"{file}: is {description}")
     lines = head.removeprefix(b"\xef\xbb\xbf").lstrip().split(b"\n")
-    complete = [line for line in (lines if whole else lines[:-1]) if line.strip()]
+    complete_lines = [line for line in (lines if complete else lines[:-1]) if line.strip()]
     opens_list = lines[0].startswith(b"[")
-    if ending.removesuffix(".gz") != ".json":
-        if opens_list and complete and not _is_json(complete[0]):
-            raise SourceError(f"{file}: is one JSON list, not one row a line; name it .json")
+    if extension.removesuffix(".gz") != ".json":
+        if opens_list and complete_lines and not _is_json(complete_lines[0]):
+            raise SourceError(f"{file}: is one JSON list, not one row per line; name it .json")
         return "lines"
     if opens_list:
         return "list"
-    if complete and not any(map(_is_json, complete[:20])):
-        raise SourceError(f"{file}: is neither a JSON list of rows nor one JSON object a line; write it as either")
+    if complete_lines and not any(map(_is_json, complete_lines[:20])):
+        raise SourceError(f"{file}: is neither a JSON list of rows nor one JSON object per line; convert it to either")
     return "lines"
 
 

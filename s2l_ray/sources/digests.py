@@ -1,7 +1,6 @@
-"""What identifies a source: the contents of its files, or the revision of its data set.
+"""References to sources in the identity of a dataset: digests of files, versions of objects, revisions of data sets.
 
-In: a source. Out: a JSON-able reference that is part of the dataset's identity. Hashes of local files are kept in a
-small cache of the user's, by path, size and time of change, so that a second look costs a listing.
+Digests of local files are cached in the user's cache folder by path, size and modification time.
 """
 
 import contextlib
@@ -12,40 +11,52 @@ from pathlib import Path
 from typing import Any
 
 from s2l_ray import storage
-from s2l_ray.sources.ranges import SourceSpec, find_files
+from s2l_ray.sources.ranges import SourceSpec, find_source_files
 
+# A file modified more recently than this may change again without a new modification time; it is not cached.
 SETTLED_NS = 2_000_000_000
-"""A file changed this recently may change again within one tick of its clock; its hash is not kept."""
+
+Reference = list[str | int | None]
 
 
-def source_reference(spec: SourceSpec, root: str) -> list[list[Any]]:
-    """[path in the source, sha256] of each local file in listed order; [path, size, version] of each object;
-    [hub id, revision, split] as written.
+def source_reference(spec: SourceSpec, root: str) -> list[Reference]:
+    """[path in the source, sha256] of each local file in order; [path, size, version] of each object;
+    [hub id, revision, split] as configured.
     """
     if spec.hub is not None:
         return [[spec.hub, spec.revision, spec.split]]
-    files = [(uri, entry) for uri, _, entry in find_files(spec, root).files]
+    files = [(uri, entry) for uri, _, entry in find_source_files(spec, root).files]
     if not all(storage.is_local(uri) for uri, _ in files):
         return [[entry.path, entry.bytes, entry.version] for _, entry in files]
-    return [[entry.path, sha] for (_, entry), sha in zip(files, _hashes(files), strict=True)]
+    return _file_references(files)
 
 
-def _hashes(files: list[tuple[str, storage.Entry]]) -> list[str]:
-    """sha256 of each file, from the cache where its size and time of change are those of the cache."""
+def file_reference(folder: Path) -> list[Reference]:
+    """[path in the folder, sha256] of every file below a local folder, sorted by path."""
+    return _file_references([(str(folder / entry.path), entry) for entry in storage.list_files(str(folder))])
+
+
+def _file_references(files: list[tuple[str, storage.Entry]]) -> list[Reference]:
+    return [[entry.path, digest] for (_, entry), digest in zip(files, _digests(files), strict=True)]
+
+
+def _digests(files: list[tuple[str, storage.Entry]]) -> list[str]:
+    """sha256 of each file, from the cache where size and modification time are unchanged."""
     cache = _read_cache()
-    hashes, fresh = [], {}
+    digests: list[str] = []
+    computed = {}
     for uri, entry in files:
-        key = str(storage.local_path(uri).absolute())
-        known = cache.get(key)
-        if known and known[:2] == [entry.bytes, entry.mtime_ns]:
-            hashes.append(known[2])
+        path = str(storage.local_path(uri).absolute())
+        cached = cache.get(path)
+        if cached and cached[:2] == [entry.bytes, entry.mtime_ns]:
+            digests.append(cached[2])
             continue
-        hashes.append(storage.sha256_file(uri))
+        digests.append(storage.sha256_file(uri))
         if time.time_ns() - entry.mtime_ns > SETTLED_NS:
-            fresh[key] = [entry.bytes, entry.mtime_ns, hashes[-1]]
-    if fresh:
-        _write_cache(_read_cache() | fresh)
-    return hashes
+            computed[path] = [entry.bytes, entry.mtime_ns, digests[-1]]
+    if computed:
+        _write_cache(_read_cache() | computed)
+    return digests
 
 
 def _cache_file() -> Path:
@@ -61,11 +72,5 @@ def _read_cache() -> dict[str, Any]:
 
 
 def _write_cache(cache: dict[str, Any]) -> None:
-    with contextlib.suppress(OSError):  # a cache that cannot be written costs time and nothing else
+    with contextlib.suppress(OSError):  # without a cache, the digests are computed again
         storage.write_bytes(str(_cache_file()), json.dumps(cache, indent=0, sort_keys=True).encode())
-
-
-def file_reference(folder: Path) -> list[list[Any]]:
-    """[path in the folder, sha256] of every file below a local folder, in order of their paths."""
-    entries = [(str(folder / entry.path), entry) for entry in storage.list_files(str(folder))]
-    return [[entry.path, sha] for (_, entry), sha in zip(entries, _hashes(entries), strict=True)]

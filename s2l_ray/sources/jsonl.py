@@ -1,7 +1,7 @@
-"""Rows of text files: one JSON object a line, or one JSON list; plain or gzipped; never a whole file in memory.
+"""Rows of text files, plain or gzip: one JSON object per line, or one JSON list.
 
-In: pieces of bytes, cut anywhere. Out: `RawRow`s in order. A stream that breaks off gives the rows before the break and
-then one row with the problem `file_broken`.
+Files are read as a stream of chunks, never as a whole. A truncated stream yields the rows before the end and then one
+rejected row with the reason `file_broken`.
 """
 
 import codecs
@@ -11,171 +11,175 @@ from collections.abc import Iterable, Iterator
 
 import pyarrow as pa
 
-from s2l_ray.sources.rows import FILE_BROKEN, ROW_BYTES, BrokenFileError, RawRow, row_of_line, row_of_value
+from s2l_ray.sources.rows import FILE_BROKEN, MAX_ROW_BYTES, BrokenFileError, RawRow, row_from_line, row_from_value
 
-PIECE_BYTES = 4 << 20
-INFLATED_BYTES = 1 << 20
+CHUNK_BYTES = 4 << 20
+DECOMPRESSED_BYTES = 1 << 20
 BOM = b"\xef\xbb\xbf"
 JSON_SPACE = " \t\r\n"
-MARKS = frozenset(JSON_SPACE + ",]")
+AFTER_NUMBER = frozenset(JSON_SPACE + ",]")
 
 
-def pieces_of(stream: pa.NativeFile, piece_bytes: int = PIECE_BYTES) -> Iterator[bytes]:
-    """The rest of a stream."""
-    while piece := stream.read(piece_bytes):
-        yield piece
+def read_chunks(stream: pa.NativeFile, chunk_bytes: int = CHUNK_BYTES) -> Iterator[bytes]:
+    """The rest of a stream in chunks."""
+    while chunk := stream.read(chunk_bytes):
+        yield chunk
 
 
-def inflate(pieces: Iterable[bytes]) -> Iterator[bytes]:
-    """Gunzip, several members too. Raises `BrokenFileError` where the data breaks off or is damaged."""
-    inflater, begun = zlib.decompressobj(wbits=31), False
-    for piece in pieces:
-        while piece:
-            begun = True
+def gunzip(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """Decompress gzip data of one or more members, in chunks of at most `DECOMPRESSED_BYTES`.
+
+    Raises `BrokenFileError` if the data is truncated or damaged.
+    """
+    decompressor, started = zlib.decompressobj(wbits=31), False
+    for chunk in chunks:
+        while chunk:
+            started = True
             try:
-                out = inflater.decompress(piece, INFLATED_BYTES)
+                out = decompressor.decompress(chunk, DECOMPRESSED_BYTES)
             except zlib.error as error:
                 raise BrokenFileError(f"damaged gzip data: {error}") from error
             yield out
-            piece = inflater.unconsumed_tail
-            while len(out) == INFLATED_BYTES and not piece and not inflater.eof:
-                out = inflater.decompress(b"", INFLATED_BYTES)
+            chunk = decompressor.unconsumed_tail
+            while len(out) == DECOMPRESSED_BYTES and not chunk and not decompressor.eof:
+                out = decompressor.decompress(b"", DECOMPRESSED_BYTES)
                 yield out
-            if inflater.eof:
-                # members may follow one another, and some writers fill the end with zeros
-                piece = inflater.unused_data.lstrip(b"\0")
-                inflater, begun = zlib.decompressobj(wbits=31), False
-    if begun:
+            if decompressor.eof:
+                # Another member may follow, and some writers pad the end with zeros.
+                chunk = decompressor.unused_data.lstrip(b"\0")
+                decompressor, started = zlib.decompressobj(wbits=31), False
+    if started:
         raise BrokenFileError("the gzip data ends before its end marker")
 
 
-def split_lines(pieces: Iterable[bytes], row_bytes: int = ROW_BYTES) -> Iterator[tuple[int, bytes | None]]:
-    """Each line's length with its newline, and its bytes without; None for the bytes of one longer than row_bytes."""
-    held, length = bytearray(), 0
-    for piece in pieces:
-        *ends, rest = piece.split(b"\n")
+def split_lines(chunks: Iterable[bytes], max_bytes: int = MAX_ROW_BYTES) -> Iterator[tuple[int, bytes | None]]:
+    """Length of each line including its newline, and its bytes without; None for a line longer than `max_bytes`."""
+    line, length = bytearray(), 0
+    for chunk in chunks:
+        *ends, rest = chunk.split(b"\n")
         for end in ends:
             length += len(end) + 1
-            yield length, bytes(held + end) if length <= row_bytes else None
-            held.clear()
+            yield length, bytes(line + end) if length <= max_bytes else None
+            line.clear()
             length = 0
         length += len(rest)
-        if length <= row_bytes:
-            held += rest
+        if length <= max_bytes:
+            line += rest
         else:
-            held.clear()
+            line.clear()
     if length:
-        yield length, bytes(held) if length <= row_bytes else None
+        yield length, bytes(line) if length <= max_bytes else None
 
 
-def rows_of_lines(pieces: Iterable[bytes]) -> Iterator[RawRow]:
-    """The rows of a whole file of lines."""
+def read_lines(chunks: Iterable[bytes]) -> Iterator[RawRow]:
+    """Rows of a complete file of lines."""
     line = 0
     try:
-        for line, (_, data) in enumerate(split_lines(pieces), start=1):
-            yield row_of_line(line, data.removeprefix(BOM) if data and line == 1 else data)
+        for line, (_, data) in enumerate(split_lines(chunks), start=1):
+            yield row_from_line(line, data.removeprefix(BOM) if data and line == 1 else data)
     except BrokenFileError as error:
         yield RawRow(line + 1, None, FILE_BROKEN, str(error))
 
 
-def rows_of_byte_range(stream: pa.NativeFile, start: int, stop: int) -> Iterator[RawRow]:
-    """The rows of the lines that start in [start, stop) of a file."""
+def read_byte_range(stream: pa.NativeFile, start: int, stop: int) -> Iterator[RawRow]:
+    """Rows of the lines that start at a byte in [start, stop)."""
     offset = _first_line_start(stream, start, stop)
     stream.seek(offset)
-    for line, (length, data) in enumerate(split_lines(pieces_of(stream)), start=1):
+    for line, (length, data) in enumerate(split_lines(read_chunks(stream)), start=1):
         if offset >= stop:
             return
-        yield row_of_line(line, data.removeprefix(BOM) if data and offset == 0 else data)
+        yield row_from_line(line, data.removeprefix(BOM) if data and offset == 0 else data)
         offset += length
 
 
 def _first_line_start(stream: pa.NativeFile, start: int, stop: int) -> int:
-    """Where the first line at or after `start` starts; not before `stop` where there is none in between."""
+    """Offset of the first line that starts in [start, stop), else `stop`."""
     if start == 0:
         return 0
     offset = start - 1
     stream.seek(offset)
     while offset < stop:
-        piece: bytes = stream.read(min(PIECE_BYTES, stop - offset))
-        newline = piece.find(b"\n")
+        chunk: bytes = stream.read(min(CHUNK_BYTES, stop - offset))
+        newline = chunk.find(b"\n")
         if newline >= 0:
             return offset + newline + 1
-        if not piece:
+        if not chunk:
             break
-        offset += len(piece)
+        offset += len(chunk)
     return stop
 
 
-def rows_of_list(pieces: Iterable[bytes], row_bytes: int = ROW_BYTES) -> Iterator[RawRow]:
-    """The rows of a file that is one JSON list; a row's line is its number in the list."""
-    window, line = _Window(pieces), 0
+def read_list(chunks: Iterable[bytes], max_bytes: int = MAX_ROW_BYTES) -> Iterator[RawRow]:
+    """Rows of a file that is one JSON list; the line of a row is its number in the list."""
+    text, line = _JsonText(chunks), 0
     try:
-        if window.next_character() != "[":
+        if text.peek() != "[":
             raise BrokenFileError("no list at the start")
-        window.position += 1
-        closed = window.next_character() == "]"
+        text.position += 1
+        closed = text.peek() == "]"
         while not closed:
-            row = row_of_value(line + 1, *window.element(row_bytes))
+            row = row_from_value(line + 1, *text.read_value(max_bytes))
             line += 1
             yield row
-            mark = window.next_character()
+            mark = text.peek()
             if mark not in (",", "]"):
                 raise BrokenFileError("the list is not closed" if not mark else f"{mark!r} after a row")
             closed = mark == "]"
-            window.position += not closed
-        window.position += 1
-        if window.next_character():
+            text.position += not closed
+        text.position += 1
+        if text.peek():
             raise BrokenFileError("something follows the list")
     except BrokenFileError as error:
         yield RawRow(line + 1, None, FILE_BROKEN, str(error))
 
 
-class _Window:
-    """The part of a JSON text that is being read, and the pieces that are still to come."""
+class _JsonText:
+    """A window on a JSON text that is decoded chunk by chunk; `position` is the next character in `window`."""
 
-    def __init__(self, pieces: Iterable[bytes]) -> None:
-        self.text = ""
+    def __init__(self, chunks: Iterable[bytes]) -> None:
+        self.window = ""
         self.position = 0
-        self._pieces = iter(pieces)
+        self._chunks = iter(chunks)
         self._utf8 = codecs.getincrementaldecoder("utf-8-sig")("surrogateescape")
         self._json = json.JSONDecoder()
 
     def fill(self) -> bool:
-        """Read on; False at the end."""
-        for piece in self._pieces:
-            self.text = self.text[self.position :] + self._utf8.decode(piece)
+        """Append a chunk and discard the text before `position`; False at the end of the file."""
+        for chunk in self._chunks:
+            self.window = self.window[self.position :] + self._utf8.decode(chunk)
             self.position = 0
             return True
         return False
 
-    def next_character(self) -> str:
-        """The next character that is no white space, which stays; empty at the end."""
+    def peek(self) -> str:
+        """Skip white space and return the next character without consuming it; "" at the end of the file."""
         while True:
-            while self.position < len(self.text):
-                if self.text[self.position] not in JSON_SPACE:
-                    return self.text[self.position]
+            while self.position < len(self.window):
+                if self.window[self.position] not in JSON_SPACE:
+                    return self.window[self.position]
                 self.position += 1
             if not self.fill():
                 return ""
 
-    def element(self, row_bytes: int) -> tuple[object, str]:
-        """The JSON value that starts after white space, and its text."""
-        self.next_character()
+    def read_value(self, max_bytes: int) -> tuple[object, str]:
+        """The next JSON value and its text."""
+        self.peek()
         while True:
             try:
-                value, end = self._json.raw_decode(self.text, self.position)
-                # a number ends where the next mark stands: 12 may be the start of 123
-                if isinstance(value, dict | list | str) or self.text[end : end + 1] in MARKS or not self.fill():
-                    text = self.text[self.position : end]
+                value, end = self._json.raw_decode(self.window, self.position)
+                # A number is complete only before a delimiter: 12 may be the start of 123.
+                complete = isinstance(value, dict | list | str) or self.window[end : end + 1] in AFTER_NUMBER
+                if complete or not self.fill():
+                    text = self.window[self.position : end]
                     self.position = end
                     return value, text
             except (ValueError, RecursionError) as error:
-                self._read_on(row_bytes, error)
+                self._double_window(max_bytes, error)
 
-    def _read_on(self, row_bytes: int, error: Exception) -> None:
-        """Twice as much text, so that a long row is not parsed again for every piece."""
-        wanted = 2 * (len(self.text) - self.position)
-        if wanted > 2 * row_bytes or not self.fill():
+    def _double_window(self, max_bytes: int, error: Exception) -> None:
+        """Read twice as much text before the next attempt, so that a long row is not parsed once per chunk."""
+        wanted = 2 * (len(self.window) - self.position)
+        if wanted > 2 * max_bytes or not self.fill():
             raise BrokenFileError(f"not JSON: {error}") from error
-        while len(self.text) < wanted and self.fill():
+        while len(self.window) < wanted and self.fill():
             pass

@@ -1,8 +1,7 @@
-"""The raw files of a job's sources as ranges of rows, in one global order.
+"""Source files as ranges of rows in one global order: source as configured, file name, position in the file.
 
-In: where the sources lie: files, folders, folders that `datasets` saved, ids of the hub.
-Out: `Range`s (source as listed, file name, position in the file), each read alone by `read_range`, anywhere. A line of
-plain JSONL belongs to the byte range it starts in; Parquet goes by row groups; all else is one range a file, streamed.
+A range can be read by any worker, independently of the others. A line of uncompressed JSONL belongs to the byte range
+in which it starts; Parquet is split by row groups; every other file is one range, read as a stream.
 """
 
 import json
@@ -17,14 +16,14 @@ import pyarrow as pa
 
 from s2l_ray import storage
 from s2l_ray.errors import ConfigError
-from s2l_ray.sources.detect import ENDINGS, cut, ending_of
-from s2l_ray.sources.jsonl import inflate, pieces_of, rows_of_byte_range, rows_of_lines, rows_of_list
+from s2l_ray.sources.detect import EXTENSIONS, detect_ranges, extension_of
+from s2l_ray.sources.jsonl import gunzip, read_byte_range, read_chunks, read_lines, read_list
 from s2l_ray.sources.parquet import (
     HubReference,
     hub_dataset,
-    rows_of_arrow,
-    rows_of_hub,
-    rows_of_row_group,
+    read_arrow,
+    read_hub,
+    read_row_group,
 )
 from s2l_ray.sources.rows import RawRow, SourceError
 
@@ -34,10 +33,10 @@ HUB_ROWS = 100_000
 
 @dataclass(frozen=True)
 class SourceSpec:
-    """One entry of data.sources, as far as it says which rows are read.
+    """The rows of one entry of data.sources.
 
-    path is a file or folder, hub the id of a data set. source is {"field": name} or {"name": text}; only maps a field
-    to the value or values that a row must have there.
+    path: a file or folder. hub: the id of a data set. source: {"field": name} or {"name": text}. only: maps a field to
+    the value or values that a row must have.
     """
 
     path: str | None = None
@@ -47,8 +46,8 @@ class SourceSpec:
     source: Mapping[str, str] | None = None
     only: Mapping[str, str | Sequence[str]] = field(default_factory=dict)
 
-    def name_of(self, row: Mapping[str, Any]) -> str | None:
-        """The source a row belongs to: the field's value, None where the row lacks it, the given name, or the stem."""
+    def source_name(self, row: Mapping[str, Any]) -> str | None:
+        """Source of a row: the value of the field (None if the row lacks it), the configured name, or the stem."""
         if self.source is None:
             return self.stem
         if "name" in self.source:
@@ -56,8 +55,8 @@ class SourceSpec:
         value = row.get(self.source["field"])
         return None if value is None else str(value)
 
-    def wants(self, row: Mapping[str, Any]) -> bool:
-        """Whether the row has the values that `only` asks for."""
+    def matches(self, row: Mapping[str, Any]) -> bool:
+        """Whether the row has the values that `only` requires."""
         return all(
             row.get(name) is not None and str(row[name]) in ((wanted,) if isinstance(wanted, str) else wanted)
             for name, wanted in self.only.items()
@@ -65,72 +64,75 @@ class SourceSpec:
 
     @property
     def stem(self) -> str:
-        """The last part of the path or id, without an ending that is known."""
+        """The last part of the path or id, without a supported extension."""
         name = posixpath.basename((self.path or self.hub or "").rstrip("/"))
-        return name.removesuffix(ending_of(name) or "")
+        return name.removesuffix(extension_of(name) or "")
 
 
 @dataclass(frozen=True)
 class Range:
-    """A piece of work: rows of one file.
+    """A range of rows of one file: the unit of parsing.
 
-    source: place of its entry in data.sources. path: where the file lies. file: its name in tables and messages.
-    start, stop: bytes of the file, or rows for the kinds parquet and hub. size: bytes of the file when it was listed.
+    source: index of its entry in data.sources. file: the name of the file in tables and messages. start, stop: bytes,
+    or rows for the kinds parquet and hub. file_bytes: size of the file when it was listed.
     """
 
     source: int
-    path: str
+    uri: str
     file: str
     kind: str
     start: int
     stop: int
-    size: int
+    file_bytes: int
 
 
 @dataclass(frozen=True)
 class SourceFiles:
-    """The files of a source in their order, each as (URI, name in messages, listing), and the names passed over."""
+    """Files of a source in order, as (URI, name in messages, entry), and the names of unsupported files.
+
+    arrow: whether the files are Arrow files that `datasets` saved.
+    """
 
     files: tuple[tuple[str, str, storage.Entry], ...]
     ignored: tuple[str, ...] = ()
     arrow: bool = False
 
 
-def find_files(spec: SourceSpec, root: str) -> SourceFiles:
-    """The files of a source that has a path; relative paths start at `root`.
+def find_source_files(spec: SourceSpec, root: str) -> SourceFiles:
+    """Find the files of a source with a path; a relative path starts at `root`.
 
-    Raises `ConfigError` where nothing is there, or nothing that can be read.
+    Raises `ConfigError` if there is no supported file.
     """
     assert spec.path is not None
     path = os.path.expanduser(spec.path)
     uri = path if path.startswith("/") or "://" in path else storage.join(os.path.expanduser(root), path)
     file = storage.find(uri)
     if file is not None:
-        if ending_of(spec.path) is None:
-            raise ConfigError(f"source {spec.path}: unknown ending; known are {' '.join(ENDINGS)}")
+        if extension_of(spec.path) is None:
+            raise ConfigError(f"source {spec.path}: unknown extension; supported are {' '.join(EXTENSIONS)}")
         return SourceFiles(((uri, spec.path, file),))
     if not storage.exists(uri):
-        raise ConfigError(f"source {spec.path}: nothing at {uri}; correct its path, or data.root")
+        raise ConfigError(f"source {spec.path}: {uri} does not exist; correct its path, or data.root")
     entries = {entry.path: entry for entry in storage.list_files(uri)}
     saved = _saved_by_datasets(spec, uri, set(entries))
-    names = saved or [name for name in entries if ending_of(name)]
+    names = saved or [name for name in entries if extension_of(name)]
     ignored = () if saved else tuple(name for name in entries if name not in names)
     if not names:
-        passed = f" (passed over: {', '.join(ignored[:5])})" if ignored else ""
-        raise ConfigError(f"source {spec.path}: no file that ends in {' '.join(ENDINGS)}{passed}")
+        found = f"; found {', '.join(ignored[:5])}" if ignored else ""
+        raise ConfigError(f"source {spec.path}: no file with the extension {' '.join(EXTENSIONS)}{found}")
     files = ((storage.join(uri, name), f"{spec.path.rstrip('/')}/{name}", entries[name]) for name in names)
     return SourceFiles(tuple(files), ignored, bool(saved))
 
 
 def _saved_by_datasets(spec: SourceSpec, uri: str, names: set[str]) -> list[str]:
-    """The Arrow files of a folder that `datasets` saved, in its order; none where it is no such folder."""
+    """Names of the Arrow files of a folder that `datasets` saved, in its order; empty for another folder."""
     folder = ""
     if spec.split is not None and "dataset_dict.json" not in names:
-        raise ConfigError(f"source {spec.path}: has no splits; take out split: {spec.split}")
+        raise ConfigError(f"source {spec.path}: has no splits; remove split: {spec.split}")
     if "dataset_dict.json" in names:
         splits = json.loads(storage.read_bytes(storage.join(uri, "dataset_dict.json")))["splits"]
         if spec.split not in splits:
-            raise ConfigError(f"source {spec.path}: has the splits {', '.join(splits)}; write split: with one of them")
+            raise ConfigError(f"source {spec.path}: has the splits {', '.join(splits)}; set split: to one of them")
         folder = f"{spec.split}/"
     if not {f"{folder}state.json", f"{folder}dataset_info.json"} <= names:
         return []
@@ -142,11 +144,11 @@ def _saved_by_datasets(spec: SourceSpec, uri: str, names: set[str]) -> list[str]
 
 
 def list_ranges(specs: Sequence[SourceSpec], root: str, range_bytes: int = RANGE_BYTES) -> list[Range]:
-    """The ranges of all sources in global order: source as listed, file name, position.
+    """Ranges of all sources in global order: source as configured, file name, position.
 
-    Raises `ConfigError` where a source is missing, `SourceError` where a file is not what its name says.
+    Raises `ConfigError` if a source does not exist, `SourceError` if the content of a file does not match its name.
     """
-    return [piece for source, spec in enumerate(specs) for piece in _ranges_of(source, spec, root, range_bytes)]
+    return [one for source, spec in enumerate(specs) for one in _ranges_of(source, spec, root, range_bytes)]
 
 
 def _ranges_of(source: int, spec: SourceSpec, root: str, range_bytes: int) -> Iterator[Range]:
@@ -156,66 +158,71 @@ def _ranges_of(source: int, spec: SourceSpec, root: str, range_bytes: int) -> It
         for start in range(0, total, HUB_ROWS):
             yield Range(source, reference.uri(), spec.hub, "hub", start, min(start + HUB_ROWS, total), 0)
         return
-    found = find_files(spec, root)
-    for path, file, entry in found.files:
-        with _open(path, file) as stream:
-            kind, edges = ("arrow", [0, entry.bytes]) if found.arrow else cut(stream, file, range_bytes)
-        for start, stop in pairwise(edges):
+    found = find_source_files(spec, root)
+    for uri, file, entry in found.files:
+        with _open(uri, file) as stream:
+            kind, bounds = ("arrow", [0, entry.bytes]) if found.arrow else detect_ranges(stream, file, range_bytes)
+        for start, stop in pairwise(bounds):
             if start < stop:
-                yield Range(source, path, file, kind, start, stop, entry.bytes)
+                yield Range(source, uri, file, kind, start, stop, entry.bytes)
 
 
 class RangeReader:
-    """The rows of one range. `lines` says, once they are read, how many lines (or rows) the range held.
+    """Iterator over the rows of one range. lines: once all are read, the number of lines (or rows) of the range.
 
-    A range cannot know how many lines lie before it: a RawRow's line counts from 1 within the range, and whoever
-    wants the line of the file adds the `lines` of the ranges before it in that file.
+    The line of a `RawRow` counts from 1 within the range; its line in the file is that plus the `lines` of the earlier
+    ranges of the file.
     """
 
-    def __init__(self, piece: Range) -> None:
-        self.piece = piece
+    def __init__(self, source_range: Range) -> None:
+        self.range = source_range
         self.lines = 0
 
     def __iter__(self) -> Iterator[RawRow]:
-        for raw in _rows(self.piece):
+        for raw in _read(self.range):
             self.lines = raw.line
-            if raw.row is not None or raw.problem is not None:
+            if raw.row is not None or raw.reason is not None:
                 yield raw
-        if self.piece.kind in ("parquet", "hub"):  # also where it broke off
-            self.lines = self.piece.stop - self.piece.start
+        if self.range.kind in ("parquet", "hub"):  # also if the file is damaged
+            self.lines = self.range.stop - self.range.start
 
 
-def read_range(piece: Range) -> RangeReader:
-    """The rows of a range, to be iterated once; faulty ones are problems and no exceptions.
+def read_range(source_range: Range) -> RangeReader:
+    """Read a range, once; faulty rows are returned as rejected rows.
 
-    Iterating raises `SourceError` where the file cannot be opened or has changed since it was listed.
+    Iteration raises `SourceError` if the file cannot be opened or has changed since it was listed.
     """
-    return RangeReader(piece)
+    return RangeReader(source_range)
 
 
-def _rows(piece: Range) -> Iterator[RawRow]:
-    if piece.kind == "hub":
-        yield from rows_of_hub(HubReference.of_uri(piece.path), piece.start, piece.stop)
+def _read(source_range: Range) -> Iterator[RawRow]:
+    if source_range.kind == "hub":
+        yield from read_hub(HubReference.from_uri(source_range.uri), source_range.start, source_range.stop)
         return
-    with _open(piece.path, piece.file) as stream:
-        if stream.size() != piece.size:
-            raise SourceError(f"{piece.file}: changed since it was listed; run again")
-        if piece.kind == "lines":
-            yield from rows_of_byte_range(stream, piece.start, piece.stop)
-        elif piece.kind == "lines_gz":
-            yield from rows_of_lines(inflate(pieces_of(stream)))
-        elif piece.kind == "list":
-            yield from rows_of_list(pieces_of(stream))
-        elif piece.kind == "list_gz":
-            yield from rows_of_list(inflate(pieces_of(stream)))
-        elif piece.kind == "parquet":
-            yield from rows_of_row_group(stream, piece.file, piece.start)
-        else:
-            yield from rows_of_arrow(stream, piece.file)
+    with _open(source_range.uri, source_range.file) as stream:
+        if stream.size() != source_range.file_bytes:
+            raise SourceError(f"{source_range.file}: changed since it was listed; run again")
+        yield from _read_stream(stream, source_range)
 
 
-def _open(path: str, file: str) -> pa.NativeFile:
+def _read_stream(stream: pa.NativeFile, source_range: Range) -> Iterator[RawRow]:
+    match source_range.kind:
+        case "lines":
+            return read_byte_range(stream, source_range.start, source_range.stop)
+        case "lines_gz":
+            return read_lines(gunzip(read_chunks(stream)))
+        case "list":
+            return read_list(read_chunks(stream))
+        case "list_gz":
+            return read_list(gunzip(read_chunks(stream)))
+        case "parquet":
+            return read_row_group(stream, source_range.file, source_range.start)
+        case _:
+            return read_arrow(stream, source_range.file)
+
+
+def _open(uri: str, file: str) -> pa.NativeFile:
     try:
-        return storage.open_input(path)
+        return storage.open_input(uri)
     except OSError as error:
-        raise SourceError(f"{file}: cannot be opened ({error}); check that it is there and readable") from error
+        raise SourceError(f"{file}: cannot be opened ({error}); check that it exists and is readable") from error

@@ -1,8 +1,7 @@
-"""One raw row of a source, and how a piece of JSON or a table becomes one.
+"""One row of a source, and its conversion from JSON text or an Arrow table.
 
-In: the bytes of a line, the text of a list's element, or an Arrow table.
-Out: `RawRow`s: a JSON object, or the reason why there is none. A fault of one row is never an exception.
-NaN and Infinity, which Python writes into JSON, are read as Python reads them: the row stays as it came.
+A row is a JSON object or the reason for its rejection; a faulty row never raises. NaN and Infinity, which Python
+writes into JSON, are read as Python reads them.
 """
 
 import base64
@@ -17,46 +16,47 @@ import pyarrow as pa
 
 from s2l_ray.errors import S2LError
 
+# Reasons for rejection.
 UNDECODABLE = "undecodable"
 NOT_AN_OBJECT = "not_an_object"
 FILE_BROKEN = "file_broken"
 
-ROW_BYTES = 64 << 20
-"""A longer row is set aside, so that one endless line does not fill the memory."""
+# Longer rows are rejected, so that a line without an end does not exhaust the memory.
+MAX_ROW_BYTES = 64 << 20
 
 _SURROGATE = re.compile(r"\\u[dD][89abAB]")
 
 
 class SourceError(S2LError):
-    """A source cannot be read at all, or is not what its name says."""
+    """A source cannot be read at all, or its content does not match its file name."""
 
 
 class BrokenFileError(Exception):
-    """The file breaks off here; what came before it is good."""
+    """The file is truncated or damaged at this position; earlier rows are valid."""
 
 
 @dataclass(frozen=True)
 class RawRow:
-    """One row at `line` (counted from 1 within its range): the object, or a problem and its detail.
+    """One row, or a rejected row with `reason` and `detail`. line: counted from 1 within the range.
 
-    Neither stands for a blank line, which readers of a file count and nobody else sees.
+    A blank line has neither `row` nor `reason`; readers of files count it and do not return it.
     """
 
     line: int
     row: dict[str, Any] | None = None
-    problem: str | None = None
+    reason: str | None = None
     detail: str = ""
 
 
-def row_of_line(line: int, data: bytes | None) -> RawRow:
-    """A line of JSON; None stands for one that is too long to be read."""
+def row_from_line(line: int, data: bytes | None) -> RawRow:
+    """Row from a line of JSON; `data` is None for a line that is too long to be read."""
     if data is None:
-        return RawRow(line, None, UNDECODABLE, f"longer than {ROW_BYTES} bytes")
+        return RawRow(line, None, UNDECODABLE, f"longer than {MAX_ROW_BYTES} bytes")
     if not data.strip():
         return RawRow(line)
     try:
         text = data.decode()
-        return row_of_value(line, json.loads(text), text)
+        return row_from_value(line, json.loads(text), text)
     except UnicodeDecodeError as error:
         return RawRow(line, None, UNDECODABLE, f"not UTF-8 at byte {error.start}")
     except RecursionError:
@@ -65,8 +65,8 @@ def row_of_line(line: int, data: bytes | None) -> RawRow:
         return RawRow(line, None, UNDECODABLE, f"not JSON: {error}")
 
 
-def row_of_value(line: int, value: Any, text: str) -> RawRow:
-    """A JSON value that stood as `text`, in which bytes that are no UTF-8 are escaped as surrogates."""
+def row_from_value(line: int, value: object, text: str) -> RawRow:
+    """Row from a JSON value and its text, in which bytes that are not UTF-8 are escaped as surrogates."""
     if not isinstance(value, dict):
         return RawRow(line, None, NOT_AN_OBJECT, f"a {type(value).__name__}, not an object")
     try:
@@ -78,8 +78,8 @@ def row_of_value(line: int, value: Any, text: str) -> RawRow:
     return RawRow(line, value)
 
 
-def rows_of_table(line: int, table: pa.Table | pa.RecordBatch) -> Iterator[RawRow]:
-    """The rows of a table, the first of them at `line`. What JSON does not know becomes text."""
+def rows_from_table(line: int, table: pa.Table | pa.RecordBatch) -> Iterator[RawRow]:
+    """Rows of a table, the first of them at `line`. Values of types that JSON lacks become text."""
     try:
         rows = table.to_pylist()
     except UnicodeDecodeError as error:
@@ -87,20 +87,20 @@ def rows_of_table(line: int, table: pa.Table | pa.RecordBatch) -> Iterator[RawRo
             yield RawRow(line, None, UNDECODABLE, f"not UTF-8 at byte {error.start}")
             return
         half = table.num_rows // 2
-        yield from rows_of_table(line, table.slice(0, half))
-        yield from rows_of_table(line + half, table.slice(half))
+        yield from rows_from_table(line, table.slice(0, half))
+        yield from rows_from_table(line + half, table.slice(half))
         return
     for position, row in enumerate(rows):
-        yield RawRow(line + position, {str(name): _plain(value) for name, value in row.items()})
+        yield RawRow(line + position, {str(name): _json_value(value) for name, value in row.items()})
 
 
-def _plain(value: Any) -> Any:
+def _json_value(value: object) -> object:
     if value is None or isinstance(value, str | bool | int | float):
         return value
     if isinstance(value, dict):
-        return {str(name): _plain(inner) for name, inner in value.items()}
+        return {str(name): _json_value(inner) for name, inner in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(inner) for inner in value]
+        return [_json_value(inner) for inner in value]
     if isinstance(value, datetime | date | time):
         return value.isoformat()
     if isinstance(value, bytes):

@@ -134,7 +134,13 @@ def _name(one: Range) -> str:
 
 def _facts(one: Range) -> dict[str, str]:
     """What a range is, wherever its file lies."""
-    return {"file": one.file, "kind": one.kind, "start": str(one.start), "stop": str(one.stop), "size": str(one.size)}
+    return {
+        "file": one.file,
+        "kind": one.kind,
+        "start": str(one.start),
+        "stop": str(one.stop),
+        "size": str(one.file_bytes),
+    }
 
 
 def _refuse_empty(build: Build, parsed: list[Result]) -> None:
@@ -196,7 +202,7 @@ def _encode_units(
     units: list[NamedUnit] = []
     tokens = _digest([tokenizer])
     for number, (one, result, verdict) in enumerate(zip(ranges, parsed, settled["files"], strict=True)):
-        file = f"{one.source}:{one.path}"
+        file = f"{one.source}:{one.uri}"
         units.append(
             NamedUnit(
                 {

@@ -101,8 +101,8 @@ class Parser:
 
     def _form(self, raw: RawRow) -> dict[str, Any]:
         if raw.row is None:
-            raise RejectedRow(raw.problem or "undecodable", raw.detail)
-        if not self._spec.wants(raw.row):
+            raise RejectedRow(raw.reason or "undecodable", raw.detail)
+        if not self._spec.matches(raw.row):
             raise RejectedRow("filtered", f"not of {self._source['only']}")
         example = self._example(raw.row)
         return {
@@ -125,7 +125,7 @@ class Parser:
         return FORMATS[name](row, fields)
 
     def _name(self, row: dict[str, Any]) -> str:
-        name = self._spec.name_of(row)
+        name = self._spec.source_name(row)
         if name is None:
             raise RejectedRow("missing_field", f"no {self._source['source']['field']} to name the source")
         return name

@@ -143,7 +143,7 @@ def test_readers_reject_the_rows_of_the_ground_truth(demo: DemoTruth) -> None:
 
 def reason(raw: RawRow, seen: set[str]) -> str | None:
     if raw.row is None:
-        return raw.problem
+        return raw.reason
     fields = {"instruction": "question", "response": "answer"} if "question" in raw.row else {}
     try:
         name = example_id(FORMATS["alpaca"](raw.row, fields))

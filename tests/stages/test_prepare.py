@@ -39,8 +39,8 @@ def test_a_folder_of_bad_files(ray_session: None, tmp_path: Path) -> None:
     counts = dataset.manifest.counts
     assert counts["read"] == bad.rows_in == counts["kept"] + sum(counts["set_aside"].values())
     assert counts["kept"] == bad.good
-    assert counts["set_aside"] == dict(bad.set_aside)
-    assert Counter(row["reason"] for row in rejected_rows(dataset)) == bad.set_aside
+    assert counts["set_aside"] == dict(bad.rejected)
+    assert Counter(row["reason"] for row in rejected_rows(dataset)) == bad.rejected
 
 
 def write_lines(path: Path, rows: int) -> None:
@@ -96,7 +96,8 @@ def encode_in_this_process(folder: Path, rows: Path, **data: Any) -> dict[str, A
     out = str(folder)
     source = {"path": rows.name, "hub": None, "format": None, "fields": {}, "source": None, "only": {}}
     size = rows.stat().st_size
-    piece = {"source": 0, "path": str(rows), "file": rows.name, "kind": "lines", "start": 0, "stop": size, "size": size}
+    position = {"start": 0, "stop": size, "file_bytes": size}
+    piece = {"source": 0, "uri": str(rows), "file": rows.name, "kind": "lines", **position}
     receipt = {"number": 0, "facts": {}}
     parsed = ParseWorker(out, {"sources": [source]})({"range": piece, "receipt": "work/parse.json", **receipt})
     assert parsed["read"] == parsed["formed"] + sum(parsed["reasons"].values())

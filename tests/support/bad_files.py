@@ -1,7 +1,6 @@
-"""A folder of files with every kind of badness that raw data comes with, and what must become of each row.
+"""A folder of files with every known kind of damage, and the expected result for each row.
 
-In: an empty folder. Out: Alpaca rows (instruction, input, output) in lines, gzip, JSON lists and Parquet, most of them
-good, and the counts that a reader has to arrive at. `GOOD` rows of one file are those that become examples.
+The rows are in Alpaca format (instruction, input, output), in lines, gzip, JSON lists and Parquet; most are valid.
 """
 
 import gzip
@@ -14,7 +13,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-ONE_KIND_A_LINE: list[tuple[str, bytes]] = [
+# Lines that are rejected, with the reason.
+REJECTED_LINES: list[tuple[str, bytes]] = [
     ("undecodable", b'{"instruction": "cut", "output": "a"'),
     ("undecodable", b"not JSON at all"),
     ("undecodable", b"{'instruction': 'single quotes', 'output': 'a'}"),
@@ -45,37 +45,37 @@ ONE_KIND_A_LINE: list[tuple[str, bytes]] = [
 
 @dataclass
 class BadFiles:
-    """What was written: examples that must come out, rows set aside by reason, and the rows of each file."""
+    """Expected counts: valid examples, rejected rows by reason, and reasons by file and line."""
 
     folder: Path
     good: int = 0
-    set_aside: Counter[str] = field(default_factory=Counter)
+    rejected: Counter[str] = field(default_factory=Counter)
     lines: dict[str, dict[int, str]] = field(default_factory=dict)
 
     @property
     def rows_in(self) -> int:
-        """Rows kept and set aside; a file that breaks off counts one."""
-        return self.good + sum(self.set_aside.values())
+        """Rows kept and rejected; a truncated file counts as one rejected row."""
+        return self.good + sum(self.rejected.values())
 
-    def put(self, name: str, data: bytes, good: int, **set_aside: int) -> None:
-        """Write a file and add to the counts."""
+    def put(self, name: str, data: bytes, good: int, **rejected: int) -> None:
+        """Write a file and add its rows to the counts."""
         (self.folder / name).write_bytes(data)
         self.good += good
-        self.set_aside.update(set_aside)
+        self.rejected.update(rejected)
 
 
 def row(text: str, **more: object) -> dict[str, object]:
-    """A good row with a text of its own."""
+    """A valid row with this text."""
     return {"instruction": f"Say {text}.", "input": "", "output": text, **more}
 
 
 def lines_of(name: str, count: int) -> bytes:
-    """Good lines of a file."""
+    """Valid lines with distinct texts."""
     return b"".join(json.dumps(row(f"{name} {i}")).encode() + b"\n" for i in range(count))
 
 
 def write_bad_files(folder: Path) -> BadFiles:
-    """Fill the folder; the counts are those of the source {path: folder, format: alpaca} with duplicates dropped."""
+    """Fill the folder; the counts are those of the source {path: folder, format: alpaca}, duplicates dropped."""
     bad = BadFiles(folder)
     folder.mkdir(parents=True, exist_ok=True)
     _put_lines(bad)
@@ -90,10 +90,10 @@ def write_bad_files(folder: Path) -> BadFiles:
 def _put_lines(bad: BadFiles) -> None:
     text = lines_of("before", 3)
     bad.lines["a_lines.jsonl"] = {}
-    for number, (reason, line) in enumerate(ONE_KIND_A_LINE):
+    for number, (reason, line) in enumerate(REJECTED_LINES):
         text += line + b"\n\n" + lines_of(f"between {number}", 1)
         bad.lines["a_lines.jsonl"][4 + 3 * number] = reason
-    bad.put("a_lines.jsonl", text, 3 + len(ONE_KIND_A_LINE), **Counter(reason for reason, _ in ONE_KIND_A_LINE))
+    bad.put("a_lines.jsonl", text, 3 + len(REJECTED_LINES), **Counter(reason for reason, _ in REJECTED_LINES))
     bad.put("b_empty.jsonl", b"", 0)
     bad.put("b_blank.jsonl", b"\n \r\n\t\n", 0)
     windows = b"\xef\xbb\xbf" + lines_of("windows", 4).replace(b"\n", b"\r\n")
