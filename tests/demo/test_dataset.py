@@ -1,4 +1,4 @@
-"""The truth that the demo tells, against its files read by plain means and its answers worked out again."""
+"""The ground truth of the demo, compared with its files and with answers that are computed again."""
 
 import gzip
 import json
@@ -25,7 +25,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> DemoTruth:
 
 
 def plain_rows(path: Path) -> list[Any]:
-    """The rows of a file as objects, None where a line is none."""
+    """Rows of a file as objects, None for a line that is not JSON."""
     if path.suffix == ".parquet":
         rows = pq.read_table(path).to_pylist()
         return [{"instruction": row["question"], "output": row["answer"], "source": row["source"]} for row in rows]
@@ -50,14 +50,14 @@ def rows(demo: DemoTruth) -> dict[tuple[str, int], Any]:
     }
 
 
-def test_there_are_ten_very_unequal_sources(demo: DemoTruth) -> None:
+def test_sizes_of_the_sources(demo: DemoTruth) -> None:
     sizes = Counter(row.source for row in demo.rows)
     assert len(sizes) == 10
     assert max(sizes.values()) >= 100 * min(sizes.values())
     assert 4500 <= len(demo.rows) <= 5500
 
 
-def test_every_row_of_the_files_has_its_truth(demo: DemoTruth, rows: dict[tuple[str, int], Any]) -> None:
+def test_every_row_has_its_ground_truth(demo: DemoTruth, rows: dict[tuple[str, int], Any]) -> None:
     assert [(row.file, row.line) for row in demo.rows] == list(rows)
     for truth in demo.rows:
         row = rows[truth.file, truth.line]
@@ -67,7 +67,7 @@ def test_every_row_of_the_files_has_its_truth(demo: DemoTruth, rows: dict[tuple[
     assert [json.loads(line) for line in lines] == [vars(row) for row in demo.rows]
 
 
-def test_answers_are_right_unless_the_truth_says_wrong(demo: DemoTruth, rows: dict[tuple[str, int], Any]) -> None:
+def test_only_answers_of_kind_wrong_answer_are_wrong(demo: DemoTruth, rows: dict[tuple[str, int], Any]) -> None:
     for truth in demo.rows:
         if truth.kind.startswith("malformed"):
             continue
@@ -86,14 +86,14 @@ def test_answers_are_right_unless_the_truth_says_wrong(demo: DemoTruth, rows: di
 
 
 def evaluate(expression: str) -> Fraction:
-    """Numbers joined by operators, worked out as exact fractions."""
+    """Value of an arithmetic expression, computed with exact fractions."""
     exact = re.sub(r"\d+", lambda number: f"Fraction({number[0]})", expression)
     value = eval(exact, {"Fraction": Fraction})
     assert isinstance(value, Fraction)
     return value
 
 
-def test_numbers_of_the_first_step_stand_in_the_question(demo: DemoTruth, rows: dict[tuple[str, int], Any]) -> None:
+def test_numbers_of_the_first_step_are_in_the_question(demo: DemoTruth, rows: dict[tuple[str, int], Any]) -> None:
     for truth in demo.rows:
         if truth.kind == "clean":
             row = rows[truth.file, truth.line]
@@ -129,13 +129,13 @@ def words(text: str) -> set[str]:
     return set(re.findall(r"\w+", text.lower()))
 
 
-def test_readers_reject_the_rows_of_the_ground_truth(demo: DemoTruth) -> None:
+def test_readers_reject_the_rows_that_the_ground_truth_names(demo: DemoTruth) -> None:
     seen: set[str] = set()
     found: dict[tuple[str, int], str | None] = {}
     for file in demo.files:
-        for piece in list_ranges([SourceSpec(file)], str(demo.folder / "rows")):
-            for raw in read_range(piece):
-                line = raw.line + (piece.start if piece.kind == "parquet" else 0)
+        for source_range in list_ranges([SourceSpec(file)], str(demo.folder / "rows")):
+            for raw in read_range(source_range):
+                line = raw.line + (source_range.start if source_range.kind == "parquet" else 0)
                 found[file, line] = reason(raw, seen)
     assert found == {(row.file, row.line): row.reason for row in demo.rows}
     assert Counter(found.values()) == {**demo.rejected(), None: sum(demo.kept().values())}
@@ -155,7 +155,7 @@ def reason(raw: RawRow, seen: set[str]) -> str | None:
     return None
 
 
-def test_the_rates_are_as_announced(demo: DemoTruth) -> None:
+def test_rates_of_the_kinds(demo: DemoTruth) -> None:
     kinds = Counter(row.kind.partition(":")[0] for row in demo.rows)
     rows = len(demo.rows)
     for kind, rate in {
@@ -178,7 +178,7 @@ def test_the_rates_are_as_announced(demo: DemoTruth) -> None:
     assert counted == kinds
 
 
-def test_the_same_seed_gives_the_same_bytes_and_another_others(tmp_path: Path) -> None:
+def test_bytes_depend_on_the_seed_alone(tmp_path: Path) -> None:
     def contents(folder: str, seed: int) -> dict[str, bytes]:
         made = make_demo(tmp_path / folder, seed=seed, rows=300)
         return {str(path.relative_to(made.folder)): path.read_bytes() for path in made.folder.rglob("*.*")}
