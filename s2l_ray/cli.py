@@ -99,17 +99,17 @@ def init(
 ) -> None:
     """Inspect rows and write a job file for them."""
     from s2l_ray import storage
-    from s2l_ray.config.infer import has_gpu, job_values, look_at
+    from s2l_ray.config.infer import has_gpu, inspect_rows, job_values
     from s2l_ray.config.load import make_config
     from s2l_ray.config.template import job_text
     from s2l_ray.terminal.data_preview import look_view
 
     if Path(to).exists() and not force:
         raise ConfigError(f"--to {to}: already exists; choose another name, or overwrite it with --force")
-    look = look_at(rows)
+    summary = inspect_rows(rows)
     console = answers()
-    console.print(look_view(look, console.width))
-    values = job_values(look, _absolute(model), _absolute(tokenizer), has_gpu())
+    console.print(look_view(summary, console.width))
+    values = job_values(summary, _absolute(model), _absolute(tokenizer), has_gpu())
     make_config(values, to)
     storage.write_bytes(to, job_text(values, f"A job over {rows}, written by `s2l init`.", to).encode())
     _say(f"wrote {to}; next: {program()} plan {shlex.quote(to)}")

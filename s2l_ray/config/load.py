@@ -1,8 +1,4 @@
-"""Reading a job: one YAML with overrides -> a checked `Config`.
-
-In: a path and `--set KEY=VALUE` overrides, or plain values. Out: a frozen `Config`, or a `ConfigError` that names the
-key and what to write instead, with the nearest known name for one that is unknown.
-"""
+"""Job files: YAML and `--set` overrides, validated as a frozen `Config`."""
 
 import difflib
 from collections.abc import Iterable, Sequence
@@ -11,38 +7,41 @@ from typing import Any
 
 import yaml
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
 from s2l_ray.config.sections import Config, Section
 from s2l_ray.errors import ConfigError
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
-    """Read a job file. `overrides` are `section.key=value` with YAML values.
+    """Read a job file and apply `overrides` of the form `section.key=value`, with YAML values.
 
-    Raises `ConfigError` naming the key and what to write instead.
+    Raises `ConfigError`, naming the key and what to write instead.
     """
     try:
         text = Path(path).read_text(encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}; `s2l init ROWS` writes a job file") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: not UTF-8: {error}") from error
     try:
         values = yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise ConfigError(f"{path}: not YAML: {error}") from error
     if not isinstance(values, dict):
-        raise ConfigError(f"{path}: a job file is a mapping of sections; `s2l init ROWS` writes one")
+        raise ConfigError(f"{path}: not a mapping of sections; `s2l init ROWS` writes a job file")
     for override in overrides:
         _apply(values, override)
     return make_config(values, str(path))
 
 
-def make_config(values: dict[str, Any], place: str) -> Config:
-    """A checked config from plain values; `place` names them in errors."""
+def make_config(values: dict[str, Any], origin: str) -> Config:
+    """Validate plain values. Raises `ConfigError`, whose message begins with `origin`."""
     try:
         return Config.model_validate(values)
     except ValidationError as error:
-        problems = [_problem(one) for one in error.errors()]
-        raise ConfigError(f"{place}: " + "\n  ".join(dict.fromkeys(problems))) from None
+        descriptions = [_describe(details) for details in error.errors()]
+        raise ConfigError(f"{origin}: " + "\n  ".join(dict.fromkeys(descriptions))) from None
 
 
 def _apply(values: dict[str, Any], override: str) -> None:
@@ -50,30 +49,30 @@ def _apply(values: dict[str, Any], override: str) -> None:
     if not equals or not key:
         raise ConfigError(f"--set {override}: write KEY=VALUE, e.g. --set select.budget=30000")
     *sections, last = key.split(".")
-    place: Any = values
+    parent: object = values
     for section in sections:
-        if isinstance(place, list) and section.isdigit() and int(section) < len(place):
-            place = place[int(section)]
-        elif isinstance(place, dict):
-            place = place.setdefault(section, {})
+        if isinstance(parent, list) and section.isdigit() and int(section) < len(parent):
+            parent = parent[int(section)]
+        elif isinstance(parent, dict):
+            parent = parent.setdefault(section, {})
         else:
             raise ConfigError(f"--set {override}: {section} has no keys below it")
     value = _yaml_value(text, override)
-    if isinstance(place, list) and last.isdigit() and int(last) < len(place):
-        place[int(last)] = value
-    elif isinstance(place, dict):
-        place[last] = value
+    if isinstance(parent, list) and last.isdigit() and int(last) < len(parent):
+        parent[int(last)] = value
+    elif isinstance(parent, dict):
+        parent[last] = value
     else:
-        raise ConfigError(f"--set {override}: {'.'.join(sections)} is no section")
+        raise ConfigError(f"--set {override}: {'.'.join(sections)} is not a section")
 
 
 def _yaml_value(text: str, override: str) -> object:
     try:
         value = yaml.safe_load(text)
-        # YAML 1.1 takes 2e-5 for text
-        return float(value) if isinstance(value, str) and _is_number(value) else value
     except yaml.YAMLError as error:
         raise ConfigError(f"--set {override}: the value is not YAML: {error}") from error
+    # In YAML 1.1, 2e-5 is a string.
+    return float(value) if isinstance(value, str) and _is_number(value) else value
 
 
 def _is_number(text: str) -> bool:
@@ -84,25 +83,27 @@ def _is_number(text: str) -> bool:
     return True
 
 
-def _problem(error: Any) -> str:
-    place = ".".join(str(part) for part in error["loc"])
+def _describe(error: ErrorDetails) -> str:
+    key = ".".join(map(str, error["loc"]))
     if error["type"] == "extra_forbidden":
-        nearest = difflib.get_close_matches(str(error["loc"][-1]), known_keys(error["loc"][:-1]), 1, 0.5)
-        known = ", ".join(known_keys(error["loc"][:-1]))
-        return f"{place}: unknown key; " + (f"did you mean {nearest[0]}?" if nearest else f"the keys here are {known}")
+        *section, unknown = error["loc"]
+        known = known_keys(section)
+        nearest = difflib.get_close_matches(str(unknown), known, 1, 0.5)
+        hint = f"did you mean {nearest[0]}?" if nearest else f"the keys here are {', '.join(known)}"
+        return f"{key}: unknown key; {hint}"
     if error["type"] == "missing":
-        return f"{place}: missing; add it"
+        return f"{key}: missing; add it"
     message = error["msg"].removeprefix("Value error, ")
-    return f"{place}: {message}" + ("" if isinstance(error["input"], dict | list) else f" (it is {error['input']!r})")
+    return f"{key}: {message}" + ("" if isinstance(error["input"], dict | list) else f" (it is {error['input']!r})")
 
 
-def known_keys(place: Iterable[object]) -> list[str]:
-    """The keys that a section knows, by its place in the job file, e.g. ("resources", "score")."""
-    model: Any = Config
-    for part in place:
-        field = getattr(model, "model_fields", {}).get(part)
+def known_keys(path: Iterable[object]) -> list[str]:
+    """Keys of a section, by its path in the job file, e.g. ("resources", "score")."""
+    model: type[Section] = Config
+    for part in path:
+        field = model.model_fields.get(str(part))
         if field is None:
-            continue
+            continue  # an index of a list
         options = [field.annotation, *getattr(field.annotation, "__args__", ())]
         model = next((one for one in options if isinstance(one, type) and issubclass(one, Section)), model)
-    return list(getattr(model, "model_fields", {}))
+    return list(model.model_fields)

@@ -10,7 +10,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from s2l_ray.config.infer import Look, Sample
+from s2l_ray.config.infer import DataSummary, Sample
 from s2l_ray.terminal import humanize as figures
 from s2l_ray.terminal.layout import clipped, facts, indented
 
@@ -19,18 +19,20 @@ END = " ⏎"
 """Stands for the token that ends an answer, which is learned too."""
 
 
-def look_view(look: Look, width: int) -> RenderableType:
+def look_view(summary: DataSummary, width: int) -> RenderableType:
     """What `init` found, and the first examples with their mask."""
-    bad = sum(look.bad.values())
-    mapped = ", ".join(f"{name} from {other}" for name, other in look.fields.items())
+    rejected = sum(summary.rejected.values())
+    mapped = ", ".join(f"{name} from {other}" for name, other in summary.fields.items())
     pairs: dict[str, RenderableType | None] = {
-        "rows": f"{look.rows:,}" + ("" if look.whole else " and more") + (f", {bad:,} no examples" if bad else ""),
-        "no examples": figures.listed(look.bad) or None,
-        "format": (look.format or "differs from row to row") + (f" ({mapped})" if mapped else ""),
+        "rows": f"{summary.rows:,}"
+        + ("" if summary.complete else " and more")
+        + (f", {rejected:,} no examples" if rejected else ""),
+        "no examples": figures.listed(summary.rejected) or None,
+        "format": (summary.format or "differs from row to row") + (f" ({mapped})" if mapped else ""),
         "mask": Text.assemble(("│ given", "dim"), "  ", ("┃ learned", "bold green"), "  ⏎ end of text, learned"),
-        "sources": f"{len(look.sources)}: {clipped(', '.join(look.sources), 100)}" if look.sources else None,
+        "sources": f"{len(summary.sources)}: {clipped(', '.join(summary.sources), 100)}" if summary.sources else None,
     }
-    return indented(facts(pairs), *(_example(number, one, width) for number, one in enumerate(look.samples, 1)))
+    return indented(facts(pairs), *(_example(number, one, width) for number, one in enumerate(summary.samples, 1)))
 
 
 def _example(number: int, sample: Sample, width: int) -> RenderableType:
