@@ -1,8 +1,8 @@
 """Files on local paths and in s3:// and gs:// buckets, behind one set of functions.
 
 Writes are atomic: a reader sees the old file, the new file or none. Names that begin with a dot are temporary and never
-listed. Endpoint, region and credentials come from the usual places of each client, never from a job file. Failures are
-`FileNotFoundError`, or an `S2LError` with the URI and a hint.
+listed. Endpoint, region and credentials come from the environment and the config files of the clients, never from a job
+file. Failures are `FileNotFoundError`, or an `S2LError` with the URI and a hint.
 """
 
 import hashlib

@@ -1,6 +1,6 @@
 """The store of a Google Cloud Storage bucket, through Google's client.
 
-Credentials come from the client's usual places. The version of an object is its generation. The client verifies
+Credentials are those that the client finds. The version of an object is its generation. The client verifies
 checksums and retries; there is one client per process.
 """
 

@@ -1,6 +1,6 @@
 """The boto3 client of this process: timeouts, retries, transfers of files, and error messages with hints.
 
-Endpoint, region and credentials come from boto3's usual places: environment, shared config files, instance role.
+Endpoint, region and credentials are those that boto3 finds: environment, shared config files, instance role.
 """
 
 import os
