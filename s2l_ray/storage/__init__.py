@@ -29,7 +29,8 @@ DISK = DiskStore()
 def join(root: str, *parts: str) -> str:
     """Append path parts to a URI or a path."""
     if is_local(root):
-        return "/".join([root.rstrip("/") or "/", *parts]).replace("//", "/")
+        folder = root.removeprefix("file://")
+        return "/".join([folder.rstrip("/") or "/", *parts]).replace("//", "/")
     return "/".join([root.rstrip("/"), *parts])
 
 

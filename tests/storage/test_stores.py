@@ -126,3 +126,19 @@ def race(uri: str, round_number: int, version: str | None, writers: int = 8) -> 
 
     with ThreadPoolExecutor(writers) as threads:
         return [written for written in threads.map(write, range(writers)) if written is not None]
+
+
+@pytest.mark.parametrize(
+    ("root", "joined"),
+    [
+        ("/a/b", "/a/b/c/d"),
+        ("/a/b/", "/a/b/c/d"),
+        ("/", "/c/d"),
+        ("a", "a/c/d"),
+        ("file:///a/b", "/a/b/c/d"),
+        ("s3://bucket/a/", "s3://bucket/a/c/d"),
+        ("gs://bucket", "gs://bucket/c/d"),
+    ],
+)
+def test_join(root: str, joined: str) -> None:
+    assert storage.join(root, "c", "d") == joined
