@@ -1,4 +1,4 @@
-"""Fingerprints follow from content alone; drift is told key by key."""
+"""Fingerprints, differences between identities, and sealed records."""
 
 import pytest
 from hypothesis import given
@@ -14,7 +14,7 @@ JSON = st.recursive(
 )
 
 
-def test_the_order_of_keys_is_of_no_account() -> None:
+def test_the_order_of_keys_does_not_matter() -> None:
     one = fingerprint("clusters", 1, {"k": 100, "seed": 0}, {"trajectories": "a" * 12})
     assert one == fingerprint("clusters", 1, {"seed": 0, "k": 100}, {"trajectories": "a" * 12})
     assert len(one) == 12 and int(one, 16) >= 0
@@ -29,7 +29,7 @@ def test_the_order_of_keys_is_of_no_account() -> None:
         ("clusters", 1, {"k": 100}, {"trajectories": "b"}),
     ],
 )
-def test_each_part_counts(other: tuple[str, int, dict[str, int], dict[str, str]]) -> None:
+def test_the_fingerprint_depends_on_every_part(other: tuple[str, int, dict[str, int], dict[str, str]]) -> None:
     assert fingerprint(*other) != fingerprint("clusters", 1, {"k": 100}, {"trajectories": "a"})
 
 
@@ -38,7 +38,7 @@ def test_nan_has_no_canonical_form() -> None:
         canonical_json({"x": float("nan")})
 
 
-def test_drift_names_keys_and_values() -> None:
+def test_differences_name_keys_and_values() -> None:
     old = {"cluster": {"k": 100, "seed": 0}, "data": {"sources": [{"rows": 5}]}}
     new = {"cluster": {"k": 200, "seed": 0}, "data": {"sources": [{"rows": 5}, {"rows": 7}]}}
     assert describe_differences(old, new) == ["cluster.k: 100 -> 200", "data.sources.1.rows: absent -> 7"]
@@ -50,7 +50,7 @@ def test_flatten_keeps_empty_values() -> None:
 
 
 @given(st.dictionaries(st.text(), JSON, max_size=4))
-def test_a_sealed_record_comes_back_and_no_changed_byte_passes(record: dict[str, object]) -> None:
+def test_a_sealed_record_is_read_back_and_a_changed_byte_is_detected(record: dict[str, object]) -> None:
     data = seal(record)
     assert unseal(data, "here") == {key: value for key, value in record.items() if key != "sha256_of_the_rest"}
     for position in range(0, len(data), max(1, len(data) // 16)):
