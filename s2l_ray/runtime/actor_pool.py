@@ -15,7 +15,7 @@ from ray.data.exceptions import ExecutionTimeoutError
 from ray.exceptions import RayError
 
 from s2l_ray.errors import S2LError
-from s2l_ray.runtime.contracts import Done, Failed, PoolOptions, Unit
+from s2l_ray.runtime.contracts import ActorHandle, Done, Failed, PoolOptions, Unit
 from s2l_ray.runtime.failures import (
     UnitsFailed,
     exception_from_failure,
@@ -68,10 +68,10 @@ def run_units(
     try:
         yield from _results(tasks, options, tracker)
     finally:
-        ray.kill(tracker)
+        ray.kill(tracker)  # type: ignore[arg-type]
 
 
-def _results(tasks: ray.data.Dataset, options: PoolOptions, tracker: Any) -> Iterator[Done[Any] | Failed]:
+def _results(tasks: ray.data.Dataset, options: PoolOptions, tracker: ActorHandle) -> Iterator[Done[Any] | Failed]:
     failed: list[Failed] = []
     done = options.done_before
     try:

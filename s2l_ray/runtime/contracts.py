@@ -6,7 +6,7 @@ one result.
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from s2l_ray.errors import ConfigError
 
@@ -60,7 +60,7 @@ class Cluster:
             return float(wanted)
         if not self.gpus and self.grows:
             raise ConfigError(
-                f"{key}: auto finds no GPU on this autoscaling cluster and cannot tell whether to wait for one; "
+                f"{key}: auto finds no GPU on this autoscaling cluster and cannot decide whether to wait for one; "
                 f"write {key}: 1 to wait for GPU nodes, or {key}: 0 to run on CPUs"
             )
         return 1.0 if self.gpus else 0.0
@@ -68,7 +68,7 @@ class Cluster:
 
 @dataclass(frozen=True)
 class ResourceRequest:
-    """Workers, and what each takes of one node: CPUs, GPUs, bytes of memory. `hint` says how to ask for less."""
+    """Workers, and what each takes of one node: CPUs, GPUs, bytes of memory. `hint`: how to request less."""
 
     name: str = ""
     hint: str = ""
@@ -157,3 +157,16 @@ class Failed:
 
     unit: str
     failure: Failure
+
+
+class RemoteMethod(Protocol):
+    """A method of a Ray actor."""
+
+    def remote(self, *arguments: object) -> Any:
+        """Start a call. Returns the reference of its result."""
+
+
+class ActorHandle(Protocol):
+    """The handle of a Ray actor. Ray's own type cannot be used: its stubs type every method as `Never`."""
+
+    def __getattr__(self, name: str) -> RemoteMethod: ...

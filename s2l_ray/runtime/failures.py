@@ -33,8 +33,8 @@ def failure_from_exception(error: BaseException, name: str, memory_hint: str) ->
     if is_out_of_memory(error):
         kind, message = "S2LError", f"{name}: out of memory ({first_line(message) or kind}); {memory_hint}"
     elif is_disk_full(error):
-        place = getattr(error, "filename", None) or "the disk"
-        kind, message = "S2LError", f"{name}: no space left on {place}; free some space and run again"
+        disk = getattr(error, "filename", None) or "the disk"
+        kind, message = "S2LError", f"{name}: no space left on {disk}; free some space and run again"
     elif not isinstance(error, errors.S2LError):
         message = f"{name}: {kind}: {message}"
     return Failure(kind, message, traceback.format_exc())

@@ -4,16 +4,19 @@ The function may be called again after its node was lost or after a failure that
 idempotent: its output has a fixed name and is written whole. A function without progress for too long is ended.
 """
 
+from __future__ import annotations
+
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import ray
+from ray import ObjectRef
 from ray.exceptions import RayError
 
 from s2l_ray.errors import S2LError
-from s2l_ray.runtime.contracts import Done, Failure, Progress, RemoteTask, Report, ignore_progress
+from s2l_ray.runtime.contracts import ActorHandle, Done, Failure, Progress, RemoteTask, Report, ignore_progress
 from s2l_ray.runtime.failures import (
     ends_run,
     exception_from_failure,
@@ -39,6 +42,9 @@ class CallFailed:
     final: bool
 
 
+Result = Done[Any] | CallFailed
+
+
 @dataclass(frozen=True)
 class Heartbeat:
     """Process and progress of a call, as last polled; without a process while the actor waits for a node."""
@@ -58,7 +64,7 @@ class TaskActor:
     def __init__(self) -> None:
         arm_exit_watchdog()
 
-    def call(self, function: Callable[..., Any], arguments: tuple[object, ...], task: RemoteTask) -> Any:
+    def call(self, function: Callable[..., Any], arguments: tuple[object, ...], task: RemoteTask) -> Result:
         try:
             return Done(function(*arguments))
         except Exception as error:  # raised in the driver
@@ -79,9 +85,9 @@ def run_on_one_node(
     failure of the last attempt as an `S2LError`.
     """
     for attempt in range(task.retry.retries + 1):
-        result: Done[T] | CallFailed = _call(task, function, arguments, report)
+        result = _call(task, function, arguments, report)
         if isinstance(result, Done):
-            return result.value
+            return result.value  # type: ignore[no-any-return]
         failure = exception_from_failure(result.failure)
         if result.final or attempt == task.retry.retries:
             raise failure
@@ -89,7 +95,7 @@ def run_on_one_node(
     raise AssertionError("retries are not negative")
 
 
-def _call(task: RemoteTask, function: Callable[..., T], arguments: tuple[object, ...], report: Report) -> Any:
+def _call(task: RemoteTask, function: Callable[..., T], arguments: tuple[object, ...], report: Report) -> Result:
     request = task.request
     actor = TaskActor.options(  # type: ignore[attr-defined]
         num_cpus=request.cpus,
@@ -100,9 +106,10 @@ def _call(task: RemoteTask, function: Callable[..., T], arguments: tuple[object,
         max_concurrency=2,
     ).remote()
     try:
-        result = actor.call.remote(function, arguments, task)
-        _monitor(actor, result, task, report)
-        return ray.get(result)
+        reference: ObjectRef[Result] = actor.call.remote(function, arguments, task)
+        _monitor(actor, reference, task, report)
+        result: Result = ray.get(reference)
+        return result
     except RayError as error:
         summary = summarize_ray_error(error)
         raise S2LError(f"{task.name}: {summary}; if memory ran out, {task.memory_hint}; run again") from error
@@ -110,7 +117,7 @@ def _call(task: RemoteTask, function: Callable[..., T], arguments: tuple[object,
         ray.kill(actor)
 
 
-def _monitor(actor: Any, result: Any, task: RemoteTask, report: Report) -> None:
+def _monitor(actor: ActorHandle, result: ObjectRef[Result], task: RemoteTask, report: Report) -> None:
     """Report progress until the result is ready. Raises `S2LError` if there is none for too long."""
     last, since = Heartbeat(), time.monotonic()
     polled = actor.heartbeat.remote()
@@ -136,7 +143,7 @@ def _stalled(task: RemoteTask, minutes: float, last: Heartbeat) -> str:
     return stall_message(task.name, minutes, active, f"no node has {resources} free")
 
 
-def _received(polled: Any) -> Heartbeat | None:
+def _received(polled: ObjectRef[Heartbeat]) -> Heartbeat | None:
     """The heartbeat, if it has arrived; an empty one for a process that was lost."""
     if not ray.wait([polled], timeout=0)[0]:
         return None

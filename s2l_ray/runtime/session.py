@@ -61,8 +61,8 @@ def _start(address: str | None) -> None:
         hint = "unset RAY_ADDRESS to run on this machine, or start that cluster" if address else "check the disk space"
         if "AF_UNIX" in str(error):
             hint = f"Ray creates sockets below TMPDIR={tempfile.gettempdir()}; set TMPDIR to a short path such as /tmp"
-        what = f"no Ray cluster answers at {address}" if address else "could not start Ray on this machine"
-        raise S2LError(f"{what}: {error}; {hint}") from error
+        problem = f"no Ray cluster answers at {address}" if address else "could not start Ray on this machine"
+        raise S2LError(f"{problem}: {error}; {hint}") from error
 
 
 def describe_cluster() -> Cluster:

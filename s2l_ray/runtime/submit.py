@@ -185,7 +185,7 @@ def _client(address: str) -> JobSubmissionClient:
 
 
 def _token() -> str | None:
-    """The cluster's token, from the same places and in the same order as Ray; None if authentication is off."""
+    """The cluster's token, looked up in the same order as by Ray; None if authentication is off."""
     if os.environ.get("RAY_AUTH_MODE", "token").lower() != "token":
         return None
     if token := os.environ.get("RAY_AUTH_TOKEN"):

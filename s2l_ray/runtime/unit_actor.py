@@ -13,7 +13,7 @@ from typing import Any
 import ray
 from ray import cloudpickle
 
-from s2l_ray.runtime.contracts import Done, Failed, Failure, PoolOptions, Unit
+from s2l_ray.runtime.contracts import ActorHandle, Done, Failed, Failure, PoolOptions, Unit
 from s2l_ray.runtime.failures import ends_run, failure_from_exception, is_out_of_memory
 from s2l_ray.runtime.unit_tracker import STARTUP
 from s2l_ray.runtime.worker_process import arm_exit_watchdog, this_process
@@ -37,7 +37,7 @@ class UnitActor:
         worker: Callable[..., Callable[[Any], Any]],
         arguments: Mapping[str, object],
         options: PoolOptions,
-        tracker: Any,
+        tracker: ActorHandle,
     ) -> None:
         self._options = options
         self._tracker = tracker

@@ -9,12 +9,11 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
 
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from s2l_ray.runtime.contracts import Failure
+from s2l_ray.runtime.contracts import ActorHandle, Failure
 from s2l_ray.runtime.worker_process import Process
 
 # Prefix of the pseudo-unit that covers the construction of a worker; the id of its actor follows.
@@ -102,22 +101,24 @@ class UnitTrackerActor(UnitTracker):
 
     def __init__(self, retries: int, done_before: int) -> None:
         super().__init__(retries, done_before, _is_alive)
-        self._actors: list[Any] = []
+        self._actors: list[ActorHandle] = []
 
-    def register(self, actor: Any) -> None:
+    def register(self, actor: ActorHandle) -> None:
         """Add the handle of a worker's actor."""
         self._actors.append(actor)
 
     def end_all(self) -> None:
         """Kill every worker. Ray Data would wait for a call that hangs."""
         for actor in self._actors:
-            ray.kill(actor)
+            ray.kill(actor)  # type: ignore[arg-type]
 
 
-def start_unit_tracker(retries: int, done_before: int) -> Any:
+def start_unit_tracker(retries: int, done_before: int) -> ActorHandle:
     """The handle of a new tracker on the driver's node, which outlives the loss of any other."""
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    return UnitTrackerActor.options(scheduling_strategy=here).remote(retries, done_before)  # type: ignore[attr-defined]
+    actor_class = UnitTrackerActor.options(scheduling_strategy=here)  # type: ignore[attr-defined]
+    tracker: ActorHandle = actor_class.remote(retries, done_before)
+    return tracker
 
 
 def _is_alive(node: str) -> bool:

@@ -1,4 +1,4 @@
-"""What code inside a worker process uses: its identity, progress reports, and a watchdog for its exit.
+"""Functions for code inside a worker process: its identity, progress reports, and a watchdog for its exit.
 
 Importable without Ray, since stages call `report_progress` and `track` in functions that also run without it.
 """

@@ -1,4 +1,4 @@
-"""Exceptions survive the way from a worker to the driver."""
+"""Exceptions of workers as records and back."""
 
 import pytest
 

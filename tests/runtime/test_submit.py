@@ -28,7 +28,7 @@ from tests.support.jobs import small_job
 pytestmark = pytest.mark.timeout(1200)  # a job here waits for others where many tests run at once
 CHECKOUT = Path(__file__).parents[2]
 RAY = str(Path(sys.executable).with_name("ray"))
-RANDOM = ("run=picked", "select.method=random")  # needs no proxy: the shortest way to a subset
+RANDOM = ("run=random-subset", "select.method=random")  # needs no proxy: the shortest run that builds a subset
 
 
 @dataclass(frozen=True)
@@ -51,14 +51,14 @@ def head() -> Iterator[Head]:
     port, dashboard, agent, client = free_ports(4)
     one = Head(f"http://127.0.0.1:{dashboard}", secrets.token_hex(32))
     folder = Path(tempfile.mkdtemp(prefix="s2l"))  # short: Ray puts sockets into it, whose names have a limit
-    words = (
+    arguments = (
         f"start --head --block --node-ip-address=127.0.0.1 --port={port} --dashboard-host=127.0.0.1 "
         f"--dashboard-port={dashboard} --dashboard-agent-listen-port={agent} --ray-client-server-port={client} "
         f"--min-worker-port=0 --max-worker-port=0 --num-cpus=4 --object-store-memory=100000000 --temp-dir={folder}"
     )
     try:
         for _ in range(3):  # Ray gives a node 30 seconds to register, which may be short where many tests run at once
-            process = start([RAY, *words.split()], environment(one), folder)
+            process = start([RAY, *arguments.split()], environment(one), folder)
             if process.poll() is None:
                 break
         assert process.poll() is None, (folder / "start.log").read_text()[-2000:]
@@ -142,8 +142,8 @@ def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def submit_random(head: Head) -> Submitted:
-    words = [word for change in RANDOM for word in ("--set", change)]
-    return submit("job.yaml", load_config("job.yaml", RANDOM), words, head.address)
+    arguments = [argument for change in RANDOM for argument in ("--set", change)]
+    return submit("job.yaml", load_config("job.yaml", RANDOM), arguments, head.address)
 
 
 def follow_to_end(submitted: Submitted) -> tuple[list[str], Ending]:
@@ -160,7 +160,7 @@ def leave(line: str) -> None:
 def test_a_job_outlives_its_client_and_is_found_again(head: Head, job: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_AUTH_TOKEN", head.token)
     first = submit_random(head)
-    assert first.submission_id.startswith("picked-")
+    assert first.submission_id.startswith("random-subset-")
     with pytest.raises(BrokenPipeError):
         follow(first, leave)
     again = submit_random(head)
@@ -189,7 +189,7 @@ def test_ctrl_c_leaves_the_job_running_and_stop_ends_it(head: Head, job: Path) -
     process.send_signal(signal.SIGINT)
     _, messages = process.communicate(timeout=60)
     assert process.returncode == 130
-    [name] = {word for word in messages.split() if word.startswith("left-")}
+    [name] = {part for part in messages.split() if part.startswith("left-")}
     assert f"submit job.yaml {' '.join(changes)} --address {head.address}" in messages
     [stop] = [line.split(":", 1)[1].strip() for line in messages.splitlines() if "stop it" in line]
     assert stop == f"ray job stop --address {head.address} {name}"

@@ -20,10 +20,10 @@ def test_a_dead_process_fails_its_active_unit_and_no_other() -> None:
     for pid in (1, 2):
         assert tracker.start(process(pid), "innocent") is None
         tracker.finish(process(pid))
-        assert tracker.start(process(pid), "bad") is None
+        assert tracker.start(process(pid), "faulty") is None
     assert tracker.start(process(3), "innocent") is None
     tracker.finish(process(3))
-    failure = tracker.start(process(3), "bad")
+    failure = tracker.start(process(3), "faulty")
     assert failure is not None and failure.attempts == 2 and failure.process == str(process(2))
     assert tracker.start(process(3), "innocent") is None
 

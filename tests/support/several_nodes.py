@@ -58,7 +58,7 @@ def autoscaling_cluster(max_nodes: int) -> Iterator[None]:
     folder = Path(tempfile.mkdtemp(prefix="s2l"))  # short: the paths of Ray's sockets have a length limit
     port, agent, client = free_ports(3)
     (folder / "autoscaler.json").write_text(json.dumps(_autoscaler_config(f"127.0.0.1:{port}", max_nodes)))
-    words = (
+    arguments = (
         f"start --head --block --node-ip-address=127.0.0.1 --port={port} --include-dashboard=false --num-cpus=0 "
         f"--dashboard-agent-listen-port={agent} --ray-client-server-port={client} --min-worker-port=0 "
         f"--max-worker-port=0 --object-store-memory={STORE_BYTES} --temp-dir={folder} "
@@ -67,7 +67,7 @@ def autoscaling_cluster(max_nodes: int) -> Iterator[None]:
     os.environ |= {"RAY_AUTH_MODE": "disabled", "RAY_FAKE_CLUSTER": "1", "AUTOSCALER_UPDATE_INTERVAL_S": "1"}
     log = folder / "start.log"
     with log.open("wb") as stream:
-        command = [str(Path(sys.executable).with_name("ray")), *words.split()]
+        command = [str(Path(sys.executable).with_name("ray")), *arguments.split()]
         head = subprocess.Popen(command, cwd=folder, stdout=stream, stderr=stream, start_new_session=True)
     try:
         wait_until(lambda: "Ray runtime started" in log.read_text() or head.poll() is not None)
@@ -143,17 +143,17 @@ def nodes_of_naps(count: int, min_actors: int, max_actors: int, seconds: float) 
 def grow(argument: str) -> dict[str, Any]:
     """Run units on an autoscaling cluster without nodes, of up to two."""
     with autoscaling_cluster(max_nodes=2), connect() as cold:
-        begun = time.monotonic()
+        started = time.monotonic()
         lines: list[str] = []
         wait_for_resources(cold, ResourceRequest("score", "lower resources.score.workers"), 2, lines.append)
-        trace, nodes = [[time.monotonic() - begun, cpus()]], set()
+        trace, nodes = [[time.monotonic() - started, cpus()]], set()
         for node in nodes_of_naps(40, 1, 4, 1.0):
             nodes.add(node)
             if trace[-1][1] != cpus():
-                trace.append([time.monotonic() - begun, cpus()])
-        trace.append([time.monotonic() - begun, cpus()])
+                trace.append([time.monotonic() - started, cpus()])
+        trace.append([time.monotonic() - started, cpus()])
         wait_until(lambda: not cpus(), 90)
-        trace.append([time.monotonic() - begun, 0.0])
+        trace.append([time.monotonic() - started, 0.0])
         return {"cold": cold.cpus, "grows": cold.grows, "lines": lines, "trace": trace, "nodes": len(nodes)}
 
 
@@ -170,13 +170,13 @@ def record_call_and_sleep(notes: str, seconds: float) -> str:
 def placement(argument: str) -> dict[str, Any]:
     """Request more than the cluster has, spread units over nodes, and lose the node of a function."""
     with fixed_cluster([1, 1]) as nodes, connect() as here, tempfile.TemporaryDirectory() as notes:
-        begun = time.monotonic()
+        started = time.monotonic()
         try:
             request = ResourceRequest("train", "lower resources.train.workers", 8, 1.0, 1.0)
             wait_for_resources(here, request, 0.05, print)
         except S2LError as error:
             refused = str(error)
-        seconds = time.monotonic() - begun
+        seconds = time.monotonic() - started
         spread = set(nodes_of_naps(20, 2, 2, 0.1))
         wait_until(lambda: ray.available_resources().get("CPU") == cpus(), 30)
 

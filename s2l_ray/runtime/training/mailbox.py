@@ -13,7 +13,7 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from s2l_ray.core.training.settings import Signal
-from s2l_ray.runtime.contracts import Failure
+from s2l_ray.runtime.contracts import ActorHandle, Failure
 from s2l_ray.runtime.training.job import TrainProgress
 
 if TYPE_CHECKING:
@@ -63,17 +63,18 @@ class Mailbox:
         self._stop = True
 
 
-def open_mailbox() -> Any:
+def open_mailbox() -> ActorHandle:
     """The handle of a new mailbox on the driver's node."""
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    return Mailbox.options(scheduling_strategy=here).remote()  # type: ignore[attr-defined]
+    mailbox: ActorHandle = Mailbox.options(scheduling_strategy=here).remote()  # type: ignore[attr-defined]
+    return mailbox
 
 
 @dataclass
 class Reporter:
     """Rank 0's side of the mailbox: posts progress, and decides when to save a state and when to stop."""
 
-    mailbox: Any
+    mailbox: ActorHandle
     total_steps: int
     batch_size: int
     save_seconds: float
@@ -107,7 +108,7 @@ class Reporter:
         self.reply = self.mailbox.post.remote(progress)
 
     def signal(self, step: int) -> Signal:
-        """What to do after a step. The last step needs no state, since the tables follow it."""
+        """The action after a step. The last step needs no state, since the tables follow it."""
         self._poll_reply()
         if self.stopping:
             return "save and stop"

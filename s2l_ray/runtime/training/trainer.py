@@ -9,7 +9,6 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 import ray
 from ray.exceptions import RayError
@@ -20,10 +19,10 @@ from ray.train.v2.api.exceptions import WorkerGroupError
 
 from s2l_ray import storage
 from s2l_ray.artifacts.schemas import step_name
-from s2l_ray.artifacts.tables import FileRecord, decode_if_unchanged, record_of
+from s2l_ray.artifacts.tables import FileRecord, find_complete_unit, record_of
 from s2l_ray.core.training.settings import grid_steps
 from s2l_ray.errors import DamagedError, S2LError
-from s2l_ray.runtime.contracts import Failure
+from s2l_ray.runtime.contracts import ActorHandle, Failure
 from s2l_ray.runtime.failures import exception_from_failure, first_line, stall_message
 from s2l_ray.runtime.training.job import (
     MEMORY_HINT,
@@ -73,7 +72,7 @@ def train_proxy(job: TrainJob, workers: TrainWorkers, report: Callable[[TrainPro
 
 def finished_training(job: TrainJob) -> TrainResult | None:
     """The result of a complete training, or None."""
-    tables = [_table_record(job.output, path) for path in (HELD_OUT, TRAINING)]
+    tables = [find_complete_unit(job.output, path, {}) for path in (HELD_OUT, TRAINING)]
     if None in tables:
         return None
     try:
@@ -117,7 +116,7 @@ def _attempt(job: TrainJob, workers: TrainWorkers, report: Callable[[TrainProgre
         if fit.is_running(0):
             mailbox.stop.remote()
             fit.is_running(patience)
-        ray.kill(mailbox)
+        ray.kill(mailbox)  # type: ignore[arg-type]
 
 
 def _stalled(step: int, workers: TrainWorkers, registered: list[str]) -> str:
@@ -125,7 +124,7 @@ def _stalled(step: int, workers: TrainWorkers, registered: list[str]) -> str:
     return stall_message(f"train, at step {step}", workers.stall_minutes, registered, not_started)
 
 
-def _make_trainer(job: TrainJob, workers: TrainWorkers, mailbox: Any) -> TorchTrainer:
+def _make_trainer(job: TrainJob, workers: TrainWorkers, mailbox: ActorHandle) -> TorchTrainer:
     filesystem, path = storage.filesystem(job.output)
     resources = {"CPU": workers.cpus} | ({"GPU": workers.gpus} if workers.gpus else {})
     return TorchTrainer(
@@ -145,7 +144,7 @@ def _make_trainer(job: TrainJob, workers: TrainWorkers, mailbox: Any) -> TorchTr
     )
 
 
-def _train_worker(job: TrainJob, mailbox: Any) -> None:
+def _train_worker(job: TrainJob, mailbox: ActorHandle) -> None:
     from s2l_ray.runtime.training.worker import train_worker  # imports transformers, which the driver does not need
 
     train_worker(job, mailbox)
@@ -190,15 +189,6 @@ def _reason(error: Exception) -> str:
     cause = next(iter(error.worker_failures.values()), error) if isinstance(error, WorkerGroupError) else error
     cause = getattr(cause, "health_check_failure", cause)
     return first_line(str(cause).strip()) or type(cause).__name__
-
-
-def _table_record(output: str, path: str) -> FileRecord | None:
-    try:
-        data = storage.read_bytes(storage.join(output, path))
-    except FileNotFoundError:
-        return None
-    table = decode_if_unchanged(data)
-    return record_of(path, data, table.num_rows) if table is not None else None
 
 
 def _checkpoint_files(output: str, checkpoint: StoredCheckpoint) -> list[FileRecord]:

@@ -22,6 +22,7 @@ from s2l_ray.core.training.schedule import sample_train, split_held_out
 from s2l_ray.core.training.settings import grid_steps, total_steps
 from s2l_ray.core.training.state import TrainingState
 from s2l_ray.errors import S2LError
+from s2l_ray.runtime.contracts import ActorHandle
 from s2l_ray.runtime.failures import failure_from_exception
 from s2l_ray.runtime.training.checkpoint_writer import CheckpointWriter, put_tables, write_state
 from s2l_ray.runtime.training.job import MEMORY_HINT, TrainJob
@@ -34,7 +35,7 @@ from s2l_ray.runtime.worker_process import arm_exit_watchdog, this_process
 COLLECTIVE_SIGNS = ("gloo", "NCCL")
 
 
-def train_worker(job: TrainJob, mailbox: Any) -> None:
+def train_worker(job: TrainJob, mailbox: ActorHandle) -> None:
     """Train from the newest state. Posts a failure of the training itself to the mailbox before raising it."""
     arm_exit_watchdog()
     mailbox.register.remote(ray.train.get_context().get_world_rank(), str(this_process()))
@@ -51,7 +52,7 @@ def _is_lost_peer(error: Exception) -> bool:
     return isinstance(error, torch.distributed.DistError) or any(sign in str(error) for sign in COLLECTIVE_SIGNS)
 
 
-def _train(job: TrainJob, mailbox: Any) -> None:
+def _train(job: TrainJob, mailbox: ActorHandle) -> None:
     torch.set_num_threads(job.threads)
     dataset = open_artifact(job.dataset)
     train_rows, held_out_rows = _read(job, dataset)
