@@ -99,7 +99,7 @@ def plan_units(build: Build) -> list[NamedUnit]:
         "dtype": build.config.score.dtype,
         "statistics": ",".join(statistics_of(build.config)),
         "tokens_per_batch": str(build.execution["tokens_per_batch"]),
-        "path": build.execution["path"],
+        "attention": build.execution["attention"],
     }
     return [
         NamedUnit(

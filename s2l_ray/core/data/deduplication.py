@@ -86,15 +86,18 @@ def _first_of_each_id(id_N2: UInt64) -> Bool:
 
 
 def _keep_smallest(decision_N: Decisions, key_N: UInt64, among_N: Bool, rows: int, otherwise: int) -> None:
-    """Of the kept rows in among_N, keep `rows` with the smallest keys and set the others to `otherwise`."""
+    """Keep the `rows` candidates with the smallest keys and set the others to `otherwise`.
+
+    Candidates are the rows of among_N that are kept so far.
+    """
     candidate_M = np.flatnonzero(among_N & (decision_N == KEEP))
     order_M = np.argsort(key_N[candidate_M], kind="stable")
     decision_N[candidate_M[order_M[rows:]]] = otherwise
 
 
-def _splitmix64(word_N: UInt64) -> UInt64:
+def _splitmix64(bits_N: UInt64) -> UInt64:
     """The output function of splitmix64 (Steele, Lea and Flood, 2014)."""
-    word_N = word_N + np.uint64(0x9E3779B97F4A7C15)
-    word_N = (word_N ^ (word_N >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    word_N = (word_N ^ (word_N >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return word_N ^ (word_N >> np.uint64(31))
+    bits_N = bits_N + np.uint64(0x9E3779B97F4A7C15)
+    bits_N = (bits_N ^ (bits_N >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    bits_N = (bits_N ^ (bits_N >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return bits_N ^ (bits_N >> np.uint64(31))
