@@ -191,7 +191,7 @@ def test_a_stalled_training_ends_and_names_its_processes(tmp_path: Path, ray_ses
         stopped.extend(one for one in processes if "RayTrainWorker" in " ".join(one.cmdline()))
         stopped[0].suspend()
 
-    workers = TrainWorkers(stall_minutes=0.5)
+    workers = TrainWorkers(stall_minutes=1.0)
     try:
         with pytest.raises(S2LError, match=r"at step [1-9]\d*") as caught:
             train_proxy(job, workers, stop_worker)
