@@ -223,7 +223,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--disk", action="store_true", help="artefacts on a disk, no faults of storage")
     parser.add_argument("--results", type=Path, default=RESULTS / "chaos.json")
     given = parser.parse_args(arguments)
-    report = Report("chaos", {key: str(value) for key, value in vars(given).items()}, ["ray", "pyarrow", "boto3"])
+    report = Report("chaos", {key: str(value) for key, value in vars(given).items()}, ["ray", "pyarrow", "obstore"])
     kills: Counter[str] = Counter()
     wrong: list[str] = []
     seconds, starts = [], []

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.gcs import gcs, gcs_endpoint
+from tests.support.azure import azure, running_azurite
+from tests.support.gcs import gcs, running_gcs
 from tests.support.s3 import running_s3, s3
 
-__all__ = ["gcs", "gcs_endpoint", "running_s3", "s3"]  # fixtures
+__all__ = ["azure", "gcs", "running_azurite", "running_gcs", "running_s3", "s3"]  # fixtures
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -45,7 +46,7 @@ def ray_session() -> Iterator[None]:
         yield
 
 
-@pytest.fixture(params=["disk", "s3", "gcs"])
+@pytest.fixture(params=["disk", "s3", "gcs", "azure"])
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """An empty folder in every kind of store."""
     return str(tmp_path / "store") if request.param == "disk" else str(request.getfixturevalue(request.param))

@@ -37,7 +37,7 @@ LIBRARIES = {
     "torch": {"core", "runtime", "stages"},
     "transformers": {"core", "runtime", "stages"},
 }
-LAZY = {"cuml", "vllm", "cupy", "datasets", "boto3", "peft", "sentence_transformers"}
+LAZY = {"cuml", "vllm", "cupy", "datasets", "peft", "sentence_transformers"}
 """Imported inside the function that needs them."""
 MOST_FILES = {"stages": 20, "terminal": 20, "artifacts": 14}
 FILES_PER_FOLDER = 12

@@ -62,10 +62,11 @@ class Lock:
         self._heartbeat = threading.Thread(target=self._beat, name="building-heartbeat", daemon=True)
 
     def acquire(self) -> None:
-        """Take the lock. Raises `LockedError` if another driver holds it.
+        """Take the lock. Raises `LockedError` if another driver holds it, `StorageError` if the store cannot lock.
 
         Blocks for up to `STALE_SECONDS` to observe whether the heartbeat of the holder continues.
         """
+        storage.check_conditional_writes(self.uri.rpartition("/")[0])
         while self._version is None:
             holder, version = _read(self.uri)
             if holder is not None and not (_is_local(holder) and not _has_process(holder)):

@@ -82,9 +82,9 @@ def _remove(one: Garbage) -> bool:
         for path in one.paths:
             storage.delete_file(storage.join(one.uri, path))
     else:
-        for entry in storage.list_incomplete_uploads(one.uri):
+        for entry in storage.list_temporary_files(one.uri):
             if entry.path in one.paths and _is_old(entry):
-                storage.delete_incomplete_upload(one.uri, entry)
+                storage.delete_file(storage.join(one.uri, entry.path))
     return True
 
 
@@ -109,7 +109,7 @@ def _left_behind(one: Found) -> list[Garbage]:
 
 
 def _broken_off(root: str) -> list[Garbage]:
-    old = [entry for entry in storage.list_incomplete_uploads(root) if _is_old(entry)]
+    old = [entry for entry in storage.list_temporary_files(root) if _is_old(entry)]
     return [_listed(root, BROKEN_OFF, old, tuple(entry.path for entry in old))] if old else []
 
 

@@ -1,29 +1,34 @@
-"""Files on local paths and in s3:// and gs:// buckets, behind one set of functions.
+"""Files on local paths and in s3://, gs:// and az:// buckets, behind one set of functions.
 
 Writes are atomic: a reader sees the old file, the new file or none. Names that begin with a dot are temporary and never
-listed. Endpoint, region and credentials come from the environment and the config files of the clients, never from a job
-file. Failures are `FileNotFoundError`, or an `S2LError` with the URI and a hint.
+listed. Endpoint, region and credentials come from the environment, never from a job file. Failures are
+`FileNotFoundError`, or an `S2LError` with the URI and a hint; no message contains a credential.
 """
 
 import hashlib
 import os
+import uuid
 from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import pyarrow as pa
 from pyarrow import fs
 
-from s2l_ray.errors import ConfigError
+from s2l_ray.errors import ConfigError, StorageError
 from s2l_ray.storage.disk import DiskStore
-from s2l_ray.storage.store import Entry as Entry
-from s2l_ray.storage.store import Store, is_temporary
+from s2l_ray.storage.disk import Entry as Entry
+
+if TYPE_CHECKING:
+    from s2l_ray.storage.object_store import ObjectStore
 
 COPY_BYTES = 8 << 20
 MAX_COPIES = 16
 DISK = DiskStore()
+_CHECKED: set[str] = set()  # buckets whose conditional writes were checked
+SCHEMES = ("s3", "gs", "az")
 
 
 def join(root: str, *parts: str) -> str:
@@ -49,7 +54,7 @@ def local_path(uri: str) -> Path:
     return Path(uri.removeprefix("file://"))
 
 
-def _resolve(uri: str) -> tuple[Store, str]:
+def _resolve(uri: str) -> "tuple[DiskStore | ObjectStore, str]":
     """Store and key of a URI. Raises `ConfigError` for an unknown scheme."""
     if is_local(uri):
         return DISK, str(local_path(uri).absolute())
@@ -57,15 +62,11 @@ def _resolve(uri: str) -> tuple[Store, str]:
     bucket, _, key = rest.partition("/")
     if "@" in bucket:
         raise ConfigError(f"{scheme}://...@...: credentials belong in the environment; remove them from the URI")
-    if scheme == "s3" and bucket:
-        from s2l_ray.storage.s3 import S3Store
+    if scheme not in SCHEMES or not bucket:
+        raise ConfigError(f"{uri}: unknown scheme; write a local path, or s3://, gs:// or az:// with bucket/path")
+    from s2l_ray.storage.object_store import ObjectStore
 
-        return S3Store(bucket), key.rstrip("/")
-    if scheme == "gs" and bucket:
-        from s2l_ray.storage.gcs import GCSStore
-
-        return GCSStore(bucket), key.rstrip("/")
-    raise ConfigError(f"{uri}: unknown scheme; write a local path, s3://bucket/path or gs://bucket/path")
+    return ObjectStore(scheme, bucket), key.rstrip("/")
 
 
 def exists(uri: str) -> bool:
@@ -128,6 +129,28 @@ def write_if(uri: str, data: bytes, version: str | None) -> str | None:
     return current if stored == data else None
 
 
+def check_conditional_writes(folder: str) -> None:
+    """Raise `StorageError` if the store of a folder ignores the conditions of `write_if`; checked once per process."""
+    bucket = "/".join(folder.split("/", 3)[:3])
+    if is_local(folder) or bucket in _CHECKED:
+        return
+    token = uuid.uuid4().hex
+    uri = join(folder, f".check-{token}")
+    try:
+        first = write_if(uri, f"1 {token}".encode(), None)
+        again = write_if(uri, f"2 {token}".encode(), None)
+        second = first and write_if(uri, f"3 {token}".encode(), first)
+        stale = first and write_if(uri, f"4 {token}".encode(), first)
+    finally:
+        delete_file(uri)
+    if not second or again or stale:
+        raise StorageError(
+            f"{folder}: this store does not support conditional writes, so two drivers could build one artifact; use a "
+            "store that supports If-Match and If-None-Match"
+        )
+    _CHECKED.add(bucket)
+
+
 def put_file(source: Path, uri: str) -> None:
     """Write a local file to a URI atomically, streamed."""
     store, key = _resolve(uri)
@@ -144,7 +167,7 @@ def get_file(uri: str, target: Path) -> None:
 def list_files(uri: str) -> list[Entry]:
     """All files below a folder, sorted by path; empty if the folder does not exist."""
     store, key = _resolve(uri)
-    visible = (entry for entry in store.list_files(key) if not is_temporary(entry.path))
+    visible = (entry for entry in store.list_files(key) if not _is_temporary(entry.path))
     return sorted(visible, key=lambda entry: entry.path)
 
 
@@ -180,16 +203,17 @@ def copy_missing(source: str, target: str, besides: Collection[str] = ()) -> Non
         list(threads.map(lambda path: write_bytes(join(target, path), read_bytes(join(source, path))), wanted))
 
 
-def list_incomplete_uploads(uri: str) -> list[Entry]:
-    """Incomplete uploads below a folder (temporary files, unfinished multipart uploads), also those in progress."""
+def list_temporary_files(uri: str) -> list[Entry]:
+    """Temporary files below a folder on a disk, also of writes in progress; empty for a bucket.
+
+    A bucket deletes the parts of incomplete uploads by itself if it has a lifecycle rule for them.
+    """
     store, key = _resolve(uri)
-    return store.list_incomplete_uploads(key)
+    return [entry for entry in store.list_files(key) if _is_temporary(entry.path)] if is_local(uri) else []
 
 
-def delete_incomplete_upload(uri: str, entry: Entry) -> None:
-    """Delete an entry that `list_incomplete_uploads` returned for this folder."""
-    store, key = _resolve(uri)
-    store.delete_incomplete_upload(key, entry)
+def _is_temporary(path: str) -> bool:
+    return any(part.startswith(".") for part in path.split("/"))
 
 
 def sha256_file(uri: str) -> str:
@@ -212,6 +236,9 @@ def _bucket_filesystem(scheme: str) -> fs.FileSystem:
             connect_timeout=10,
             request_timeout=60,
         )
+    if scheme == "az":
+        account = os.environ.get("AZURE_STORAGE_ACCOUNT_NAME", "")
+        return fs.AzureFileSystem(account, os.environ.get("AZURE_STORAGE_ACCOUNT_KEY"))
     return fs.GcsFileSystem()
 
 

@@ -10,11 +10,23 @@ import os
 import shutil
 import uuid
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
 
-from s2l_ray.storage.store import Entry, is_temporary
+
+@dataclass(frozen=True)
+class Entry:
+    """One file of a listing: path relative to the listed folder, size in bytes, modification time.
+
+    version: the ETag of an object, which differs for every content; "" on a disk.
+    """
+
+    path: str
+    bytes: int
+    mtime_ns: int
+    version: str = ""
 
 
 class DiskStore:
@@ -36,7 +48,7 @@ class DiskStore:
         return pa.OSFile(key)
 
     def write(self, key: str, data: bytes) -> None:
-        with _temporary(Path(key)) as temporary:
+        with temporary_file(Path(key)) as temporary:
             temporary.write_bytes(data)
             os.replace(temporary, key)
 
@@ -44,7 +56,7 @@ class DiskStore:
         target = Path(key)
         if version is not None and not target.exists():
             return None  # without creating its folder again
-        with _temporary(target) as temporary, file_lock(target.parent / f".{target.name}.lock"):
+        with temporary_file(target) as temporary, file_lock(target.parent / f".{target.name}.lock"):
             temporary.write_bytes(data)
             written = _version(temporary.stat())
             if version is None:
@@ -56,7 +68,7 @@ class DiskStore:
         return None
 
     def upload(self, source: Path, key: str) -> None:
-        with _temporary(Path(key)) as temporary:
+        with temporary_file(Path(key)) as temporary:
             shutil.copyfile(source, temporary)
             os.replace(temporary, key)
 
@@ -81,12 +93,6 @@ class DiskStore:
     def move_folder(self, source: str, target: str) -> None:
         Path(target).parent.mkdir(parents=True, exist_ok=True)
         os.rename(source, target)
-
-    def list_incomplete_uploads(self, key: str) -> list[Entry]:
-        return [entry for entry in self.list_files(key) if is_temporary(entry.path)]
-
-    def delete_incomplete_upload(self, key: str, entry: Entry) -> None:
-        self.delete_file(f"{key}/{entry.path}")
 
 
 @contextlib.contextmanager
@@ -131,7 +137,8 @@ def _link(temporary: Path, target: Path) -> bool:
 
 
 @contextlib.contextmanager
-def _temporary(target: Path) -> Iterator[Path]:
+def temporary_file(target: Path) -> Iterator[Path]:
+    """Path beside `target` under which its content is written; the file is deleted if it still exists at the end."""
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.parent / f".{target.name}.{uuid.uuid4().hex}"
     try:

@@ -17,7 +17,8 @@ import pytest
 from s2l_ray import storage
 from s2l_ray.artifacts import lock as lock_module
 from s2l_ray.artifacts.lock import Holder, Lock, is_live, raise_if_locked, read_holder
-from s2l_ray.errors import LockedError
+from s2l_ray.errors import LockedError, StorageError
+from tests.support.gcs import UNCONDITIONAL
 
 BEAT, STALE = 0.1, 1.0
 
@@ -205,6 +206,12 @@ def test_content_that_no_driver_wrote_is_no_lock(place: str, content: bytes) -> 
     lock.acquire()
     assert read_holder(f"{place}/building") is not None
     lock.release()
+
+
+def test_a_store_that_ignores_conditions_cannot_lock(gcs: str) -> None:
+    with pytest.raises(StorageError, match=f"gs://{UNCONDITIONAL}/a"):
+        Lock(f"gs://{UNCONDITIONAL}/a", "first").acquire()
+    assert storage.list_files(f"gs://{UNCONDITIONAL}") == []
 
 
 def test_one_of_some_concurrent_drivers_wins(tmp_path: Path, start: Start) -> None:

@@ -96,32 +96,18 @@ def test_nothing_goes_while_a_record_of_runs_is_damaged(place: str) -> None:
         find_garbage(place)
 
 
-def test_what_broke_off_goes_once_it_is_old(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    if place.startswith("gs://"):
-        pytest.skip("the store itself forgets what broke off")
-    finish(place, "clusters", 1)
-    record_run(place, "small", {"clusters": name(1)}, {})
-    break_off(f"{place}/clusters/{name(1)}")
-    assert found(place) == []
+def test_old_temporary_files_are_collected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = str(tmp_path)
+    finish(root, "clusters", 1)
+    record_run(root, "small", {"clusters": name(1)}, {})
+    storage.write_bytes(f"{root}/clusters/{name(1)}/.shard-00001.parquet.123", b"half")
+    assert found(root) == []
     later = time.time() + BROKEN_OFF_SECONDS + 60
     monkeypatch.setattr("s2l_ray.catalog.gc.time.time", lambda: later)
-    (garbage,) = find_garbage(place)
+    (garbage,) = find_garbage(root)
     assert garbage.why == BROKEN_OFF and garbage.files == 1
-    assert list(remove_garbage(place, [garbage])) == [garbage]
-    assert storage.list_incomplete_uploads(place) == []
-
-
-def break_off(folder: str) -> None:
-    """Leave what a killed writer leaves: a temporary file, or parts of an object."""
-    if storage.is_local(folder):
-        storage.write_bytes(f"{folder}/.shard-00001.parquet.123", b"half")
-        return
-    from s2l_ray.storage.s3_client import client
-
-    bucket, _, key = folder.removeprefix("s3://").partition("/")
-    begun = client().create_multipart_upload(Bucket=bucket, Key=f"{key}/shard-00001.parquet")
-    part = {"Bucket": bucket, "Key": begun["Key"], "UploadId": begun["UploadId"], "PartNumber": 1}
-    client().upload_part(**part, Body=b"half")
+    assert list(remove_garbage(root, [garbage])) == [garbage]
+    assert storage.list_temporary_files(root) == []
 
 
 def test_the_command_removes_only_where_it_is_told_to(tmp_path: Path) -> None:

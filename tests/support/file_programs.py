@@ -11,13 +11,11 @@ from pathlib import Path
 from s2l_ray import storage
 from s2l_ray.artifacts.node_cache import cached_files
 from s2l_ray.artifacts.tables import record_of
-from s2l_ray.storage import s3_client
 
 PADDING = bytes(1000)
 
 
 def upload(source: str, uri: str) -> None:
-    s3_client.PART_BYTES = 8 << 20
     storage.put_file(Path(source), uri)
 
 

@@ -11,9 +11,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import boto3
+import obstore
 import pytest
-from botocore.exceptions import BotoCoreError, ClientError
+from obstore.exceptions import BaseError
+from obstore.store import S3Store
 
 BUCKET = "s2l"
 KEY, SECRET = "test-access-key", "test-secret-key-0123456789"
@@ -83,11 +84,12 @@ def free_ports(number: int) -> list[int]:
 
 def _wait_for_bucket(process: subprocess.Popen[bytes], endpoint: str, log: Path) -> None:
     """Wait until the bucket exists, which is shortly after the port is open."""
-    client = boto3.session.Session(KEY, SECRET, region_name="us-east-1").client("s3", endpoint_url=endpoint)
+    keys = {"access_key_id": KEY, "secret_access_key": SECRET}
+    bucket = S3Store(BUCKET, endpoint=endpoint, region="us-east-1", client_options={"allow_http": True}, **keys)
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline and process.poll() is None:
-        with contextlib.suppress(BotoCoreError, ClientError):
-            client.head_bucket(Bucket=BUCKET)
+        with contextlib.suppress(BaseError):
+            obstore.list(bucket).collect()
             return
         time.sleep(0.05)
     raise RuntimeError(f"the S3 server did not start: {log.read_text(errors='replace')[-2000:]}")
