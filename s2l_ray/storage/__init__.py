@@ -66,7 +66,7 @@ def _resolve(uri: str) -> "tuple[DiskStore | ObjectStore, str]":
         raise ConfigError(f"{uri}: unknown scheme; write a local path, or s3://, gs:// or az:// with bucket/path")
     from s2l_ray.storage.object_store import ObjectStore
 
-    return ObjectStore(scheme, bucket), key.rstrip("/")
+    return ObjectStore(scheme, bucket), key.strip("/")
 
 
 def exists(uri: str) -> bool:

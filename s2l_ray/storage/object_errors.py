@@ -31,9 +31,7 @@ CREDENTIALS = {
 }
 ENDPOINTS = {"s3": "AWS_ENDPOINT_URL", "gs": "GOOGLE_BASE_URL", "az": "AZURE_STORAGE_ENDPOINT"}
 # Addresses of the services that issue credentials, and messages of obstore where a setting is missing.
-CREDENTIAL_SERVICES = re.compile(
-    r"https?://(169\.254\.|metadata|oauth2|sts\.|login\.)|[Cc]redential|Account must be|Missing access key"
-)
+CREDENTIAL_SERVICES = re.compile(r"https?://(169\.254\.|metadata|oauth2|sts\.|login\.)|[Cc]redential")
 # NoSuchUpload: the response to a completed multipart upload was lost, and the upload has to be repeated.
 REPEATABLE = {"RequestTimeout", "SlowDown", "NoSuchUpload", "InvalidPart", "408", "429"}
 

@@ -6,6 +6,7 @@ are those that obstore finds in the environment. Requests have timeouts and a bo
 
 import contextlib
 import io
+import itertools
 import os
 import random
 import time
@@ -146,9 +147,9 @@ class ObjectStore:
             raise FileNotFoundError(self._uri(key))
         return entry
 
-    def _read_range(self, key: str, entry: Entry, start: int, stop: int) -> bytes:
+    def _read_range(self, key: str, entry: Entry, start: int, stop: int) -> memoryview:
         options: GetOptions = {"range": (start, stop), "if_match": entry.version or None}
-        return self._request(key, lambda bucket: obstore.get(bucket, key, options=options).bytes().to_bytes())
+        return self._request(key, lambda bucket: memoryview(obstore.get(bucket, key, options=options).bytes()))
 
     def _put(self, key: str, content: "Callable[[Bucket], bytes | Path | Iterable[bytes]]", size: int) -> None:
         part = max(PART_BYTES, -(-size // MAX_PARTS))
@@ -182,14 +183,14 @@ class ObjectStore:
         """Result of a request, repeated after failures that obstore does not repeat: interrupted responses, for one."""
         uri, deadline = self._uri(key), time.monotonic() + RETRY_SECONDS
         bucket = open_bucket(self._scheme, self._name, uri)
-        for attempt in range(1, ATTEMPTS + 1):
+        for attempt in itertools.count(1):
             try:
                 return call(bucket)
             except (FileNotFoundError, ValueError, BaseError) as error:
-                if attempt == ATTEMPTS or time.monotonic() > deadline or not is_repeatable(error):
-                    raise translate(error, uri) from None
+                if attempt >= ATTEMPTS or time.monotonic() > deadline or not is_repeatable(error):
+                    raise translate(error, uri) from None  # not chained: the message may contain a credential
             time.sleep(random.uniform(0.05, min(10, 0.1 * 2**attempt)))
-        raise AssertionError("unreachable")
+        raise AssertionError
 
     def _uri(self, key: str) -> str:
         return f"{self._scheme}://{self._name}/{key}"
@@ -202,8 +203,8 @@ def open_bucket(scheme: str, name: str, uri: str) -> Bucket:
         raise StorageError(f"{uri}: AWS_ACCESS_KEY_ID is empty; set {CREDENTIALS[scheme]}")
     try:
         return _client(scheme, name, settings, ATTEMPTS, READ_SECONDS)
-    except (BaseError, ValueError) as error:
-        raise translate(error, uri) from None
+    except (BaseError, ValueError):  # not chained: the message may contain a credential
+        raise StorageError(f"{uri}: invalid or missing settings; set {CREDENTIALS[scheme]}") from None
 
 
 @lru_cache(maxsize=16)
@@ -261,7 +262,7 @@ def _entry(meta: "ObjectMeta", folder: str) -> Entry:
 class RangeReader(io.RawIOBase):
     """A seekable file over an object of `size` bytes; every read is one call of `read_range(start, stop)`."""
 
-    def __init__(self, read_range: Callable[[int, int], bytes], size: int) -> None:
+    def __init__(self, read_range: Callable[[int, int], memoryview], size: int) -> None:
         self._read_range, self._size, self._position = read_range, size, 0
 
     def readable(self) -> bool:

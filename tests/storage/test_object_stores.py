@@ -64,16 +64,19 @@ def test_a_long_listing_is_complete(s3: str) -> None:
     assert [entry.path for entry in storage.list_files(s3)] == []
 
 
+REFUSED = ["bucket", "key", "secret", "none", "endpoint", "google", "azure"]
 REFUSALS = [
     ({}, "s3://no-such-bucket/a", "no-such-bucket"),
     ({"AWS_ACCESS_KEY_ID": "somebody-else"}, f"s3://{BUCKET}/a", "AWS_ACCESS_KEY_ID"),
     ({"AWS_SECRET_ACCESS_KEY": "another-secret-key"}, f"s3://{BUCKET}/a", "AWS_SECRET_ACCESS_KEY"),
     ({"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": ""}, f"s3://{BUCKET}/a", "AWS_ACCESS_KEY"),
     ({"AWS_ENDPOINT_URL": "http://user:planted@127.0.0.1:9"}, f"s3://{BUCKET}/a", "127.0.0.1:9 "),
+    ({"GOOGLE_SERVICE_ACCOUNT_KEY": "{planted"}, f"gs://{BUCKET}/a", "GOOGLE_APPLICATION_CREDENTIALS"),
+    ({"AZURE_STORAGE_ACCOUNT_NAME": "a", "AZURE_STORAGE_ACCOUNT_KEY": "planted!"}, f"az://{BUCKET}/a", "ACCOUNT_KEY"),
 ]
 
 
-@pytest.mark.parametrize(("variables", "uri", "named"), REFUSALS, ids=["bucket", "key", "secret", "none", "endpoint"])
+@pytest.mark.parametrize(("variables", "uri", "named"), REFUSALS, ids=REFUSED)
 def test_errors_name_the_uri_and_the_setting_to_correct(
     s3: str, monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], uri: str, named: str
 ) -> None:
@@ -86,6 +89,17 @@ def test_errors_name_the_uri_and_the_setting_to_correct(
         assert uri in str(caught.value) and named in str(caught.value)
         text = "".join(traceback.format_exception(caught.value))
         assert SECRET not in text and "another-secret-key" not in text and "planted" not in text
+
+
+@pytest.mark.slow
+def test_transfers_of_large_files_need_little_memory(s3: str, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.touch()
+    os.truncate(source, 400 << 20)
+    command = [sys.executable, "-m", "tests.support.file_programs", "transfer", str(source), f"{s3}/large"]
+    peak = int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    assert peak < 250 << 20
+    assert storage.size(f"{s3}/large") == 400 << 20
 
 
 def test_a_uri_with_credentials_or_an_unknown_scheme_is_refused() -> None:
@@ -103,7 +117,7 @@ def shorten_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("seed", [1, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(2, 5))])
 def test_faults_lose_duplicate_and_corrupt_nothing(
-    s3: str, running_s3: S3Server, monkeypatch: pytest.MonkeyPatch, seed: int
+    s3: str, running_s3: S3Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, seed: int
 ) -> None:
     shorten_timeout(monkeypatch)
     with fault_proxy(running_s3.endpoint, Faults(0.15, seed, stall_seconds=1.5)) as proxy:
@@ -115,6 +129,12 @@ def test_faults_lose_duplicate_and_corrupt_nothing(
         assert [(entry.path, entry.bytes) for entry in storage.list_files(s3)] == [
             (name, len(data)) for name, data in sorted(written.items())
         ]
+        (tmp_path / "large").write_bytes(large := np.random.default_rng(seed).bytes(20 << 20))
+        storage.put_file(tmp_path / "large", f"{s3}/one/large")
+        storage.move_folder(f"{s3}/one", f"{s3}/two")
+        storage.get_file(f"{s3}/two/large", tmp_path / "copy")
+        assert (tmp_path / "copy").read_bytes() == large
+        storage.delete_folder(f"{s3}/two")
         version = None
         for number in range(10):
             version = storage.write_if(f"{s3}/marker", f"round {number}".encode(), version)
@@ -122,6 +142,7 @@ def test_faults_lose_duplicate_and_corrupt_nothing(
         assert any(proxy.counts), "the proxy injected no fault"
     use_endpoint(running_s3.endpoint, monkeypatch)
     assert {name: storage.read_bytes(f"{s3}/{name}") for name in written} == written
+    assert {entry.path for entry in storage.list_files(s3)} == {*written, "marker"}
 
 
 def test_permanent_faults_are_an_error_after_a_limited_number_of_attempts(

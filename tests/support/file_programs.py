@@ -1,9 +1,11 @@
 """Programs that tests start as processes of their own: `python -m tests.support.file_programs NAME ARGUMENTS`.
 
-upload SOURCE URI               write a file, in parts of 8 MiB
+upload SOURCE URI               write a file, in parts
+transfer SOURCE URI             write a file, copy it back and print by how many bytes that raised the peak of memory
 read_cached URI TMP ROUNDS      read three cached files again and again, with room for two
 """
 
+import resource
 import sys
 import tempfile
 from pathlib import Path
@@ -19,6 +21,14 @@ def upload(source: str, uri: str) -> None:
     storage.put_file(Path(source), uri)
 
 
+def transfer(source: str, uri: str) -> None:
+    storage.exists(uri)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    storage.put_file(Path(source), uri)
+    storage.get_file(uri, Path(f"{source}.copy"))
+    print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) << 10)
+
+
 def read_cached(uri: str, temporary: str, rounds: str) -> None:
     tempfile.tempdir = temporary
     for _ in range(int(rounds)):
@@ -29,4 +39,4 @@ def read_cached(uri: str, temporary: str, rounds: str) -> None:
 
 
 if __name__ == "__main__":
-    {"upload": upload, "read_cached": read_cached}[sys.argv[1]](*sys.argv[2:])
+    {"upload": upload, "transfer": transfer, "read_cached": read_cached}[sys.argv[1]](*sys.argv[2:])
