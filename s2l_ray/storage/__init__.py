@@ -6,11 +6,9 @@ listed. Endpoint, region and credentials come from the environment, never from a
 """
 
 import hashlib
-import os
 import uuid
 from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -225,27 +223,12 @@ def sha256_file(uri: str) -> str:
     return digest.hexdigest()
 
 
-@lru_cache(maxsize=16)
-def _bucket_filesystem(scheme: str) -> fs.FileSystem:
-    if scheme == "s3":
-        # Without a region, Arrow asks a metadata service for it, also for the bucket of a custom endpoint.
-        return fs.S3FileSystem(
-            endpoint_override=os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL"),
-            region=os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION"),
-            retry_strategy=fs.AwsStandardS3RetryStrategy(max_attempts=8),
-            connect_timeout=10,
-            request_timeout=60,
-        )
-    if scheme == "az":
-        account = os.environ.get("AZURE_STORAGE_ACCOUNT_NAME", "")
-        return fs.AzureFileSystem(account, os.environ.get("AZURE_STORAGE_ACCOUNT_KEY"))
-    return fs.GcsFileSystem()
-
-
 def filesystem(uri: str) -> tuple[fs.FileSystem, str]:
     """Arrow file system and path of a URI, for libraries that take those, such as Ray Train."""
     _, key = _resolve(uri)
     if is_local(uri):
         return fs.LocalFileSystem(), key
-    scheme, _, rest = uri.partition("://")
-    return _bucket_filesystem(scheme), rest.rstrip("/")
+    from s2l_ray.storage.arrow import BucketFileSystem
+
+    scheme, _, path = uri.partition("://")
+    return fs.PyFileSystem(fs.FSSpecHandler(BucketFileSystem(scheme))), path.rstrip("/")

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import pickle
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -10,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from pyarrow import fs
 
 from s2l_ray import storage
 
@@ -91,6 +93,23 @@ def test_files_support_random_access(place: str) -> None:
     storage.write_bytes(f"{place}/t.parquet", sink.getvalue())
     with storage.open_input(f"{place}/t.parquet") as stream:
         assert pq.ParquetFile(stream).read_row_group(3, ["number"])["number"].to_pylist() == list(range(30_000, 40_000))
+
+
+def test_the_arrow_file_system_reads_and_writes_the_same_files(place: str) -> None:
+    filesystem, path = storage.filesystem(f"{place}/one")
+    filesystem = pickle.loads(pickle.dumps(filesystem))
+    filesystem.create_dir(f"{path}/deep", recursive=True)
+    with filesystem.open_output_stream(f"{path}/deep/a") as stream:
+        stream.write(random_bytes(100_000))
+    assert paths_of(place) == ["one/deep/a"]
+    assert storage.read_bytes(f"{place}/one/deep/a") == random_bytes(100_000)
+    storage.write_bytes(f"{place}/one/b", b"b")
+    with filesystem.open_input_stream(f"{path}/b") as stream:
+        assert stream.read() == b"b"
+    found = filesystem.get_file_info(fs.FileSelector(path, recursive=True))
+    assert {one.path for one in found if one.is_file} == {f"{path}/deep/a", f"{path}/b"}
+    filesystem.delete_dir(path)
+    assert paths_of(place) == []
 
 
 def test_conditional_write_replaces_a_version_once(place: str) -> None:

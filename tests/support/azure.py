@@ -6,6 +6,7 @@ import email.utils
 import hashlib
 import hmac
 import http.client
+import re
 import shutil
 import subprocess
 import time
@@ -48,7 +49,7 @@ def azure(running_azurite: str, monkeypatch: pytest.MonkeyPatch, request: pytest
     monkeypatch.setenv("AZURE_STORAGE_ENDPOINT", running_azurite)
     monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_NAME", ACCOUNT)
     monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_KEY", KEY)
-    return f"az://{CONTAINER}/{request.node.name.replace('/', '-')}"
+    return f"az://{CONTAINER}/{re.sub('[^a-z0-9_]', '-', request.node.name)}"
 
 
 def _create_container(port: int) -> bool:

@@ -170,4 +170,4 @@ def gcs(running_gcs: GCSServer, monkeypatch: pytest.MonkeyPatch, request: pytest
     account = {"gcs_base_url": running_gcs.endpoint, "disable_oauth": True}
     unused = dict.fromkeys(("client_email", "private_key", "private_key_id"), "")
     monkeypatch.setenv("GOOGLE_SERVICE_ACCOUNT_KEY", json.dumps(account | unused))
-    return f"gs://{BUCKET}/{request.node.name.replace('/', '-')}"
+    return f"gs://{BUCKET}/{re.sub('[^a-z0-9_]', '-', request.node.name)}"

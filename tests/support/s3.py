@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -106,7 +107,7 @@ def running_s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
 def s3(running_s3: S3Server, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> str:
     """URI of a new folder in the bucket; the environment points to the server during the test."""
     use_endpoint(running_s3.endpoint, monkeypatch)
-    return f"s3://{BUCKET}/{request.node.name.replace('/', '-')}-{time.monotonic_ns()}"
+    return f"s3://{BUCKET}/{re.sub('[^a-z0-9_]', '-', request.node.name)}-{time.monotonic_ns()}"
 
 
 def use_endpoint(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:

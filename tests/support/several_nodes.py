@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from pyarrow.fs import FileSelector
 from ray.cluster_utils import Cluster
 
 from s2l_ray import storage
@@ -214,9 +213,8 @@ def lost(argument: str) -> dict[str, Any]:
 
 def units_of(root: str) -> dict[str, float]:
     """Modification times of the stored scoring units, in seconds."""
-    filesystem, path = storage.filesystem(storage.join(root, "trajectories"))
-    found = filesystem.get_file_info(FileSelector(path, allow_not_found=True, recursive=True))
-    return {one.path: one.mtime.timestamp() for one in found if "/losses/" in one.path and one.is_file}
+    entries = storage.list_files(storage.join(root, "trajectories"))
+    return {entry.path: entry.mtime_ns / 1e9 for entry in entries if "/losses/" in entry.path}
 
 
 def cold(argument: str) -> dict[str, Any]:
