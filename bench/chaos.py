@@ -33,11 +33,12 @@ from ray.cluster_utils import Cluster
 from bench.rounds import RESULTS, Report, Row
 from s2l_ray.artifacts.manifest import open_artifact
 from s2l_ray.catalog.gc import find_garbage, remove_garbage
-from s2l_ray.catalog.verify import verify
+from s2l_ray.catalog.listing import COMPLETE
+from s2l_ray.catalog.verify import verify_artifact
 from s2l_ray.config.load import load_config
 from s2l_ray.config.sections import Config
 from s2l_ray.demo.dataset import make_demo
-from s2l_ray.pipeline.run import COMPLETE, plan
+from s2l_ray.pipeline.plan import plan
 from tests.support.fault_proxy import FaultProxy, Faults, fault_proxy
 from tests.support.s3 import BUCKET, environment_of, s3_server
 
@@ -48,7 +49,7 @@ CHANGES = (
     "resources.train.workers=2",
     *("resources.score.workers=[1,2]", "resources.score.gpus=0"),
 )
-SIGNS = {"training worker": ("RayTrainWorker",), "actor": ("MapWorker", "Place.call", "ray::Map(")}
+SIGNS = {"training worker": ("RayTrainWorker",), "actor": ("MapWorker", "UnitActor", "ray::Map(")}
 VICTIMS = ("driver", "actor", "training worker", "raylet")
 PAUSE_SECONDS = (0.0, 6.0)
 """From the first word of a stage after a kill to the next kill."""
@@ -189,13 +190,17 @@ def faults_of(config: Config, expected: list[str]) -> list[str]:
         return wrong
     # what a driver left that was killed behind its manifest is told by both, and goes by the one
     list(remove_garbage(config.root, find_garbage(config.root)))
-    wrong = [f"{step.kind}/{fault.path}: {fault.problem}" for step in planned.steps for fault in verify(step.uri)]
+    wrong = [
+        f"{step.kind}/{fault.path}: {fault.problem}"
+        for step in planned.steps
+        for fault in verify_artifact(step.uri).faults
+    ]
     if subset_of(config) != expected:
         wrong.append("another subset")
     counts = open_artifact(planned["dataset"].uri).manifest.counts
     scored = sum(record.rows or 0 for record in open_artifact(planned["trajectories"].uri).shards())
-    if counts["kept"] != scored:
-        wrong.append(f"{counts['kept']} rows kept, {scored} trajectories")
+    if counts.kept != scored:
+        wrong.append(f"{counts.kept} rows kept, {scored} trajectories")
     return wrong
 
 
@@ -245,7 +250,7 @@ def main(arguments: list[str]) -> int:
             told = ", ".join(f"{count} x {kind}" for kind, count in sorted(run.kills.items()))
             print(f"run {number}: {told}; {run.starts} drivers, {seconds[-1]:.0f} s; {found or 'the same subset'}")
         faults = Counter({kind: count for kind, count in proxy.counts.items() if kind}) if proxy else Counter()
-    report.add(Row("things wrong with the runs' artefacts", [float(len(wrong))], 0, 0, lower_is_better=True))
+    report.add(Row("faults of the runs' artifacts", [float(len(wrong))], 0, 0, lower_is_better=True))
     report.add(Row("kills", [float(kills.total())]))
     for kind in VICTIMS:
         report.add(Row(f"  {kind}", [float(kills[kind])]))

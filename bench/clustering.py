@@ -129,7 +129,8 @@ def compare_workers(report: Report, rows: int, clusters: int, passes: int, round
     """Workers of one thread each: the same bits, and how much two save."""
     x_NT = loss_curves(rows)
     start_KT = x_NT[np.random.default_rng(1).choice(rows, clusters, replace=False)]
-    fit = partial(fit_kmeans, x_NT, clusters, seed=0, backend="torch", initial_centroids_KT=start_KT, iterations=passes)
+    options = KMeansOptions(iterations=passes, backend="torch")
+    fit = partial(fit_kmeans, x_NT, clusters, seed=0, options=options, initial_centroids_KT=start_KT)
     case = f"{rows:,} x {COLUMNS}, K={clusters}"
     bits = {fit(workers=workers).centroids_KT.tobytes() for workers in (1, 2, 4)}
     report.add(Row(f"different centroids from 1, 2, 4 workers, {case}", [len(bits)], 1, 1, lower_is_better=True))

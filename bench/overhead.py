@@ -18,13 +18,15 @@ from typing import Any
 
 from bench.rounds import RESULTS, Report, Row
 from s2l_ray import storage
+from s2l_ray.artifacts.execution import ScoreExecution
 from s2l_ray.artifacts.manifest import Artifact, open_artifact
 from s2l_ray.config.load import make_config
 from s2l_ray.config.sections import Config
 from s2l_ray.demo.dataset import make_demo
-from s2l_ray.pipeline.run import plan, run
+from s2l_ray.pipeline.plan import plan
+from s2l_ray.pipeline.run import run
 from s2l_ray.runtime.actor_pool import run_units
-from s2l_ray.runtime.contracts import PoolOptions
+from s2l_ray.runtime.contracts import PoolOptions, ignore_progress
 from s2l_ray.runtime.session import connect
 from s2l_ray.stages.build import Build
 from s2l_ray.stages.score import execution, plan_units
@@ -65,18 +67,18 @@ def job(folder: Path, rows: int) -> Config:
     return make_config(values, "bench.overhead")
 
 
-def arguments_of(build: Build) -> dict[str, Any]:
-    """What a scoring worker is made with."""
+def arguments_of(build: Build[ScoreExecution]) -> dict[str, Any]:
+    """Arguments of the constructor of a scoring worker."""
     return {
         "folder": build.folder,
         "dataset": build.inputs["dataset"].uri,
         "checkpoints": build.inputs["checkpoints"].uri,
-        "score": build.config.score.model_dump(),
+        "score": build.config.score,
         "execution": build.execution,
     }
 
 
-def plain_loop(build: Build) -> tuple[float, float]:
+def plain_loop(build: Build[ScoreExecution]) -> tuple[float, float]:
     """Seconds to make the worker, and to do all units, in this process."""
     begun = time.perf_counter()
     worker = ScoreWorker(**arguments_of(build))
@@ -86,7 +88,7 @@ def plain_loop(build: Build) -> tuple[float, float]:
     return made - begun, time.perf_counter() - made
 
 
-def ray_pool(build: Build, unit_seconds: float) -> tuple[float, float]:
+def ray_pool(build: Build[ScoreExecution], unit_seconds: float) -> tuple[float, float]:
     """Seconds until the first unit began, and from then to the last one's end, over one actor."""
     begun = time.perf_counter()
     options = PoolOptions("scoring", "lower resources.score.tokens_per_batch", cpus=0.5)
@@ -103,7 +105,7 @@ def measure(config: Config, inputs: dict[str, Artifact], seconds: float) -> list
     """Rounds of one plain loop and one pass over Ray, until the plain loops have taken that long."""
     rounds: list[dict[str, float]] = []
     with connect() as here, tempfile.TemporaryDirectory() as folder:
-        build = Build("trajectories", folder, config, inputs, execution(config, here), here)
+        build = Build("trajectories", folder, config, inputs, execution(config, here), here, ignore_progress)
         units = len(plan_units(build))
         while sum(one["plain"] for one in rounds) < seconds:
             plain_start, plain = plain_loop(build)

@@ -1,11 +1,12 @@
-"""How much memory the driver takes, whatever the number of rows: made-up losses through scoring's files to a subset.
+"""Peak memory of the driver for any number of rows: generated losses, through the files of scoring, to a subset.
 
     python -m bench.scale [--rows 10000 1000000] [--checkpoints 12]
 
-For each number of rows a child process makes a dataset of short rows, writes one unit of made-up losses for every
-checkpoint and shard over the actor pool, and then runs the real stages: join, cluster, select. The child's proportional
-set size is sampled all the while. Exits 1 where the largest size of the last exceeds that of the first by 100 MB, or
-where the driver has imported transformers. Manifests of 100,000 files are written and opened as well, and timed.
+For each number of rows a child process generates a dataset of short rows, writes one unit of losses for every
+checkpoint and shard over the actor pool, and then runs the real stages: score, which finds its units complete and joins
+them, cluster, select. The child's proportional set size is sampled meanwhile. Exits with 1 if the peak of the largest
+size exceeds that of the smallest by 100 MB, or if the driver has imported transformers. Manifests of 100,000 files are
+written and opened as well, and timed.
 """
 
 import argparse
@@ -15,6 +16,7 @@ import sys
 import tempfile
 import threading
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,49 +25,80 @@ import psutil
 import pyarrow as pa
 
 from bench.rounds import RESULTS, Report, Row
+from s2l_ray.artifacts.execution import Execution, PrepareExecution, ScoreExecution, Settings, TrainExecution
+from s2l_ray.artifacts.facts import CheckpointsFacts, Counts, DatasetFacts, TrajectoriesFacts
 from s2l_ray.artifacts.manifest import Artifact, Manifest, open_artifact, write_manifest
-from s2l_ray.artifacts.schemas import DATASET, losses_path, losses_schema, shard_path
+from s2l_ray.artifacts.schemas import DATASET, KINDS, losses_path, losses_schema, shard_path
 from s2l_ray.artifacts.tables import FileRecord, write_table
 from s2l_ray.config.load import make_config
 from s2l_ray.config.sections import Config
+from s2l_ray.core.training.records import CheckpointRecord
+from s2l_ray.pipeline.steps import STEPS
 from s2l_ray.runtime.actor_pool import run_units
-from s2l_ray.runtime.contracts import Done, PoolOptions
+from s2l_ray.runtime.contracts import Done, PoolOptions, ignore_progress
 from s2l_ray.runtime.session import connect
-from s2l_ray.stages import cluster, score, select
-from s2l_ray.stages.build import Build, NamedUnit, Product, Stage
+from s2l_ray.stages.build import Build, Product
+from s2l_ray.stages.score import plan_units
+from s2l_ray.stages.score_workers import ScoreUnit
 
+POOL = PoolOptions("generating rows", "use fewer rows", cpus=0.5)
 SHARD = 8192
 SOURCES = 20
 MUST_MB = 100.0
 FILES = 100_000
 
 
+@dataclass(frozen=True)
+class ShardUnit:
+    """A shard of generated rows."""
+
+    shard: int
+    rows: int
+
+    @property
+    def name(self) -> str:
+        """Path of the shard."""
+        return shard_path(self.shard)
+
+
 class MakeShard:
-    """A dataset shard of short rows in unequal sources, and its made-up losses at every checkpoint."""
+    """Write a dataset shard of short rows in sources of unequal sizes."""
 
-    def __init__(self, dataset: str, losses: str, checkpoints: int) -> None:
-        self._dataset, self._losses, self._checkpoints = dataset, losses, checkpoints
+    def __init__(self, folder: str) -> None:
+        self._folder = folder
 
-    def __call__(self, unit: dict[str, Any]) -> dict[str, Any]:
-        rng = np.random.default_rng(unit["shard"])
-        rows, first = unit["rows"], unit["shard"] * SHARD
-        ids = pa.array([f"{first + row:032x}" for row in range(rows)])
-        source_N = np.minimum(rng.geometric(0.3, rows), SOURCES)
-        columns: dict[str, Any] = {field.name: pa.nulls(rows, field.type) for field in DATASET}
+    def __call__(self, unit: ShardUnit) -> FileRecord:
+        rng = np.random.default_rng(unit.shard)
+        columns: dict[str, Any] = {field.name: pa.nulls(unit.rows, field.type) for field in DATASET}
         columns |= {
-            "example_id": ids,
-            "source": pa.array([f"source {number}" for number in source_N]),
-            "status": pa.array(["ok"] * rows),
+            "example_id": pa.array(example_ids(unit.shard, unit.rows)),
+            "source": pa.array([f"source {number}" for number in np.minimum(rng.geometric(0.3, unit.rows), SOURCES)]),
+            "status": pa.array(["ok"] * unit.rows),
         }
-        shard = pa.Table.from_pydict(columns, schema=DATASET)
-        record = write_table(self._dataset, shard_path(unit["shard"]), shard)
-        level_N = rng.gamma(2.0, 1.0, rows)
-        units = []
-        for step in range(self._checkpoints):
-            nll_N = 10 * level_N * np.exp(-step * rng.gamma(2.0, 0.05, rows))
-            table = pa.Table.from_arrays([ids, nll_N, pa.array([10] * rows, pa.int32())], schema=losses_schema(()))
-            units.append(vars(write_table(self._losses, losses_path(step, unit["shard"]), table)))
-        return {"file": vars(record), "units": units}
+        return write_table(self._folder, unit.name, pa.Table.from_pydict(columns, schema=DATASET))
+
+
+class MakeLosses:
+    """Write a unit of scoring with generated losses."""
+
+    def __init__(self, folder: str, rows: list[int]) -> None:
+        self._folder, self._rows = folder, rows
+
+    def __call__(self, unit: ScoreUnit) -> FileRecord:
+        rows = self._rows[unit.shard]
+        rng = np.random.default_rng(unit.shard)
+        level_N, rate_N = rng.gamma(2.0, 1.0, rows), rng.gamma(2.0, 0.05, rows)
+        columns = [example_ids(unit.shard, rows), 10 * level_N * np.exp(-unit.step * rate_N), [10] * rows]
+        table = pa.Table.from_arrays(
+            [pa.array(column, field.type) for column, field in zip(columns, losses_schema(()), strict=True)],
+            schema=losses_schema(()),
+        )
+        return write_table(self._folder, unit.name, table, unit.key)
+
+
+def example_ids(shard: int, rows: int) -> list[str]:
+    """Unique ids of the rows of a shard."""
+    return [f"{shard * SHARD + row:032x}" for row in range(rows)]
 
 
 class Peak:
@@ -83,7 +116,7 @@ class Peak:
             self.megabytes = max(self.megabytes, process.memory_full_info().pss / 2**20)
 
     def stop(self) -> float:
-        """End the sampling and give the peak."""
+        """End the sampling and return the peak."""
         self._stop.set()
         self._thread.join()
         return self.megabytes
@@ -97,61 +130,63 @@ def job(root: str) -> Config:
         "data": {"sources": [{"path": "."}], "tokenizer": "made/up", "shard_size": SHARD},
         "proxy": {"model": "made/up"},
         "select": {"budget": "10%"},
+        "resources": {"retries": 0},
     }
     return make_config(values, "bench.scale")
 
 
-def finish(kind: str, folder: str, inputs: dict[str, str], product: Product) -> Artifact:
-    """The manifest of a made artefact."""
+def commit(kind: str, folder: str, settings: Settings, product: Product) -> Artifact:
+    """Write the manifest of a product."""
     name = folder.rsplit("/", 1)[-1]
-    manifest = Manifest(kind, 1, name, inputs, {}, {}, {}, product.files, product.counts, product.facts)
-    return write_manifest(folder, manifest)
+    execution = Execution(settings, {})
+    return write_manifest(
+        folder, Manifest(kind, 1, name, {}, {}, {}, execution, product.files, product.counts, product.facts)
+    )
 
 
-def drain(stage: Stage) -> Product:
-    """Run a stage to its end."""
-    try:
-        while True:
-            next(stage)
-    except StopIteration as end:
-        return end.value  # type: ignore[no-any-return]
+def made_dataset(folder: str, sizes: list[int]) -> Artifact:
+    """A dataset with shards of these sizes."""
+    units = [ShardUnit(shard, rows) for shard, rows in enumerate(sizes)]
+    outcomes = run_units(units, MakeShard, POOL, {"folder": folder})
+    files = [outcome.value for outcome in outcomes if isinstance(outcome, Done)]
+    rows = sum(sizes)
+    facts = DatasetFacts({"ok": rows}, {}, 0, 0, 0, 0, len(sizes), 1)
+    return commit("dataset", folder, PrepareExecution(1), Product(files, Counts(rows, rows), facts))
 
 
-def way(root: str, rows: int, checkpoints: int) -> None:
-    """From made-up losses to a subset, in this process as the driver."""
-    folders = {kind: f"{root}/{kind}/{'0' * 12}" for kind in ("dataset", "checkpoints", *STAGES)}
-    with connect() as here:
-        arguments = {"dataset": folders["dataset"], "losses": folders["trajectories"], "checkpoints": checkpoints}
-        options = PoolOptions("making rows", "lower --rows", cpus=0.5)
-        sizes = [min(SHARD, rows - start) for start in range(0, rows, SHARD)]
-        units = [NamedUnit({"name": f"shard {at}", "shard": at, "rows": size}) for at, size in enumerate(sizes)]
-        made = [one.value for one in run_units(units, MakeShard, options, arguments) if isinstance(one, Done)]
-        facts = {"ok": rows, "statuses": {"ok": rows}, "shards": len(sizes)}
-        dataset = Product([FileRecord(**one["file"]) for one in made], {"read": rows, "kept": rows}, facts)
-        built = {"dataset": finish("dataset", folders["dataset"], {}, dataset)}
-        steps = Product([], facts={"steps": list(range(checkpoints))})
-        built["checkpoints"] = finish("checkpoints", folders["checkpoints"], {}, steps)
-        losses = [FileRecord(**record) for one in made for record in one["units"]]
-        config = job(root)
-        for kind, (stage, execution) in STAGES.items():
-            build = Build(kind, folders[kind], config, built, execution(config, here), here)
-            product = drain(score.join(build, losses) if kind == "trajectories" else stage(build))
-            built[kind] = finish(kind, folders[kind], {}, product)
-    assert open_artifact(folders["subset"]).manifest.counts["kept"] == rows // 10
+def made_checkpoints(folder: str, number: int) -> Artifact:
+    """Checkpoints without weights."""
+    records = tuple(CheckpointRecord(step, 0.0, 0, 0.0, None, None) for step in range(number))
+    settings = TrainExecution(1, 0, 1, 1, "ddp", "auto", False)
+    return commit("checkpoints", folder, settings, Product([], Counts(), CheckpointsFacts(records, 2.0, 1.0)))
 
 
-STAGES: dict[str, Any] = {
-    "trajectories": (score.score, score.execution),
-    "clusters": (cluster.cluster, cluster.execution),
-    "subset": (select.select, select.execution),
-}
+def run_stages(root: str, rows: int, checkpoints: int) -> None:
+    """From generated losses to a subset, with this process as the driver."""
+    folders = {kind: f"{root}/{kind}/{'0' * 12}" for kind in KINDS}
+    config, sizes = job(root), [min(SHARD, rows - start) for start in range(0, rows, SHARD)]
+    with connect() as cluster_here:
+        built = {
+            "dataset": made_dataset(folders["dataset"], sizes),
+            "checkpoints": made_checkpoints(folders["checkpoints"], checkpoints),
+        }
+        for step in STEPS[2:]:
+            settings = step.execution(config, cluster_here)
+            build: Build[Any] = Build(
+                step.kind, folders[step.kind], config, built, settings, cluster_here, ignore_progress
+            )
+            if step.kind == "trajectories":
+                losses = run_units(plan_units(build), MakeLosses, POOL, {"folder": build.folder, "rows": sizes})
+                assert all(isinstance(outcome, Done) for outcome in losses)
+            built = {**built, step.kind: commit(step.kind, build.folder, settings, step.stage(build))}
+    assert open_artifact(folders["subset"]).manifest.counts.kept == rows // 10
 
 
 def child(rows: int, checkpoints: int) -> None:
     """One number of rows; prints its figures as JSON."""
     peak, begun = Peak(), time.monotonic()
     with tempfile.TemporaryDirectory() as root:
-        way(root, rows, checkpoints)
+        run_stages(root, rows, checkpoints)
     heavy = [name for name in ("transformers", "torch") if name in sys.modules]
     print(json.dumps({"megabytes": peak.stop(), "seconds": time.monotonic() - begun, "imported": heavy}))
 
@@ -161,7 +196,8 @@ def manifest_seconds() -> tuple[float, float]:
     with tempfile.TemporaryDirectory() as folder:
         files = [FileRecord(losses_path(at // 100, at % 100), 8192, at, f"{at:064x}") for at in range(FILES)]
         begun = time.perf_counter()
-        finish("trajectories", folder, {}, Product(files))
+        product = Product(files, Counts(), TrajectoriesFacts([], [], {}))
+        commit("trajectories", folder, ScoreExecution(1, "auto", 1, 0), product)
         written = time.perf_counter()
         assert len(open_artifact(folder).files()) == FILES
         return written - begun, time.perf_counter() - written

@@ -23,7 +23,7 @@ def official(model: PreTrainedModel, rows: TokenRows) -> Losses:
     """Batch size 1 and `.loss`."""
     losses = []
     for index in range(len(rows)):
-        batch = collate(rows, [index], 0)
+        batch = collate(rows, [index])
         input_ids, labels = batch.input_ids_BL.to(model.device), batch.labels_BL.to(model.device)
         losses.append(model(input_ids=input_ids, labels=labels).loss.item())
     return np.array(losses)
@@ -35,7 +35,7 @@ def padded(model: PreTrainedModel, rows: TokenRows) -> Losses:
     losses = np.empty(len(rows))
     for first in range(0, len(rows), BATCH):
         index_B = np.arange(first, min(first + BATCH, len(rows)))
-        batch = collate(rows, index_B, 0)
+        batch = collate(rows, index_B)
         logits = model(
             input_ids=batch.input_ids_BL.to(model.device), attention_mask=batch.attention_mask_BL.to(model.device)
         ).logits
@@ -52,7 +52,7 @@ def harness(model: PreTrainedModel, rows: TokenRows, batch_size: int = BATCH) ->
     order = np.argsort(-rows.lengths_N, kind="stable")
     for first in range(0, len(rows), batch_size):
         index_B = order[first : first + batch_size]
-        input_ids = collate(rows, index_B, 0).input_ids_BL.to(model.device)
+        input_ids = collate(rows, index_B).input_ids_BL.to(model.device)
         logprobs = log_softmax(model(input_ids).logits, dim=-1, dtype=torch.float32)
         for position, index in enumerate(index_B):
             length = int(rows.lengths_N[index])

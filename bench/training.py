@@ -30,8 +30,7 @@ from bench.scoring_models import random_model
 from s2l_ray.core.data.token_rows import TokenRows, collate
 from s2l_ray.core.training.finetune import Hooks, finetune
 from s2l_ray.core.training.packed_check import choose_training_attention
-from s2l_ray.core.training.schedule import CheckpointGrid, batch_indices
-from s2l_ray.core.training.settings import FinetuneSettings
+from s2l_ray.core.training.schedule import CheckpointGrid, FinetuneSettings, batch_indices
 
 BATCH, MICRO_BATCH, RATE = 24, 8, 2e-5
 NOTHING_HELD_OUT = TokenRows.from_rows([], [])
@@ -81,7 +80,7 @@ def padded(model: PreTrainedModel, rows: TokenRows, precision: str, by_length: b
 
 
 def _loss(model: PreTrainedModel, rows: TokenRows, piece_B: NDArray[np.int64], precision: str) -> torch.Tensor:
-    batch = collate(rows, piece_B, 0)
+    batch = collate(rows, piece_B)
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision == "bfloat16"):
         loss: torch.Tensor = model(
             input_ids=batch.input_ids_BL,
@@ -142,7 +141,7 @@ def main(arguments: list[str]) -> int:
     }
     report = Report("training", facts, ["torch", "transformers", "numpy"])
     for precision, choice in choices.items():
-        difference = choice.gradient_difference
+        difference = choice.difference
         name = f"relative difference of gradients, {precision} ({choice.attention})"
         report.add(Row(name, [float("nan") if difference is None else difference]))
     report_speed(report, model, rows, given.rounds, 1)

@@ -4,9 +4,9 @@ Results go to standard output, progress and errors to standard error. Exit statu
 command or config, 130 interrupted. Each command imports the modules it needs, so that `s2l --help` starts quickly.
 """
 
-import contextlib
 import dataclasses
 import functools
+import inspect
 import json
 import shlex
 import time
@@ -17,36 +17,16 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 
 from s2l_ray.errors import ConfigError
-from s2l_ray.terminal import humanize as figures
-from s2l_ray.terminal.arguments import (
-    Address,
-    Debug,
-    Force,
-    Job,
-    JobFile,
-    Json,
-    Model,
-    NoWait,
-    Place,
-    PlaceOrRoot,
-    Rebuild,
-    Root,
-    Rows,
-    RowsFile,
-    Set,
-    Subset,
-    To,
-    Tokenizer,
-    Version,
-    Yes,
-)
-from s2l_ray.terminal.console import answers, messages, noise_into_log, program
-from s2l_ray.terminal.failures import FAILED, complain
+from s2l_ray.terminal import arguments as arg
+from s2l_ray.terminal import humanize
+from s2l_ray.terminal.console import invocation, redirect_output_to_log, stderr_console, stdout_console
+from s2l_ray.terminal.failures import FAILED, report_error
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
+
     from s2l_ray.artifacts.manifest import Artifact
-    from s2l_ray.config.sections import Config
-    from s2l_ray.pipeline.run import Plan
+    from s2l_ray.pipeline.plan import Plan
 
 FIRST_ROWS = 3
 
@@ -69,247 +49,259 @@ def main() -> None:
 
 
 def verb(function: Verb) -> Verb:
-    """Register a command whose exceptions become one message and an exit status."""
+    """Register a command with the option --debug, whose exceptions become one message and an exit status."""
 
     @functools.wraps(function)
-    def guarded(*arguments: Any, **options: Any) -> None:
+    def guarded(*arguments: Any, debug: bool, **options: Any) -> None:
         try:
             function(*arguments, **options)
         except typer.Exit:
             raise
         except (Exception, KeyboardInterrupt) as error:
-            raise typer.Exit(complain(error, bool(options.get("debug")))) from None
+            raise typer.Exit(report_error(error, debug)) from None
 
+    signature = inspect.signature(function)
+    debug = inspect.Parameter("debug", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=arg.Debug)
+    guarded.__signature__ = signature.replace(  # type: ignore[attr-defined]
+        parameters=[*signature.parameters.values(), debug]
+    )
     return app.command()(guarded)  # type: ignore[return-value]
 
 
 @app.callback()
-def options(version: Version = False) -> None:
+def options(version: arg.Version = False) -> None:
     """Accept the options that precede the command."""
 
 
 @verb
 def init(
-    rows: Rows,
-    to: JobFile = "job.yaml",
-    model: Model = None,
-    tokenizer: Tokenizer = None,
-    force: Force = False,
-    debug: Debug = False,
+    rows: arg.Rows,
+    to: arg.JobFile = "job.yaml",
+    model: arg.Model = None,
+    tokenizer: arg.Tokenizer = None,
+    force: arg.Force = False,
 ) -> None:
     """Inspect rows and write a job file for them."""
     from s2l_ray import storage
     from s2l_ray.config.infer import has_gpu, inspect_rows, job_values
     from s2l_ray.config.load import make_config
     from s2l_ray.config.template import job_text
-    from s2l_ray.terminal.data_preview import look_view
+    from s2l_ray.terminal.data_preview import summary_view
 
     if Path(to).exists() and not force:
         raise ConfigError(f"--to {to}: already exists; choose another name, or overwrite it with --force")
     summary = inspect_rows(rows)
-    console = answers()
-    console.print(look_view(summary, console.width))
+    console = stdout_console()
+    console.print(summary_view(summary, console.width))
     values = job_values(summary, _absolute(model), _absolute(tokenizer), has_gpu())
     make_config(values, to)
     storage.write_bytes(to, job_text(values, f"A job over {rows}, written by `s2l init`.", to).encode())
-    _say(f"wrote {to}; next: {program()} plan {shlex.quote(to)}")
+    _print_message(f"wrote {to}; next: {invocation()} plan {shlex.quote(to)}")
 
 
 @verb
 def demo(
     folder: Annotated[str, typer.Argument(metavar="FOLDER", help="Output folder.")] = "demo",
     seed: Annotated[int, typer.Option("--seed", help="Seed of the generated rows.")] = 0,
-    debug: Debug = False,
 ) -> None:
     """Write the embedded data set: word problems with solutions, and the ground truth of each row."""
     from s2l_ray.demo.dataset import make_demo
 
     truth = make_demo(folder, seed)
     rejected = sum(truth.rejected().values())
-    _say(f"wrote {len(truth.rows):,} rows to {folder}/rows, {rejected} duplicate or malformed ({folder}/truth.jsonl)")
+    _print_message(
+        f"wrote {len(truth.rows):,} rows to {folder}/rows, {rejected} duplicate or malformed ({folder}/truth.jsonl)"
+    )
 
 
 @verb
-def plan(job: Job, set_: Set = None, to: To = "subset", json_: Json = False, debug: Debug = False) -> None:
+def plan(job: arg.Job, set_: arg.Set = None, to: arg.To = "subset", json_: arg.Json = False) -> None:
     """Show the artifacts that a run would build, the reasons, and estimates of rows and disk space."""
-    from s2l_ray.pipeline.preflight import forecast, refuse_impossible
+    from s2l_ray.pipeline.preflight import check_feasible, estimate
     from s2l_ray.terminal.plan_view import plan_values, plan_view
 
-    config, planned = _planned(job, set_, to)
-    known = forecast(config, planned)
-    if json_:
-        _print_json(plan_values(config, planned, known))
-    else:
-        answers().print(plan_view(config, planned, known))
-    refuse_impossible(config, planned, known)
+    planned = _plan(job, set_, to)
+    figures = estimate(planned)
+    _print_result(json_, plan_values(planned, figures), plan_view(planned, figures))
+    check_feasible(planned, figures)
     if not json_:
-        missing = len(planned.missing)
-        _say(
-            f"next: {_command('run', job, set_, to)}"
-            if missing
-            else "all artifacts are complete; a run would build nothing"
-        )
+        next_command = f"next: {_command('run', job, set_, to)}"
+        _print_message(next_command if planned.missing else "all artifacts are complete; a run would build nothing")
 
 
 @verb
-def run(
-    job: Job,
-    to: To = "subset",
-    set_: Set = None,
-    rebuild: Rebuild = None,
-    debug: Debug = False,
-) -> None:
+def run(job: arg.Job, to: arg.To = "subset", set_: arg.Set = None, rebuild: arg.Rebuild = None) -> None:
     """Build the missing artifacts. Run the same command again to resume after an interruption."""
-    begun = time.monotonic()
-    from s2l_ray.pipeline.preflight import forecast, refuse_impossible
-    from s2l_ray.pipeline.run import run_steps
-    from s2l_ray.runtime.session import connect
-    from s2l_ray.terminal.follow import Building, follow, found_and_missing, show_found
+    started = time.monotonic()
+    from s2l_ray.artifacts.manifest import open_artifact
+    from s2l_ray.pipeline.run import check_plan
+    from s2l_ray.terminal.follow import follow
     from s2l_ray.terminal.summary import run_view
 
-    config, planned = _planned(job, set_, to)
-    refuse_impossible(config, planned, forecast(config, planned))
-    with noise_into_log(config.root, config.run) as log:
-        found, missing = found_and_missing(planned, rebuild)
-        show_found(found, log)
-        steps = run_steps(config, to, rebuild=rebuild)
-        refused = rebuild is None and any(step.state == "damaged" for step in planned.steps)
-        connection = connect() if missing and not refused else contextlib.nullcontext()
-        carried_out, built = follow(Building(steps, missing, connection, _command("run", job, set_, to)), log)
-    answers().print(run_view(carried_out, to, built, time.monotonic() - begun, program()))
+    planned = _plan(job, set_, to, rebuild)
+    check_plan(planned)  # before the log file is created
+    built = [step.kind for step in planned.missing]
+    with redirect_output_to_log(planned.config.root, planned.config.run) as log:
+        result = follow(planned, log, _command("run", job, set_, to))
+    artifacts = {step.kind: open_artifact(step.uri) for step in result.steps}
+    stdout_console().print(run_view(artifacts, to, built, time.monotonic() - started, invocation()))
 
 
 @verb
-def ls(root: Root, json_: Json = False, debug: Debug = False) -> None:
+def ls(root: arg.Root, json_: arg.Json = False) -> None:
     """List artifacts and runs."""
-    from s2l_ray.catalog.listing import take_inventory
-    from s2l_ray.terminal.store_views import inventory_view
+    from s2l_ray.catalog.listing import list_root
+    from s2l_ray.terminal.store_views import listing_view
 
-    found = take_inventory(root)
-    if json_:
-        _print_json(dataclasses.asdict(found))
-    else:
-        answers().print(inventory_view(found))
+    listing = list_root(root)
+    _print_result(json_, {"version": 1, **vars(listing)}, listing_view(listing))
 
 
 @verb
-def gc(root: Root, yes: Yes = False, json_: Json = False, debug: Debug = False) -> None:
+def gc(root: arg.Root, yes: arg.Yes = False, weights: arg.Weights = False, json_: arg.Json = False) -> None:
     """List artifacts and files that no run refers to; delete them with --yes."""
+    if weights:
+        _gc_weights(root, yes, json_)
+        return
     from s2l_ray.catalog.gc import find_garbage, remove_garbage
-    from s2l_ray.terminal.garbage_view import garbage_values, garbage_view, total
+    from s2l_ray.terminal.store_views import garbage_total, garbage_view
 
     found = find_garbage(root)
     if found and not json_:
-        answers().print(garbage_view(root, found))
+        stdout_console().print(garbage_view(root, found))
     removed = list(remove_garbage(root, found)) if yes else []
     if json_:
-        _print_json(garbage_values(found, removed))
+        size = sum(one.bytes for one in found)
+        _print_json({"found": found, "removed": [one.uri for one in removed], "bytes": size})
     elif yes:
         kept = f"; {len(found) - len(removed)} are in use since" if len(removed) < len(found) else ""
-        _say(f"removed {total(removed)}{kept}")
+        _print_message(f"deleted {garbage_total(removed)}{kept}")
     elif found:
-        _say(f"nothing was removed; to delete what is listed: {program()} gc {shlex.quote(root)} --yes")
+        _print_message(f"nothing was deleted; to delete what is listed: {invocation()} gc {shlex.quote(root)} --yes")
     else:
-        _say("nothing to remove: every artifact belongs to a run")
+        _print_message("nothing to delete: every artifact belongs to a run")
+
+
+def _gc_weights(root: str, yes: bool, json_: bool) -> None:
+    from s2l_ray.catalog.weights import delete_weights, find_scored_weights
+    from s2l_ray.terminal.store_views import weights_total, weights_view
+
+    found = find_scored_weights(root)
+    if found and not json_:
+        stdout_console().print(weights_view(root, found))
+    deleted = delete_weights(root) if yes else []
+    deletable = [one for one in found if not one.kept_for]
+    if json_:
+        _print_json({"version": 1, "found": found, "deleted": [one.uri for one in deleted]})
+    elif yes:
+        _print_message(f"deleted {weights_total(deleted)}")
+    elif deletable:
+        command = f"{invocation()} gc {shlex.quote(root)} --weights --yes"
+        _print_message(f"nothing was deleted; to delete {weights_total(deletable)}: {command}")
+    else:
+        _print_message("nothing to delete: no weights of scored checkpoints are stored")
 
 
 @verb
-def show(uri: Place, json_: Json = False, debug: Debug = False) -> None:
+def show(uri: arg.ArtifactUri, json_: arg.Json = False) -> None:
     """Show an artifact: counts, inputs, execution, first rows."""
-    from s2l_ray.artifacts.manifest import open_artifact, read_execution
-    from s2l_ray.catalog.listing import find_unfinished
-    from s2l_ray.terminal.store_views import manifest_view, unfinished_view
+    from s2l_ray.artifacts.execution import read_execution
+    from s2l_ray.artifacts.manifest import open_artifact
+    from s2l_ray.catalog.listing import find_incomplete
+    from s2l_ray.terminal.store_views import artifact_view, incomplete_view
 
-    unfinished = find_unfinished(uri)
-    if unfinished is not None:
-        execution = read_execution(unfinished.uri)
-        if json_:
-            _print_json({**dataclasses.asdict(unfinished), "execution": execution})
-        else:
-            answers().print(unfinished_view(unfinished, execution))
+    incomplete = find_incomplete(uri)
+    if incomplete is not None:
+        execution = read_execution(incomplete.uri, incomplete.kind)
+        values = {**vars(incomplete), "execution": execution}
+        _print_result(json_, values, incomplete_view(incomplete, execution))
         return
     artifact = open_artifact(uri)
     if json_:
-        _print_json({**dataclasses.asdict(artifact.manifest), "dropped": sorted(artifact.dropped)})
+        _print_json({**vars(artifact.manifest), "dropped": sorted(artifact.dropped)})
         return
     shards = artifact.shards()
     first = artifact.read_file(shards[0].path).slice(0, FIRST_ROWS) if shards else None
-    answers().print(manifest_view(artifact, first))
+    stdout_console().print(artifact_view(artifact, first))
 
 
 @verb
-def verify(uri: PlaceOrRoot, json_: Json = False, debug: Debug = False) -> None:
+def verify(uri: arg.ArtifactOrRoot, json_: arg.Json = False) -> None:
     """Compare every file with its checksum. Exit status 1 if any differs."""
-    from s2l_ray.terminal.verify_view import check, checked_values, checked_view, verdict
+    from s2l_ray.catalog.verify import verify as verify_files
+    from s2l_ray.terminal.store_views import verdict, verified_view
 
-    checked = []
-    with messages().status("reading") if not json_ else contextlib.nullcontext():
-        for one in check(uri):
-            checked.append(one)
+    verified = []
+    with stderr_console().status("reading"):
+        for one in verify_files(uri):
+            verified.append(one)
             if not json_:
-                answers().print(checked_view(one), soft_wrap=True)
+                stdout_console().print(verified_view(one), soft_wrap=True)
+    faults = sum(len(one.faults) for one in verified)
     if json_:
-        _print_json(checked_values(checked))
+        files = sum(one.files for one in verified)
+        _print_json({"version": 1, "files": files, "faults": faults, "artifacts": verified})
     else:
-        _say(verdict(checked))
-    if any(one.faults for one in checked):
+        _print_message(verdict(verified))
+    if faults:
         raise typer.Exit(FAILED)
 
 
 @verb
-def export(subset: Subset, to: RowsFile, set_: Set = None, force: Force = False, debug: Debug = False) -> None:
+def export(subset: arg.Subset, to: arg.RowsFile, set_: arg.Set = None, force: arg.Force = False) -> None:
     """Write the selected rows, unchanged, to a file for a trainer."""
     from s2l_ray.catalog.export import export_subset
 
-    written = export_subset(_subset(subset, set_), to, force=force)
-    _say(f"wrote {written.path}: {written.rows:,} rows, {figures.size(written.bytes)}")
+    written = export_subset(_open_subset(subset, set_), to, force=force)
+    _print_message(f"wrote {written.path}: {written.rows:,} rows, {humanize.size(written.bytes)}")
 
 
 @verb
 def submit(
-    job: Job,
-    address: Address = "http://127.0.0.1:8265",
-    to: To = "subset",
-    set_: Set = None,
-    no_wait: NoWait = False,
-    debug: Debug = False,
+    job: arg.Job,
+    address: arg.Address = "http://127.0.0.1:8265",
+    to: arg.To = "subset",
+    set_: arg.Set = None,
+    no_wait: arg.NoWait = False,
 ) -> None:
     """Run a job on a Ray cluster and follow its log. Ctrl-C leaves it running; the same command follows it again."""
     from s2l_ray.config.load import load_config
     from s2l_ray.runtime.submit import submit as submit_job
-    from s2l_ray.terminal.follow_job import follow_job, ways
+    from s2l_ray.terminal.follow import follow_job, how_to_follow
 
     submitted = submit_job(job, load_config(job, set_ or ()), _options(set_, to), address)
     again = f"{_command('submit', job, set_, to)} --address {address}"
-    _say(f"{'already running' if submitted.again else 'submitted'}: {submitted.submission_id}")
+    _print_message(f"{'already running' if submitted.again else 'submitted'}: {submitted.submission_id}")
     if no_wait:
-        _say(ways(submitted, again))
+        _print_message(how_to_follow(submitted, again))
         return
     ending = follow_job(submitted, again)
     if ending.exit_status:
         if ending.message:
-            _say(ending.message)
-        _say(f"{submitted.submission_id} {ending.status.lower()}; completed units are kept. To resume:\n  {again}")
+            _print_message(ending.message)
+        _print_message(
+            f"{submitted.submission_id} {ending.status.lower()}; completed units are kept. To resume:\n  {again}"
+        )
         raise typer.Exit(ending.exit_status)
 
 
-def _planned(job: str, overrides: list[str] | None, to: str) -> "tuple[Config, Plan]":
+def _plan(job: str, overrides: list[str] | None, to: str, rebuild: str | None = None) -> "Plan":
     from s2l_ray.config.load import load_config
-    from s2l_ray.pipeline.run import plan as plan_job
+    from s2l_ray.pipeline.plan import plan as plan_job
 
-    config = load_config(job, overrides or ())
-    return config, plan_job(config, to)
+    return plan_job(load_config(job, overrides or ()), to, rebuild=rebuild)
 
 
-def _subset(place: str, overrides: list[str] | None) -> "Artifact":
+def _open_subset(subset: str, overrides: list[str] | None) -> "Artifact":
     from s2l_ray.artifacts.manifest import open_artifact
 
-    if not place.endswith((".yaml", ".yml")):
-        return open_artifact(place)
-    step = _planned(place, overrides, "subset")[1]["subset"]
-    if step.state != "complete":
-        raise ConfigError(f"{place}: its subset is {step.state}; build it with: {_command('run', place, overrides)}")
-    return open_artifact(step.uri)
+    if not subset.endswith((".yaml", ".yml")):
+        return open_artifact(subset)
+    step = _plan(subset, overrides, "subset")["subset"]
+    if step.artifact is None:
+        command = _command("run", subset, overrides)
+        raise ConfigError(f"{subset}: its subset is {step.state}; build it with: {command}")
+    return step.artifact
 
 
 def _absolute(name: str | None) -> str | None:
@@ -319,18 +311,25 @@ def _absolute(name: str | None) -> str | None:
 
 def _command(verb_name: str, job: str, overrides: list[str] | None, to: str = "subset") -> str:
     """A command line that the user can type."""
-    return f"{program()} {shlex.join([verb_name, job, *_options(overrides, to)])}"
+    return f"{invocation()} {shlex.join([verb_name, job, *_options(overrides, to)])}"
 
 
 def _options(overrides: list[str] | None, to: str) -> list[str]:
     """The options `--to` and `--set` as arguments of a command line."""
-    words = ["--to", to] if to != "subset" else []
-    return words + [word for override in overrides or () for word in ("--set", override)]
+    return [*(["--to", to] if to != "subset" else []), *(text for one in overrides or () for text in ("--set", one))]
 
 
-def _say(text: str) -> None:
-    messages().print(text, markup=False, soft_wrap=True)
+def _print_message(text: str) -> None:
+    stderr_console().print(text, markup=False, soft_wrap=True)
 
 
-def _print_json(value: Any) -> None:
-    print(json.dumps(value, indent=2, ensure_ascii=False))
+def _print_result(json_: bool, values: object, view: "RenderableType") -> None:
+    if json_:
+        _print_json(values)
+    else:
+        stdout_console().print(view)
+
+
+def _print_json(values: object) -> None:
+    """Print plain values and records as JSON."""
+    print(json.dumps(values, default=dataclasses.asdict, indent=2, ensure_ascii=False))

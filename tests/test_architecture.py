@@ -32,16 +32,13 @@ ABOVE = {"__init__": {"pipeline", "config", "artifacts"}, "__main__": {"cli"}}
 ONLY_CLI = {"demo"}
 """Packages that cli alone imports, and that import nothing of this package but themselves and errors."""
 CORE_IMPORTS = {"core", "errors"}
-LIBRARIES = {
-    "ray": {"runtime"},
-    "torch": {"core", "runtime", "stages"},
-    "transformers": {"core", "runtime", "stages"},
-}
+LIBRARIES = {"ray": {"runtime"}, "torch": {"core", "runtime", "stages"}, "transformers": {"core", "runtime", "stages"}}
 LAZY = {"cuml", "vllm", "cupy", "datasets", "peft", "sentence_transformers"}
 """Imported inside the function that needs them."""
 MOST_FILES = {"stages": 20, "terminal": 20, "artifacts": 14}
 FILES_PER_FOLDER = 12
-LINES_PER_FILE = 340
+LINES_PER_FILE = 300
+LONG_FILES = {"cli": 350}
 LINES_PER_FUNCTION = 40
 LONG_FUNCTIONS = 3
 
@@ -148,7 +145,7 @@ def test_files_and_functions_are_short() -> None:
     long_functions = []
     for path in FILES:
         text = path.read_text()
-        assert len(text.splitlines()) <= LINES_PER_FILE, module_name(path)
+        assert len(text.splitlines()) <= LONG_FILES.get(module_name(path), LINES_PER_FILE), module_name(path)
         for node in ast.walk(ast.parse(text)):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 lines = (node.end_lineno or 0) - node.lineno + 1
@@ -158,8 +155,10 @@ def test_files_and_functions_are_short() -> None:
 
 
 def test_planning_imports_no_engine() -> None:
+    engines = ("ray", "torch", "transformers")
     code = (
-        "import sys, s2l_ray.pipeline.run; print([name for name in ('torch', 'transformers') if name in sys.modules])"
+        "import sys, s2l_ray.pipeline.run, s2l_ray.pipeline.preflight, s2l_ray.catalog.listing; "
+        f"print([name for name in {engines} if name in sys.modules])"
     )
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert answer.stdout.strip() == "[]"

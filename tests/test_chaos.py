@@ -1,4 +1,4 @@
-"""A few kills at seeded moments on several nodes and a failing store; `python -m bench.chaos` does many."""
+"""A few kills at seeded moments on several nodes and a store with faults; `python -m bench.chaos` does many."""
 
 import json
 import os
@@ -13,14 +13,14 @@ CHECKOUT = Path(__file__).parents[1]
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_a_run_that_is_killed_again_and_again_ends_in_the_same_subset(tmp_path: Path) -> None:
+def test_a_run_that_is_killed_repeatedly_ends_in_the_same_subset(tmp_path: Path) -> None:
     results = tmp_path / "chaos.json"
-    words = ["--runs", "1", "--kills", "3", "--rows", "150", "--seed", "7", "--results", str(results)]
+    arguments = ["--runs", "1", "--kills", "3", "--rows", "150", "--seed", "7", "--results", str(results)]
     environment = {**os.environ, "RAY_ADDRESS": "", "PYTHONPATH": str(CHECKOUT)}
-    command = [sys.executable, "-m", "bench.chaos", *words]
+    command = [sys.executable, "-m", "bench.chaos", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, cwd=CHECKOUT, env=environment, timeout=850)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     rows = {row["name"].strip(): row["figure"] for row in json.loads(results.read_text())["rows"]}
-    assert rows["things wrong with the runs' artefacts"] == 0
-    assert rows["kills"] >= 2, "the run was over before it was disturbed"
+    assert rows["faults of the runs' artifacts"] == 0
+    assert rows["kills"] >= 2, "the run ended before it was disturbed"
     assert rows["calls of storage that went wrong"] > 0

@@ -3,11 +3,7 @@
 Later stages, views and the catalog read these instead of untyped dictionaries. Counts obey read = kept + rejected.
 """
 
-from dataclasses import asdict, dataclass, field
-from functools import cache
-from typing import Any
-
-from pydantic import TypeAdapter
+from dataclasses import dataclass, field
 
 from s2l_ray.core.training.records import CheckpointRecord
 
@@ -39,7 +35,6 @@ class DatasetFacts:
 
     @property
     def ok(self) -> int:
-        """Rows with status ok."""
         return self.statuses.get("ok", 0)
 
 
@@ -80,7 +75,7 @@ class TrajectoriesFacts:
     ok_by_source: dict[str, int]
     attention: dict[str, int] = field(default_factory=dict)
     max_difference: float = 0.0
-    numerics: dict[str, Any] = field(default_factory=dict)
+    numerics: dict[str, float | int | str | None] = field(default_factory=dict)
     skipped: tuple[SkippedUnit, ...] = ()
     skipped_steps: list[int] = field(default_factory=list)
 
@@ -118,18 +113,3 @@ FACTS: dict[str, type[Facts]] = {
     "clusters": ClustersFacts,
     "subset": SubsetFacts,
 }
-
-
-def facts_from_json(kind: str, values: dict[str, Any]) -> Facts:
-    """The record that `facts_to_json` wrote. Raises `pydantic.ValidationError` where fields do not match."""
-    return _adapter(kind).validate_python(values)
-
-
-def facts_to_json(facts: Facts) -> dict[str, Any]:
-    """Plain JSON values of a record."""
-    return asdict(facts)
-
-
-@cache
-def _adapter(kind: str) -> TypeAdapter[Facts]:
-    return TypeAdapter(FACTS[kind])

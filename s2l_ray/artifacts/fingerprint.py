@@ -7,11 +7,16 @@ damage is detected when it is read.
 import hashlib
 import json
 from collections.abc import Mapping
-from typing import Any
+from functools import cache
+from typing import Any, TypeVar
+
+from pydantic import TypeAdapter
 
 from s2l_ray.errors import DamagedError
 
 SEAL = "sha256_of_the_rest"
+
+Record = TypeVar("Record")
 
 
 def canonical_json(value: object) -> str:
@@ -66,3 +71,12 @@ def unseal(data: bytes, uri: str) -> dict[str, Any]:
     except (ValueError, AttributeError):
         pass
     raise DamagedError(f"{uri}: damaged, its content differs from what was written")
+
+
+def from_json(record: type[Record], values: object) -> Record:
+    """A dataclass from its plain values. Raises `pydantic.ValidationError` where fields do not match."""
+    adapter: TypeAdapter[Record] = _adapter(record)  # type: ignore[arg-type]  # mypy: type[T] is not Hashable
+    return adapter.validate_python(values)
+
+
+_adapter = cache(TypeAdapter)

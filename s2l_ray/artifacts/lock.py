@@ -69,7 +69,7 @@ class Lock:
         storage.check_conditional_writes(self.uri.rpartition("/")[0])
         while self._version is None:
             holder, version = _read(self.uri)
-            if holder is not None and not (_is_local(holder) and not _has_process(holder)):
+            if holder is not None and not _has_ended(holder):
                 self._raise_if_beating(version)
             self._version = storage.write_if(self.uri, self._content(), version)
         self._last_beat = time.time()
@@ -125,17 +125,16 @@ class Lock:
                 raise LockedError(_refusal(self.uri, holder))
 
 
-def read_holder(uri: str) -> Holder | None:
-    """Content of a lock file, or None if there is none."""
-    return _read(uri)[0]
+def live_holder(folder: str) -> Holder | None:
+    """The driver that is building the artifact in `folder`, or None. An estimate; see `is_live`."""
+    holder, _ = _read(storage.join(folder, LOCK))
+    return holder if holder is not None and is_live(holder) else None
 
 
 def raise_if_locked(folder: str) -> None:
     """Raise `LockedError` if the heartbeat of a lock is recent: a quick check before Ray starts; `acquire` decides."""
-    uri = storage.join(folder, LOCK)
-    holder = read_holder(uri)
-    if holder is not None and is_live(holder):
-        raise LockedError(_refusal(uri, holder))
+    if holder := live_holder(folder):
+        raise LockedError(_refusal(storage.join(folder, LOCK), holder))
 
 
 def is_live(holder: Holder) -> bool:
@@ -143,9 +142,7 @@ def is_live(holder: Holder) -> bool:
 
     An estimate: it compares the clocks of two hosts.
     """
-    if _is_local(holder) and not _has_process(holder):
-        return False
-    return abs(time.time() - holder.beat) < STALE_SECONDS
+    return not _has_ended(holder) and abs(time.time() - holder.beat) < STALE_SECONDS
 
 
 def _read(uri: str) -> tuple[Holder | None, str | None]:
@@ -160,17 +157,16 @@ def _read(uri: str) -> tuple[Holder | None, str | None]:
         return None, version
 
 
-def _is_local(holder: Holder) -> bool:
-    return holder.machine == _machine()
-
-
-def _has_process(holder: Holder) -> bool:
+def _has_ended(holder: Holder) -> bool:
+    """Whether the process of a holder on this machine has ended."""
+    if holder.machine != _machine():
+        return False
     try:
         started = float(psutil.Process(holder.pid).create_time())
     except psutil.NoSuchProcess:
-        return False
+        return True
     # A pid is reused; a pid with its start time is not.
-    return abs(started - holder.process_started) < 1
+    return abs(started - holder.process_started) >= 1
 
 
 def _machine() -> str:

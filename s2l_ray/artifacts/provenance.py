@@ -11,7 +11,6 @@ import time
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
 
 LIBRARIES = ("s2l_ray", "ray", "torch", "transformers", "tokenizers", "pyarrow", "numpy")
 
@@ -28,7 +27,7 @@ def libraries() -> dict[str, str]:
     return found
 
 
-def provenance() -> dict[str, Any]:
+def provenance() -> dict[str, str | None]:
     """Command, host, UTC time and commit of this process."""
     return {
         "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),

@@ -1,37 +1,51 @@
-"""A receipt: the sealed note that a unit with several files, or with counts of its own, is done.
+"""Receipts: sealed records that a unit with several files, or with counts of its own, is complete.
 
-In: the facts a unit was made from, its result and its files. Out: the result again, if a receipt of exactly these facts
-lies there and every file it names is whole.
+A receipt is written after the unit's files. It holds the unit's key (what it was made from) and its result.
 """
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar, Protocol, TypeVar
+
+from pydantic import ValidationError
 
 from s2l_ray import storage
-from s2l_ray.artifacts.fingerprint import seal, unseal
+from s2l_ray.artifacts.fingerprint import from_json, seal, unseal
 from s2l_ray.artifacts.tables import FileRecord, check_file
 from s2l_ray.errors import DamagedError
 
 
-def write_receipt(
-    folder: str, path: str, facts: Mapping[str, str], result: Mapping[str, Any], files: Sequence[FileRecord]
-) -> dict[str, Any]:
-    """Put the receipt, after the files, and give the whole result: what was passed and the files' records."""
-    whole = {**result, "files": [dataclasses.asdict(record) for record in files]}
-    storage.write_bytes(storage.join(folder, path), seal({"facts": dict(facts), "result": whole}))
-    return whole
+class UnitResult(Protocol):
+    """A dataclass with the files that the unit wrote."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    @property
+    def files(self) -> Sequence[FileRecord]:
+        """Records of the unit's files."""
 
 
-def read_receipt(folder: str, path: str, facts: Mapping[str, str]) -> dict[str, Any] | None:
-    """The result of a unit that is done and whole; None where it has to be made."""
+Result = TypeVar("Result", bound=UnitResult)
+
+
+def write_receipt(folder: str, path: str, key: Mapping[str, str], result: Result) -> Result:
+    """Store the receipt and return the result."""
+    storage.write_bytes(storage.join(folder, path), seal({"key": dict(key), "result": dataclasses.asdict(result)}))
+    return result
+
+
+def read_receipt(folder: str, path: str, key: Mapping[str, str], record: type[Result]) -> Result | None:
+    """The result of a complete unit with this key whose files are all intact, else None.
+
+    A receipt that another version of s2l_ray wrote does not match `record` either.
+    """
     try:
         receipt = unseal(storage.read_bytes(storage.join(folder, path)), path)
-        if receipt["facts"] != dict(facts):
+        if receipt["key"] != dict(key):
             return None
-        for record in receipt["result"]["files"]:
-            check_file(folder, FileRecord(**record))
-    except (FileNotFoundError, DamagedError):
+        result = from_json(record, receipt["result"])
+        for file in result.files:
+            check_file(folder, file)
+    except (FileNotFoundError, DamagedError, KeyError, ValidationError):
         return None
-    result: dict[str, Any] = receipt["result"]
     return result

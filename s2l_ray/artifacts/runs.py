@@ -1,63 +1,76 @@
-"""The record of runs: `{root}/runs/{name}.json`, one entry each time a job of that name begins to build.
+"""Records of runs below `{root}/runs/{name}/`.
 
-In: a run's name and the fingerprints of its artefacts. Out: the entries, oldest first; entries are only ever appended.
+`history.json` has one entry each time a job of that name begins to build something, with the fingerprints it uses;
+`gc` keeps what any entry names. Each run also has a folder `{started}/` with its plan.
 """
 
 import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from s2l_ray import storage
 from s2l_ray.artifacts.fingerprint import seal, unseal
 
-
-def runs_uri(root: str, name: str) -> str:
-    """Where the entries of a run lie."""
-    return storage.join(root, "runs", f"{name}.json")
+HISTORY = "history.json"
+PLAN = "plan.json"
 
 
-def entries(root: str, name: str) -> list[dict[str, Any]]:
-    """All entries of a run, oldest first: {time, fingerprints, config}."""
-    return _read(runs_uri(root, name))[0]
+@dataclass(frozen=True)
+class RunEntry:
+    """One run. started: UTC, as in the name of its folder. fingerprints: of its artifacts by kind."""
+
+    started: str
+    fingerprints: dict[str, str]
+    config: dict[str, Any]
 
 
-def named_by_any(root: str) -> set[str]:
-    """The fingerprints that any entry of any run names. Raises `DamagedError` where a record cannot be read."""
-    named: set[str] = set()
-    for name in _names(root):
-        named.update(*(found["fingerprints"].values() for found in entries(root, name)))
-    return named
+def read_history(root: str, name: str) -> list[RunEntry]:
+    """All entries of a run, oldest first. Raises `DamagedError` where the history cannot be read."""
+    return _read(storage.join(root, "runs", name, HISTORY))[0]
 
 
-def newest_entries(root: str) -> dict[str, dict[str, str]]:
-    """`last_entry` of every run. Raises `DamagedError` where a record cannot be read."""
-    return {name: last_entry(root, name) for name in _names(root)}
+def run_names(root: str) -> list[str]:
+    return storage.list_folders(storage.join(root, "runs"))
 
 
-def _names(root: str) -> list[str]:
-    return [entry.path.removesuffix(".json") for entry in storage.list_files(storage.join(root, "runs"))]
+def named_by_any_run(root: str) -> set[str]:
+    """The fingerprints that any entry of any run names. Raises `DamagedError` where a history cannot be read."""
+    entries = [entry for name in run_names(root) for entry in read_history(root, name)]
+    return {fingerprint for entry in entries for fingerprint in entry.fingerprints.values()}
 
 
-def _read(uri: str) -> tuple[list[dict[str, Any]], str | None]:
+def last_fingerprints(root: str, name: str) -> dict[str, str]:
+    """The fingerprints of the newest entry by kind; empty for a new run."""
+    history = read_history(root, name)
+    return dict(history[-1].fingerprints) if history else {}
+
+
+def record_run(root: str, name: str, fingerprints: dict[str, str], config: dict[str, Any]) -> RunEntry:
+    """Append an entry to the history and return it. Entries that other drivers append at the same time are kept."""
+    uri = storage.join(root, "runs", name, HISTORY)
+    while True:
+        history, version = _read(uri)
+        entry = RunEntry(_unused_start(history), fingerprints, config)
+        values = {"run": name, "entries": [asdict(one) for one in [*history, entry]]}
+        if storage.write_if(uri, seal(values), version) is not None:
+            return entry
+
+
+def write_plan(root: str, name: str, started: str, plan: Mapping[str, object]) -> None:
+    """Store the plan of a run, sealed, in the run's folder."""
+    storage.write_bytes(storage.join(root, "runs", name, started, PLAN), seal(plan))
+
+
+def _unused_start(history: list[RunEntry]) -> str:
+    now = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+    same_second = sum(entry.started.partition("-")[0] == now for entry in history)
+    return f"{now}-{same_second}" if same_second else now
+
+
+def _read(uri: str) -> tuple[list[RunEntry], str | None]:
     try:
         data, version = storage.read_version(uri)
     except FileNotFoundError:
         return [], None
-    return list(unseal(data, uri)["entries"]), version
-
-
-def last_entry(root: str, name: str) -> dict[str, str]:
-    """The fingerprints of the newest entry by kind; none where the run is new."""
-    found = entries(root, name)
-    return dict(found[-1]["fingerprints"]) if found else {}
-
-
-def record_run(root: str, name: str, fingerprints: dict[str, str], config: dict[str, Any]) -> None:
-    """Append an entry, unless the newest one says the same; one that another driver appends meanwhile stays."""
-    now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    while True:
-        found, version = _read(runs_uri(root, name))
-        if found and found[-1]["fingerprints"] == fingerprints:
-            return
-        found.append({"time": now, "fingerprints": fingerprints, "config": config})
-        if storage.write_if(runs_uri(root, name), seal({"run": name, "entries": found}), version) is not None:
-            return
+    return [RunEntry(**entry) for entry in unseal(data, uri)["entries"]], version

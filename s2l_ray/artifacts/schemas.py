@@ -1,16 +1,22 @@
 """Table schemas, status values and file names of all kinds of artifacts."""
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
+
+from s2l_ray.core.arrays import Int64
+from s2l_ray.core.data.token_rows import TokenRows
+
+# Kinds of artifacts, in the order in which they are built.
+KINDS = ("dataset", "checkpoints", "trajectories", "clusters", "subset")
+RESUME_FOLDER = "resume"
+CHECKPOINT_RECORD = "checkpoint.json"
+TRAINING_TABLE, HELD_OUT_TABLE = "training.parquet", "held_out.parquet"
 
 # Values of the column `status`: an example is scored and selected only if it is `ok`.
 OK = "ok"
 NO_TARGET_TOKENS = "no_target_tokens"
 NON_FINITE = "non_finite"
 NOT_SCORED = "not_scored"
-# Note in a file of losses: the rows that could not be scored, with their errors.
-FAILED_ROWS = "failed_rows"
 
 DATASET = pa.schema(
     [
@@ -38,9 +44,7 @@ REJECTED = pa.schema(
     ]
 )
 
-CLUSTERS = pa.schema(
-    [("example_id", pa.string()), ("cluster", pa.int32()), ("distance", pa.float32())],
-)
+CLUSTERS = pa.schema([("example_id", pa.string()), ("cluster", pa.int32()), ("distance", pa.float32())])
 
 SUBSET = pa.schema(
     [
@@ -81,7 +85,6 @@ def shard_path(shard: int) -> str:
 
 
 def step_name(step: int) -> str:
-    """Folder of a checkpoint."""
     return f"step-{step:06d}"
 
 
@@ -90,14 +93,11 @@ def losses_path(step: int, shard: int) -> str:
     return f"losses/{step_name(step)}/{shard_path(shard)}"
 
 
-TokenArrays = tuple[npt.NDArray[np.int32], npt.NDArray[np.int64], npt.NDArray[np.int32], npt.NDArray[np.int64]]
-
-
-def token_arrays(table: pa.Table) -> TokenArrays:
-    """Flat token ids, row offsets [N + 1], target spans [S, 2] and span offsets [N + 1] of dataset rows."""
+def token_rows(table: pa.Table) -> TokenRows:
+    """The tokens and target spans of dataset rows."""
     ids = table["input_ids"].combine_chunks()
     spans = table["target_spans"].combine_chunks()
-    return (
+    return TokenRows(
         np.asarray(ids.flatten(), dtype=np.int32),
         _offsets(ids),
         np.asarray(spans.flatten(), dtype=np.int32).reshape(-1, 2),
@@ -105,6 +105,6 @@ def token_arrays(table: pa.Table) -> TokenArrays:
     )
 
 
-def _offsets(lists: pa.ListArray) -> npt.NDArray[np.int64]:
+def _offsets(lists: pa.ListArray) -> Int64:
     offsets = np.asarray(lists.offsets, dtype=np.int64)
     return offsets - offsets[0] if len(offsets) else np.zeros(1, dtype=np.int64)

@@ -4,8 +4,9 @@ For one version of pyarrow the writer is deterministic, and it writes page check
 to the same bytes is therefore undamaged, even before a manifest records its sha256.
 """
 
+import contextlib
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,7 +33,6 @@ class FileRecord:
 
 
 def record_of(path: str, data: bytes, rows: int | None = None) -> FileRecord:
-    """Record of a file with this content."""
     return FileRecord(path, rows, len(data), hashlib.sha256(data).hexdigest())
 
 
@@ -81,37 +81,33 @@ def decode_table(data: bytes, columns: Sequence[str] | None = None) -> pa.Table:
 
 def read_verified(folder: str, record: FileRecord) -> bytes:
     """Bytes of a recorded file. Raises `DamagedError` if it is missing or differs from its record."""
-    uri = storage.join(folder, record.path)
-    try:
+    with _missing_is_damage(folder, record) as uri:
         data = storage.read_bytes(uri)
-    except FileNotFoundError as error:
-        raise DamagedError(_missing(uri)) from error
     _check_digest(uri, record, hashlib.sha256(data).hexdigest())
     return data
 
 
 def check_file(folder: str, record: FileRecord) -> None:
     """Check a recorded file without holding it in memory. Raises `DamagedError` like `read_verified`."""
-    uri = storage.join(folder, record.path)
-    try:
-        digest = storage.sha256_file(uri)
-    except FileNotFoundError as error:
-        raise DamagedError(_missing(uri)) from error
-    _check_digest(uri, record, digest)
+    with _missing_is_damage(folder, record) as uri:
+        _check_digest(uri, record, storage.sha256_file(uri))
 
 
 def download_verified(folder: str, record: FileRecord, target: Path) -> None:
     """Copy a recorded file to a local path and check it. Raises `DamagedError` like `read_verified`."""
-    uri = storage.join(folder, record.path)
-    try:
+    with _missing_is_damage(folder, record) as uri:
         storage.get_file(uri, target)
-    except FileNotFoundError as error:
-        raise DamagedError(_missing(uri)) from error
     _check_digest(uri, record, storage.sha256_file(str(target)))
 
 
-def _missing(uri: str) -> str:
-    return f"{uri}: missing, although the manifest lists it"
+@contextlib.contextmanager
+def _missing_is_damage(folder: str, record: FileRecord) -> Iterator[str]:
+    """The URI of a recorded file; a `FileNotFoundError` of the block becomes a `DamagedError`."""
+    uri = storage.join(folder, record.path)
+    try:
+        yield uri
+    except FileNotFoundError as error:
+        raise DamagedError(f"{uri}: missing, although the manifest lists it") from error
 
 
 def _check_digest(uri: str, record: FileRecord, sha256: str) -> None:

@@ -1,10 +1,9 @@
-"""A subset as the rows it came from, for a trainer to read.
+"""Export of a subset as its original rows, for a trainer to read.
 
-In: a finished subset; its dataset lies under the same root. Out: one JSONL, gzipped JSONL or Parquet file of the
-original rows, in the order of the pool. It is written shard by shard and put whole; every byte read is checked.
+One JSONL, gzipped JSONL or Parquet file in pool order, written shard by shard and put whole; every byte read from the
+artifacts is checked.
 """
 
-import gzip
 import json
 import os
 import tempfile
@@ -12,19 +11,19 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from gzip import GzipFile
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from s2l_ray import storage
-from s2l_ray.artifacts.manifest import Artifact, open_artifact
-from s2l_ray.catalog.listing import root_of
+from s2l_ray.artifacts.manifest import Artifact
 from s2l_ray.errors import ConfigError, DamagedError, S2LError
 
-ENDINGS = (".jsonl", ".jsonl.gz", ".parquet")
+SUFFIXES = (".jsonl", ".jsonl.gz", ".parquet")
 
 
 @dataclass(frozen=True)
@@ -37,82 +36,63 @@ class Exported:
 
 
 def export_subset(subset: Artifact, target: str, *, force: bool = False) -> Exported:
-    """Write the rows of a subset to `target`, a path or URI whose ending says the form.
+    """Write the rows of a subset to `target`, a path or URI whose suffix decides the format.
 
-    Raises `ConfigError` for an unknown ending, an artefact of another kind, and a file that is there without `force`;
+    Raises `ConfigError` for an unknown suffix, another kind of artifact, or an existing file without `force`;
     `DamagedError` where the subset or its dataset is not what was written.
     """
-    if not target.endswith(ENDINGS):
-        raise ConfigError(f"--to {target}: unknown ending; write a name that ends in {', '.join(ENDINGS)}")
+    if not target.endswith(SUFFIXES):
+        raise ConfigError(f"--to {target}: unknown suffix; write a name that ends in {', '.join(SUFFIXES)}")
     if subset.manifest.kind != "subset":
-        raise ConfigError(f"{subset.uri}: is no subset but {subset.manifest.kind}; `s2l ls ROOT` lists the subsets")
+        raise ConfigError(f"{subset.uri}: is a {subset.manifest.kind} artifact, not a subset; `s2l ls ROOT` lists them")
     if storage.exists(target) and not force:
-        raise ConfigError(f"--to {target}: is there already; give another name, or --force to replace it")
-    dataset = dataset_of(subset)
+        raise ConfigError(f"--to {target}: already exists; give another name, or --force to overwrite it")
+    dataset = subset.input("dataset")
     with _put_whole(target) as path:
         rows = (_write_parquet if target.endswith(".parquet") else _write_lines)(subset, dataset, path)
         written = path.stat().st_size
     return Exported(target, rows, written)
 
 
-def dataset_of(subset: Artifact) -> Artifact:
-    """The dataset that a subset points into, under the same root. Raises `S2LError` where it is gone."""
-    return open_artifact(storage.join(root_of(subset.uri), "dataset", subset.manifest.inputs["dataset"]))
-
-
-def picked_rows(subset: Artifact, dataset: Artifact) -> Iterator[list[str]]:
-    """The picked rows as JSON texts, shard by shard, in the order of the pool."""
-    picks = subset.read_table(["example_id", "shard", "row"]).sort_by([("shard", "ascending"), ("row", "ascending")])
+def selected_rows(subset: Artifact, dataset: Artifact) -> Iterator[list[str]]:
+    """The selected rows as JSON texts, shard by shard, in pool order."""
+    selected = subset.read_table(["example_id", "shard", "row"]).sort_by([("shard", "ascending"), ("row", "ascending")])
     shards = dataset.shards()
-    for shard in picks["shard"].unique().to_pylist():
-        here = picks.filter(pc.equal(picks["shard"], shard))
+    for shard in selected["shard"].unique().to_pylist():
+        here = selected.filter(pc.equal(selected["shard"], shard))
         table = dataset.read_file(shards[shard].path, ["example_id", "raw"]).take(here["row"])
         if table["example_id"].to_pylist() != here["example_id"].to_pylist():
-            raise DamagedError(f"{subset.uri}: its picks are other rows than those of {dataset.uri}")
+            raise DamagedError(f"{subset.uri}: points to other rows than {dataset.uri} holds")
         yield table["raw"].to_pylist()
 
 
 def _write_lines(subset: Artifact, dataset: Artifact, path: Path) -> int:
-    rows = 0
-    with path.open("wb") as plain, _packed(plain, str(path).endswith(".gz")) as stream:
-        for texts in picked_rows(subset, dataset):
+    rows, compressed = 0, path.name.endswith(".gz")
+    # a gzip header without name and time stamp, so that equal rows are equal bytes
+    with path.open("wb") as file, GzipFile("", "wb", fileobj=file, mtime=0) if compressed else file as stream:
+        for texts in selected_rows(subset, dataset):
             stream.write("".join(f"{text}\n" for text in texts).encode())
             rows += len(texts)
     return rows
 
 
-@contextmanager
-def _packed(stream: IO[bytes], pack: bool) -> Iterator[IO[bytes]]:
-    if not pack:
-        yield stream
-        return
-    with gzip.GzipFile(filename="", mode="wb", fileobj=stream, mtime=0) as packed:  # the same rows, the same bytes
-        yield cast(IO[bytes], packed)
-
-
 def _write_parquet(subset: Artifact, dataset: Artifact, path: Path) -> int:
     """Two passes: rows of several sources differ in their fields, and a Parquet file has one schema."""
-    schema, rows = pa.schema([]), 0
-    for texts in picked_rows(subset, dataset):
-        schema = _unite(schema, _table([json.loads(text) for text in texts], None).schema)
+    rows = 0
+    schemas = [_table([json.loads(text) for text in texts]).schema for texts in selected_rows(subset, dataset)]
+    try:
+        schema = pa.unify_schemas([pa.schema([]), *schemas], promote_options="permissive")
+    except pa.ArrowException as error:
+        raise S2LError(f"the rows fit no one Parquet schema ({error}); export to a .jsonl file instead") from error
     with pq.ParquetWriter(path, schema, compression="zstd") as writer:
-        for texts in picked_rows(subset, dataset):
-            writer.write_table(_table([json.loads(text) for text in texts], schema))
+        for texts in selected_rows(subset, dataset):
+            writer.write_table(pa.Table.from_pylist([json.loads(text) for text in texts], schema=schema))
             rows += len(texts)
     return rows
 
 
-def _unite(one: pa.Schema, other: pa.Schema) -> pa.Schema:
-    try:
-        return pa.unify_schemas([one, other], promote_options="permissive")
-    except pa.ArrowException as error:
-        raise S2LError(f"the rows fit no one Parquet schema ({error}); export to a .jsonl file instead") from error
-
-
-def _table(rows: list[dict[str, Any]], schema: pa.Schema | None) -> pa.Table:
+def _table(rows: list[dict[str, Any]]) -> pa.Table:
     """A table with every field of any of the rows (pyarrow itself looks at the first row's alone)."""
-    if schema is not None:
-        return pa.Table.from_pylist(rows, schema=schema)
     columns: dict[str, pa.Array] = {}
     for name in dict.fromkeys(name for row in rows for name in row):
         try:

@@ -1,35 +1,38 @@
-"""What lies below a root: artefacts and the runs that name them.
-
-In: the URI of a root. Out: one record an artefact, finished or not, and one a run. Everything is read from one listing,
-the manifests and the records of runs; no table is opened.
-"""
+"""Listing of a root: its artifacts with their states, and its runs. Opens manifests and run histories, no tables."""
 
 import calendar
 import posixpath
 import re
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from s2l_ray import storage
-from s2l_ray.artifacts.lock import LOCK, is_live, read_holder
-from s2l_ray.artifacts.manifest import MANIFEST, open_artifact
-from s2l_ray.artifacts.runs import entries
+from s2l_ray.artifacts.lock import LOCK, live_holder
+from s2l_ray.artifacts.manifest import MANIFEST, Artifact, open_artifact
+from s2l_ray.artifacts.runs import HISTORY, read_history
+from s2l_ray.artifacts.schemas import KINDS
 from s2l_ray.errors import DamagedError, S2LError
 
-ORDER = ("dataset", "checkpoints", "trajectories", "clusters", "subset")
-ASIDE = "aside"
-MANIFESTS_AT_ONCE = 16
+COMPLETE, PARTIAL, MISSING, DAMAGED, BUILDING = "complete", "partial", "missing", "damaged", "building"
+REPLACED = "replaced"
+MANIFEST_THREADS = 16
 FINGERPRINT = re.compile(r"[0-9a-f]{12}")
 
 
 @dataclass(frozen=True)
-class Found:
-    """One artefact: `state` is complete, partial, building or damaged; `changed` in seconds since the epoch.
+class ArtifactState:
+    """State of one artifact. problem: why it is damaged, or who builds it. artifact: if complete."""
 
-    `rows` and `counts` are those of its manifest; `runs` the runs any entry of which names it; `problem` why it is
-    damaged, or who builds it.
-    """
+    name: str
+    problem: str = ""
+    artifact: Artifact | None = None
+
+
+@dataclass(frozen=True)
+class ArtifactInfo:
+    """One artifact below a root. rows: kept ones. changed: seconds since the epoch. runs: names of runs that use it."""
 
     kind: str
     fingerprint: str
@@ -44,8 +47,8 @@ class Found:
 
 
 @dataclass(frozen=True)
-class FoundRun:
-    """One run: how often it began to build something, when last, and what its newest entry names."""
+class RunInfo:
+    """One run: number of entries in its history, time of the newest, and the fingerprints that one names."""
 
     name: str
     entries: int
@@ -55,98 +58,95 @@ class FoundRun:
 
 
 @dataclass(frozen=True)
-class Inventory:
-    """All that lies below a root. `aside_bytes` is what `--rebuild` moved out of the way."""
+class Listing:
+    """Everything below a root. replaced_bytes: size of the artifacts that `--rebuild` replaced."""
 
     root: str
-    artifacts: tuple[Found, ...]
-    runs: tuple[FoundRun, ...]
-    aside_bytes: int = 0
+    artifacts: tuple[ArtifactInfo, ...]
+    runs: tuple[RunInfo, ...]
+    replaced_bytes: int = 0
 
 
-def take_inventory(root: str) -> Inventory:
-    """List a root. Raises `S2LError` where it holds neither artefacts nor runs."""
+def list_root(root: str) -> Listing:
+    """List a root. Raises `S2LError` where it holds neither artifacts nor runs."""
     folders: dict[tuple[str, str], list[storage.Entry]] = {}
     run_names: list[str] = []
-    aside_bytes = 0
+    replaced_bytes = 0
     for entry in storage.list_files(root):
         top, _, rest = entry.path.partition("/")
         name, _, path = rest.partition("/")
-        if top == "runs" and name.endswith(".json"):
-            run_names.append(name.removesuffix(".json"))
-        elif top == ASIDE:
-            aside_bytes += entry.bytes
+        if top == "runs" and path == HISTORY:
+            run_names.append(name)
+        elif top == REPLACED:
+            replaced_bytes += entry.bytes
         elif path and FINGERPRINT.fullmatch(name):
             folders.setdefault((top, name), []).append(storage.Entry(path, entry.bytes, entry.mtime_ns))
     if not folders and not run_names:
-        raise S2LError(f"{root}: no artefacts there; give the root of a job, the key `root` of its file")
-    named = _names(root, run_names)
-    with ThreadPoolExecutor(MANIFESTS_AT_ONCE) as threads:
-        found = list(threads.map(lambda place: _found(root, place[0], place[1], folders[place], named), folders))
-    runs = tuple(_run(root, name) for name in sorted(run_names))
-    return Inventory(root, tuple(sorted(found, key=_place)), runs, aside_bytes)
+        raise S2LError(f"{root}: no artifacts there; give the root of a job, the key `root` of its file")
+    runs = [_read_run(root, name) for name in sorted(run_names)]
+
+    def info(folder: tuple[str, str]) -> ArtifactInfo:
+        kind, fingerprint = folder
+        users = tuple(run.name for run, used in runs if fingerprint in used)
+        return _artifact_info(root, kind, fingerprint, folders[folder], users)
+
+    with ThreadPoolExecutor(MANIFEST_THREADS) as threads:
+        artifacts = sorted(threads.map(info, folders), key=_sort_key)
+    return Listing(root, tuple(artifacts), tuple(run for run, _ in runs), replaced_bytes)
 
 
-def root_of(uri: str) -> str:
-    """The root of an artefact at `{root}/{kind}/{fingerprint}`."""
-    whole = posixpath.abspath(uri) if storage.is_local(uri) else uri.rstrip("/")
-    return posixpath.dirname(posixpath.dirname(whole))
-
-
-def find_unfinished(uri: str) -> Found | None:
-    """The artefact there, if it was begun and has no manifest."""
-    listed = storage.list_files(uri)
-    if not listed or any(entry.path == MANIFEST for entry in listed):
+def find_incomplete(uri: str) -> ArtifactInfo | None:
+    """The artifact at `uri`, if it was begun and has no manifest."""
+    entries = storage.list_files(uri)
+    if not entries or any(entry.path == MANIFEST for entry in entries):
         return None
-    kind, name = posixpath.split(uri.rstrip("/"))
-    return _found(root_of(uri), posixpath.basename(kind), name, listed, {})
+    whole = posixpath.abspath(uri) if storage.is_local(uri) else uri.rstrip("/")
+    parent, fingerprint = posixpath.split(whole)
+    root, kind = posixpath.split(parent)
+    return _artifact_info(root, kind, fingerprint, entries, ())
 
 
-def _found(root: str, kind: str, name: str, listed: list[storage.Entry], named: dict[str, tuple[str, ...]]) -> Found:
-    uri = storage.join(root, kind, name)
-    sizes = {entry.path: entry.bytes for entry in listed}
-    state, problem, rows = _state(uri, sizes)
-    changed = max(entry.mtime_ns for entry in listed) / 1e9
-    return Found(kind, name, uri, state, rows, len(listed), sum(sizes.values()), changed, named.get(name, ()), problem)
-
-
-def _state(uri: str, sizes: dict[str, int]) -> tuple[str, str, int | None]:
+def artifact_state(uri: str, entries: Sequence[storage.Entry]) -> ArtifactState:
+    """State of an artifact from the listing of its folder: its manifest, and the sizes of its files."""
+    sizes = {entry.path: entry.bytes for entry in entries}
     if MANIFEST not in sizes:
-        holder = read_holder(storage.join(uri, LOCK)) if LOCK in sizes else None
-        if holder is not None and is_live(holder):
-            return "building", f"by {holder.job}, pid {holder.pid} on {holder.host}", None
-        return "partial", "", None
+        holder = live_holder(uri) if LOCK in sizes else None
+        if holder is not None:
+            return ArtifactState(BUILDING, f"by {holder.job}, pid {holder.pid} on {holder.host}")
+        units = sum(path.endswith(".parquet") for path in sizes)
+        return ArtifactState(PARTIAL, f"begun, {units} files stored") if sizes else ArtifactState(MISSING)
     try:
         artifact = open_artifact(uri)
-    except DamagedError:
-        return "damaged", MANIFEST, None
-    rows = artifact.manifest.counts.get("kept")
+    except S2LError as error:
+        return ArtifactState(DAMAGED, str(error))
     wrong = [record.path for record in artifact.present() if sizes.get(record.path) != record.bytes]
-    return ("damaged", wrong[0], rows) if wrong else ("complete", "", rows)
+    if wrong:
+        problem = "is missing" if wrong[0] not in sizes else "has the wrong size"
+        return ArtifactState(DAMAGED, f"{wrong[0]} {problem}", artifact)
+    return ArtifactState(COMPLETE, "", artifact)
 
 
-def _names(root: str, runs: list[str]) -> dict[str, tuple[str, ...]]:
-    """The runs that name each fingerprint."""
-    named: dict[str, set[str]] = {}
-    for run in runs:
-        try:
-            for entry in entries(root, run):
-                for name in entry["fingerprints"].values():
-                    named.setdefault(name, set()).add(run)
-        except DamagedError:
-            continue
-    return {name: tuple(sorted(by)) for name, by in named.items()}
+def _artifact_info(
+    root: str, kind: str, fingerprint: str, entries: Sequence[storage.Entry], runs: tuple[str, ...]
+) -> ArtifactInfo:
+    uri = storage.join(root, kind, fingerprint)
+    state = artifact_state(uri, entries)
+    rows = state.artifact.manifest.counts.kept if state.artifact else None
+    size, changed = sum(entry.bytes for entry in entries), max(entry.mtime_ns for entry in entries) / 1e9
+    return ArtifactInfo(kind, fingerprint, uri, state.name, rows, len(entries), size, changed, runs, state.problem)
 
 
-def _run(root: str, name: str) -> FoundRun:
+def _read_run(root: str, name: str) -> tuple[RunInfo, set[str]]:
+    """A run, and the fingerprints that any of its entries names."""
     try:
-        found = entries(root, name)
+        history = read_history(root, name)
     except DamagedError as error:
-        return FoundRun(name, 0, 0.0, {}, str(error))
-    last = float(calendar.timegm(time.strptime(found[-1]["time"], "%Y-%m-%dT%H:%M:%SZ")))
-    return FoundRun(name, len(found), last, dict(found[-1]["fingerprints"]))
+        return RunInfo(name, 0, 0.0, {}, str(error)), set()
+    newest, used = history[-1], {fingerprint for entry in history for fingerprint in entry.fingerprints.values()}
+    started = calendar.timegm(time.strptime(newest.started.partition("-")[0], "%Y%m%dT%H%M%SZ"))
+    return RunInfo(name, len(history), float(started), dict(newest.fingerprints)), used
 
 
-def _place(found: Found) -> tuple[int, str, float]:
-    known = ORDER.index(found.kind) if found.kind in ORDER else len(ORDER)
-    return known, found.kind, -found.changed
+def _sort_key(info: ArtifactInfo) -> tuple[int, str, float]:
+    position = KINDS.index(info.kind) if info.kind in KINDS else len(KINDS)
+    return position, info.kind, -info.changed

@@ -1,8 +1,7 @@
-"""Is what lies in storage what was written? Every file of an artefact, finished or not, against its checksum.
+"""Verification of stored files against their checksums.
 
-In: the URI of an artefact. Out: the faults, one record each. A finished artefact is held against its manifest; an
-unfinished one file by file, since each file of it carries its own proof (a sealed record, or a table that writes back
-to the same bytes). `sizes_agree` is the quick form that `plan` uses: manifest and sizes, no content.
+A complete artifact is checked against its manifest. Files of an incomplete one are checked one by one: each carries
+its own checksum or, as a table, encodes back to the same bytes.
 """
 
 from collections.abc import Iterator
@@ -10,83 +9,100 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from s2l_ray import storage
-from s2l_ray.artifacts.dropped_files import DROPPED
+from s2l_ray.artifacts.execution import EXECUTION
 from s2l_ray.artifacts.fingerprint import unseal
 from s2l_ray.artifacts.lock import LOCK
-from s2l_ray.artifacts.manifest import EXECUTION, FILES_TABLE, MANIFEST, Artifact, open_artifact
+from s2l_ray.artifacts.manifest import DROPPED, FILES_TABLE, MANIFEST, Artifact, open_artifact
+from s2l_ray.artifacts.runs import HISTORY
+from s2l_ray.artifacts.schemas import CHECKPOINT_RECORD, RESUME_FOLDER
 from s2l_ray.artifacts.tables import FileRecord, check_file, decode_if_unchanged
+from s2l_ray.catalog.listing import FINGERPRINT, list_root
 from s2l_ray.errors import DamagedError, S2LError
 
-OWN_FILES = {MANIFEST, EXECUTION, FILES_TABLE, DROPPED}
-RESUME = "resume/"
-FILES_AT_ONCE = 8
-CHECKPOINT = "checkpoint.json"
+UNLISTED_FILES = {MANIFEST, EXECUTION, FILES_TABLE, DROPPED}
+THREADS = 8
 
 
 @dataclass(frozen=True)
 class Fault:
-    """A file that is not what it should be."""
+    """A file that differs from what was written."""
 
     path: str
     problem: str
 
 
-def verify(uri: str) -> Iterator[Fault]:
-    """Recompute everything below an artefact's folder, yield what differs. Raises `S2LError` where nothing lies."""
-    paths = [entry.path for entry in storage.list_files(uri)]
-    if not paths:
-        raise S2LError(f"{uri}: nothing lies there; `s2l ls ROOT` lists the artefacts of a root")
+@dataclass(frozen=True)
+class Verified:
+    """An artifact or a run history after every file of it was read."""
+
+    uri: str
+    files: int
+    bytes: int
+    faults: tuple[Fault, ...]
+
+
+def verify(uri: str) -> Iterator[Verified]:
+    """Verify one artifact, or all artifacts and run histories below a root."""
+    if FINGERPRINT.fullmatch(uri.rstrip("/").rsplit("/", 1)[-1]) or storage.exists(storage.join(uri, MANIFEST)):
+        yield verify_artifact(uri.rstrip("/"))
+        return
+    listing = list_root(uri)
+    for info in listing.artifacts:
+        yield verify_artifact(info.uri)
+    for run in listing.runs:
+        history = storage.join(uri, "runs", run.name, HISTORY)
+        faults = (Fault(HISTORY, run.problem),) if run.problem else ()
+        yield Verified(history, 1, storage.size(history), faults)
+
+
+def verify_artifact(uri: str) -> Verified:
+    """Read every file below an artifact's folder. Raises `S2LError` where there is none."""
+    entries = storage.list_files(uri)
+    if not entries:
+        raise S2LError(f"{uri}: does not exist; `s2l ls ROOT` lists the artifacts of a root")
+    return Verified(uri, len(entries), sum(entry.bytes for entry in entries), tuple(_faults(uri, entries)))
+
+
+def _faults(uri: str, entries: list[storage.Entry]) -> Iterator[Fault]:
+    paths = [entry.path for entry in entries if not entry.path.startswith(f"{RESUME_FOLDER}/")]
     if MANIFEST not in paths:
-        yield from _verify_unfinished(uri, paths)
+        yield from _faults_of_incomplete(uri, paths)
         return
     try:
         artifact = open_artifact(uri)
-    except DamagedError as error:
+    except S2LError as error:
         yield Fault(MANIFEST, str(error))
         return
-    yield from _verify_finished(artifact, paths)
+    yield from _faults_of_complete(artifact, paths)
 
 
-def sizes_agree(artifact: Artifact) -> list[Fault]:
-    """Files of a finished artefact that are missing or of another size, from one listing."""
-    present = {entry.path: entry.bytes for entry in storage.list_files(artifact.uri)}
-    return [
-        Fault(record.path, "missing" if record.path not in present else "of another size")
-        for record in artifact.present()
-        if present.get(record.path) != record.bytes
-    ]
-
-
-def _verify_finished(artifact: Artifact, paths: list[str]) -> Iterator[Fault]:
-    with ThreadPoolExecutor(FILES_AT_ONCE) as threads:
-        faults = threads.map(lambda record: _fault(artifact.uri, record), artifact.present())
+def _faults_of_complete(artifact: Artifact, paths: list[str]) -> Iterator[Fault]:
+    with ThreadPoolExecutor(THREADS) as threads:
+        faults = threads.map(lambda record: _file_fault(artifact.uri, record), artifact.present())
         yield from (fault for fault in faults if fault is not None)
-    listed = {record.path for record in artifact.present()} | OWN_FILES
     yield from _sealed_faults(artifact.uri, EXECUTION, paths)
+    known = {record.path for record in artifact.present()} | UNLISTED_FILES | {LOCK}
     for path in paths:
-        if path not in listed and path != LOCK and not path.startswith(RESUME):
+        if path not in known:
             why = "dropped" if path in artifact.dropped else "not in the manifest"
-            yield Fault(path, f"{why}: left behind, safe to remove")
+            yield Fault(path, f"{why}: left over, safe to delete")
 
 
-def _fault(folder: str, record: FileRecord) -> Fault | None:
-    """What is wrong with a listed file, if anything; it is read in pieces, large ones fit as well."""
+def _faults_of_incomplete(uri: str, paths: list[str]) -> Iterator[Fault]:
+    yield from _sealed_faults(uri, EXECUTION, paths)
+    for path in paths:
+        if path.endswith(f"/{CHECKPOINT_RECORD}"):
+            yield from _checkpoint_faults(uri, path)
+        if path.endswith(".parquet") and decode_if_unchanged(storage.read_bytes(storage.join(uri, path))) is None:
+            yield Fault(path, "damaged; `s2l run` rebuilds this unit")
+
+
+def _file_fault(folder: str, record: FileRecord) -> Fault | None:
     try:
         check_file(folder, record)
     except DamagedError as error:
         return Fault(record.path, str(error))
     return None
-
-
-def _verify_unfinished(uri: str, paths: list[str]) -> Iterator[Fault]:
-    yield from _sealed_faults(uri, EXECUTION, paths)
-    folders = [path.removesuffix(f"/{CHECKPOINT}") for path in paths if path.endswith(f"/{CHECKPOINT}")]
-    for folder in folders:
-        yield from _checkpoint_faults(uri, folder)
-    for path in paths:
-        is_unit = path.endswith(".parquet") and not path.startswith(RESUME)
-        if is_unit and decode_if_unchanged(storage.read_bytes(storage.join(uri, path))) is None:
-            yield Fault(path, "damaged; `s2l run` does this unit again")
 
 
 def _sealed_faults(uri: str, path: str, paths: list[str]) -> Iterator[Fault]:
@@ -97,15 +113,15 @@ def _sealed_faults(uri: str, path: str, paths: list[str]) -> Iterator[Fault]:
             yield Fault(path, str(error))
 
 
-def _checkpoint_faults(uri: str, folder: str) -> Iterator[Fault]:
-    """A grid checkpoint carries the records of its files in a sealed `checkpoint.json`."""
-    path = f"{folder}/{CHECKPOINT}"
+def _checkpoint_faults(uri: str, path: str) -> Iterator[Fault]:
+    """Check the files of a checkpoint against its sealed record."""
+    folder = path.removesuffix(f"/{CHECKPOINT_RECORD}")
     try:
         sealed = unseal(storage.read_bytes(storage.join(uri, path)), path)
     except DamagedError as error:
         yield Fault(path, str(error))
         return
     for entry in sealed["files"]:
-        fault = _fault(storage.join(uri, folder), FileRecord(**entry))
+        fault = _file_fault(storage.join(uri, folder), FileRecord(**entry))
         if fault is not None:
             yield Fault(f"{folder}/{fault.path}", fault.problem)

@@ -1,70 +1,84 @@
-"""The weights of a proxy's checkpoints: needed until they are scored, and then kept or dropped.
+"""Weights of checkpoints: needed until they are scored, and most of a root's size.
 
-In: a job and the artefacts of its plan. Out: the files that `resources.keep_checkpoints` lets go, dropped, unless some
-run of the root has still to score them; and a word on what cannot be built once they are gone.
+`find_scored_weights` lists what may be deleted, `delete_weights` records the deletion in `dropped.json` before it
+deletes, so that no file is ever missing without a record.
 """
 
+from dataclasses import dataclass
+
 from s2l_ray import storage
-from s2l_ray.artifacts.dropped_files import drop
-from s2l_ray.artifacts.manifest import MANIFEST, Artifact
-from s2l_ray.artifacts.runs import newest_entries
+from s2l_ray.artifacts.facts import CheckpointsFacts
+from s2l_ray.artifacts.lock import live_holder
+from s2l_ray.artifacts.manifest import MANIFEST, Artifact, drop, open_artifact
+from s2l_ray.artifacts.runs import read_history, run_names
 from s2l_ray.artifacts.schemas import step_name
-from s2l_ray.config.sections import Config
-from s2l_ray.errors import DamagedError, S2LError
+from s2l_ray.catalog.listing import COMPLETE, list_root
+from s2l_ray.config.sections import Score
 
-KIND = "checkpoints"
 WEIGHTS = (".safetensors", ".safetensors.index.json")
+STEPS_SHOWN = 5
 
 
-def gone_weights(config: Config, checkpoints: Artifact) -> str:
-    """Why the checkpoints that a scoring of this job reads are not to be had; empty where they are."""
-    asked = config.score.checkpoints
-    steps = checkpoints.manifest.facts["steps"] if asked == "all" else asked
-    gone = [step for step in steps if checkpoints.dropped.intersection(_weights(checkpoints, step))]
-    if not gone:
+@dataclass(frozen=True)
+class ScoredWeights:
+    """Weight files of one checkpoints artifact. kept_for: a run that still needs them; empty if they may go."""
+
+    uri: str
+    paths: tuple[str, ...]
+    bytes: int
+    kept_for: str = ""
+
+
+def find_scored_weights(root: str) -> list[ScoredWeights]:
+    """The weights of every complete checkpoints artifact. Raises `DamagedError` where a run history is damaged."""
+    complete = [info for info in list_root(root).artifacts if info.state == COMPLETE]
+    trajectories = [open_artifact(info.uri) for info in complete if info.kind == "trajectories"]
+    scored = {artifact.manifest.inputs["checkpoints"] for artifact in trajectories}
+    unfinished = _runs_with_unfinished_scoring(root)
+    found = []
+    for artifact in (open_artifact(info.uri) for info in complete if info.kind == "checkpoints"):
+        records = [record for record in artifact.present() if record.path.endswith(WEIGHTS)]
+        name = artifact.manifest.fingerprint
+        kept_for = unfinished.get(name, "" if name in scored else "no complete trajectories use them")
+        paths = tuple(record.path for record in records)
+        found.append(ScoredWeights(artifact.uri, paths, sum(record.bytes for record in records), kept_for))
+    return [one for one in found if one.paths]
+
+
+def delete_weights(root: str) -> list[ScoredWeights]:
+    """Delete the weights that no run needs and return them."""
+    deletable = [one for one in find_scored_weights(root) if not one.kept_for]
+    for one in deletable:
+        drop(one.uri, one.paths)
+    return deletable
+
+
+def missing_weights(score: Score, checkpoints: Artifact) -> str:
+    """Error text if weights that this scoring needs were deleted, else an empty string."""
+    steps = checkpoints.facts(CheckpointsFacts).steps if score.checkpoints == "all" else score.checkpoints
+    missing = [step for step in steps if checkpoints.dropped.intersection(_weight_paths(checkpoints, step))]
+    if not missing:
         return ""
-    some = ", ".join(map(str, gone[:5])) + (", ..." if len(gone) > 5 else "")
+    shown = ", ".join(map(str, missing[:STEPS_SHOWN])) + (", ..." if len(missing) > STEPS_SHOWN else "")
     return (
-        f"{checkpoints.uri}: the weights of {len(gone)} checkpoints (steps {some}) were dropped once they had been "
-        "scored (resources.keep_checkpoints); --rebuild checkpoints trains again"
+        f"{checkpoints.uri}: the weights of {len(missing)} checkpoints (steps {shown}) were deleted by gc --weights; "
+        "train them again with --rebuild checkpoints"
     )
 
 
-def refuse_gone(config: Config, checkpoints: Artifact) -> None:
-    """Raise `S2LError` where a scoring of this job would need what was dropped."""
-    if reason := gone_weights(config, checkpoints):
-        raise S2LError(reason)
+def _weight_paths(checkpoints: Artifact, step: int) -> list[str]:
+    return [record.path for record in checkpoints.files(f"{step_name(step)}/") if record.path.endswith(WEIGHTS)]
 
 
-def drop_weights(config: Config, checkpoints: Artifact) -> str:
-    """Drop what the job does not keep of checkpoints that it has scored, and say so where there was anything."""
-    steps = sorted(checkpoints.manifest.facts["steps"])
-    kept = {"all": steps, "last": steps[-1:], "none": []}[config.resources.keep_checkpoints]
-    paths = {path for step in set(steps).difference(kept) for path in _weights(checkpoints, step)}
-    if not paths and not checkpoints.dropped:
-        return ""
-    if not paths <= checkpoints.dropped and (waiting := _waiting(config.root, checkpoints)):
-        return f"their weights are kept: {waiting}"
-    left = drop(checkpoints.uri, paths)
-    bytes_left = sum(checkpoints.record(path).bytes for path in left)
-    said = f"{len(left)} files of weights dropped, {bytes_left / 1e9:.3g} GB (resources.keep_checkpoints)"
-    return said if left else ""
-
-
-def _weights(checkpoints: Artifact, step: int) -> list[str]:
-    return [one.path for one in checkpoints.files(f"{step_name(step)}/") if one.path.endswith(WEIGHTS)]
-
-
-def _waiting(root: str, checkpoints: Artifact) -> str:
-    """Which run has still to score these checkpoints, as far as the records of runs say."""
-    try:
-        newest = newest_entries(root)
-    except DamagedError as error:
-        return str(error)
-    for run, named in newest.items():
-        if named.get(KIND) != checkpoints.manifest.fingerprint:
-            continue
-        scored = named.get("trajectories")
-        if scored is None or not storage.exists(storage.join(root, "trajectories", scored, MANIFEST)):
-            return f"run {run} has not scored them yet"
-    return ""
+def _runs_with_unfinished_scoring(root: str) -> dict[str, str]:
+    """Checkpoints whose scoring some run still has to do or is doing, by fingerprint, with the reason."""
+    unfinished = {}
+    for name in run_names(root):
+        for entry in read_history(root, name)[-1:]:
+            checkpoints, scored = entry.fingerprints.get("checkpoints"), entry.fingerprints.get("trajectories")
+            if checkpoints is None or scored is None:
+                continue
+            uri = storage.join(root, "trajectories", scored)
+            if not storage.exists(storage.join(uri, MANIFEST)) or live_holder(uri) is not None:
+                unfinished[checkpoints] = f"run {name} has not scored them yet"
+    return unfinished

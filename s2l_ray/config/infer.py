@@ -1,5 +1,6 @@
 """Defaults of a first job file, inferred from the rows and from this machine (`s2l init`)."""
 
+import math
 import posixpath
 import re
 import shutil
@@ -12,10 +13,10 @@ from typing import Any
 from s2l_ray import storage
 from s2l_ray.core.data.examples import FORMATS, Example, RejectedRow, guess_format, prompt_text, response_text
 from s2l_ray.errors import ConfigError
-from s2l_ray.sources.ranges import SourceSpec, list_ranges, read_range
+from s2l_ray.sources.ranges import RangeReader, SourceSpec, list_ranges
 from s2l_ray.sources.rows import RawRow
 
-# The defaults need no exact counts.
+# The defaults need no exact summary.
 MAX_ROWS = 100_000
 SAMPLES = 3
 SOURCE_FIELD = "source"
@@ -36,46 +37,27 @@ class Sample:
     line: int
 
 
-@dataclass(frozen=True)
+@dataclass
 class DataSummary:
-    """Properties of the first `MAX_ROWS` rows. complete: these are all rows.
+    """Counts over the first `MAX_ROWS` rows. complete: these are all rows.
 
-    format: None if it differs from row to row. fields: names in the format to names in the row. sources: values of the
-    field `source`, empty if rows lack it. length_p99: 99th percentile of the length in characters. rejected: rows by
-    reason.
+    lengths: characters of the examples. guesses: formats of the examples. rejected: rows by reason. rejected_fields:
+    field names of rejected rows. values: of the field `source`; None for rows that lack it.
     """
 
     root: str
     spec: SourceSpec
-    rows: int
-    complete: bool
-    format: str | None
-    fields: dict[str, str]
-    sources: tuple[str, ...]
-    length_p99: int
-    rejected: dict[str, int]
-    samples: tuple[Sample, ...]
-
-    @property
-    def chat(self) -> bool:
-        """Whether the rows are chats, which need a tokenizer with a chat template."""
-        return self.samples[0].example.chat
-
-
-@dataclass
-class _Counts:
-    """Running counts over the rows."""
-
     rows: int = 0
     complete: bool = True
     lengths: list[int] = field(default_factory=list)
     samples: list[Sample] = field(default_factory=list)
-    guesses: Counter[Guess] = field(default_factory=Counter)
+    guesses: set[Guess] = field(default_factory=set)
     rejected: Counter[str] = field(default_factory=Counter)
-    sources: Counter[str | None] = field(default_factory=Counter)
     rejected_fields: dict[str, None] = field(default_factory=dict)
+    values: set[str | None] = field(default_factory=set)
 
     def add(self, file: str, raw: RawRow) -> None:
+        """Count one row."""
         self.rows += 1
         try:
             example, guess = _example(raw)
@@ -83,11 +65,37 @@ class _Counts:
             self.rejected[error.reason] += 1
             self.rejected_fields |= dict.fromkeys(raw.row or {})
             return
-        self.guesses[guess] += 1
-        self.sources[_source(raw.row)] += 1
+        self.guesses.add(guess)
+        value = (raw.row or {}).get(SOURCE_FIELD)
+        self.values.add(value if isinstance(value, str) and value else None)
         self.lengths.append(len(prompt_text(example)) + len(response_text(example)))
         if len(self.samples) < SAMPLES:
             self.samples.append(Sample(example, file, raw.line))
+
+    @property
+    def format(self) -> str | None:
+        """The format of all rows; None if it differs from row to row."""
+        return next(iter(self.guesses))[0] if len(self.guesses) == 1 else None
+
+    @property
+    def fields(self) -> dict[str, str]:
+        """Names in the format to names in the row, if all rows have one format."""
+        return dict(next(iter(self.guesses))[1]) if len(self.guesses) == 1 else {}
+
+    @property
+    def sources(self) -> list[str]:
+        """Values of the field `source`; empty if rows lack it or there are too many."""
+        return [] if None in self.values or len(self.values) > MAX_SOURCES else sorted(map(str, self.values))
+
+    @property
+    def length_p99(self) -> int:
+        """99th percentile of the length in characters."""
+        return sorted(self.lengths)[len(self.lengths) * 99 // 100]
+
+    @property
+    def chat(self) -> bool:
+        """Whether the rows are chats, which need a tokenizer with a chat template."""
+        return self.samples[0].example.chat
 
 
 def inspect_rows(location: str) -> DataSummary:
@@ -95,33 +103,18 @@ def inspect_rows(location: str) -> DataSummary:
 
     Raises `ConfigError` if it does not exist, or if no row has a known format.
     """
-    root, spec = _split(location)
-    counts = _Counts()
-    for file, raw in _read_rows(root, spec):
-        if counts.rows == MAX_ROWS:
-            counts.complete = False
+    summary = DataSummary(*_split(location))
+    for file, raw in _read_rows(summary.root, summary.spec):
+        if summary.rows == MAX_ROWS:
+            summary.complete = False
             break
-        counts.add(file, raw)
-    if not counts.samples:
-        raise ConfigError(_no_examples(location, counts))
-    format_name, fields = next(iter(counts.guesses)) if len(counts.guesses) == 1 else (None, ())
-    has_sources = None not in counts.sources and len(counts.sources) <= MAX_SOURCES
-    return DataSummary(
-        root=root,
-        spec=spec,
-        rows=counts.rows,
-        complete=counts.complete,
-        format=format_name,
-        fields=dict(fields),
-        sources=tuple(sorted(map(str, counts.sources))) if has_sources else (),
-        length_p99=sorted(counts.lengths)[len(counts.lengths) * 99 // 100],
-        rejected=dict(counts.rejected),
-        samples=tuple(counts.samples),
-    )
+        summary.add(file, raw)
+    if not summary.samples:
+        raise ConfigError(_no_examples(location, summary))
+    return summary
 
 
 def has_gpu() -> bool:
-    """Whether this machine has an NVIDIA GPU."""
     return Path("/proc/driver/nvidia/version").exists() or shutil.which("nvidia-smi") is not None
 
 
@@ -179,7 +172,7 @@ def _split(location: str) -> tuple[str, SourceSpec]:
 
 def _read_rows(root: str, spec: SourceSpec) -> Iterator[tuple[str, RawRow]]:
     for source_range in list_ranges([spec], root):
-        for raw in read_range(source_range):
+        for raw in RangeReader(source_range):
             yield source_range.file, raw
 
 
@@ -192,18 +185,14 @@ def _example(raw: RawRow) -> tuple[Example, Guess]:
     return FORMATS[guess[0]](raw.row, guess[1]), (guess[0], tuple(guess[1].items()))
 
 
-def _source(row: dict[str, Any] | None) -> str | None:
-    value = (row or {}).get(SOURCE_FIELD)
-    return value if isinstance(value, str) and value else None
-
-
-def _no_examples(location: str, counts: _Counts) -> str:
-    if not counts.rows:
+def _no_examples(location: str, summary: DataSummary) -> str:
+    if not summary.rows:
         return f"{location}: contains no rows"
-    if not counts.rejected_fields:
-        return f"{location}: none of {counts.rows} rows can be read ({', '.join(counts.rejected)})"
+    if not summary.rejected_fields:
+        return f"{location}: none of {summary.rows} rows can be read ({', '.join(summary.rejected)})"
+    fields = ", ".join(list(summary.rejected_fields)[:12])
     return (
-        f"{location}: the rows match no known format; their fields are {', '.join(list(counts.rejected_fields)[:12])}. "
+        f"{location}: the rows match no known format; their fields are {fields}. "
         f"The formats are {', '.join(FORMATS)}; write a job file by hand and map the names, e.g. "
         "{format: prompt_response, fields: {prompt: ..., response: ...}}"
     )
@@ -211,14 +200,10 @@ def _no_examples(location: str, counts: _Counts) -> str:
 
 def _source_entry(summary: DataSummary) -> dict[str, Any]:
     spec = summary.spec
-    entry: dict[str, Any] = {"hub": spec.hub, "split": spec.split} if spec.hub else {"path": spec.path}
-    if summary.format:
-        entry["format"] = summary.format
-    if summary.fields:
-        entry["fields"] = summary.fields
-    if summary.sources:
-        entry["source"] = {"field": SOURCE_FIELD}
-    return entry
+    entry = {"hub": spec.hub, "split": spec.split} if spec.hub else {"path": spec.path}
+    source = {"field": SOURCE_FIELD} if summary.sources else None
+    optional = {"format": summary.format, "fields": summary.fields, "source": source}
+    return {**entry, **{name: value for name, value in optional.items() if value}}
 
 
 def _small_model(gpu: bool) -> dict[str, Any]:
@@ -234,7 +219,4 @@ def _small_model(gpu: bool) -> dict[str, Any]:
 
 def _power_of_two(minimum: float, low: int, high: int) -> int:
     """The smallest power of two in [low, high] that is at least `minimum`, else `high`; low, high: powers of two."""
-    power = low
-    while power < minimum and power < high:
-        power *= 2
-    return power
+    return min(max(low, int(2 ** math.ceil(math.log2(minimum)))), high)

@@ -1,5 +1,6 @@
 """Job files: YAML and `--set` overrides, validated as a frozen `Config`."""
 
+import contextlib
 import difflib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -49,21 +50,20 @@ def _apply(values: dict[str, Any], override: str) -> None:
     if not equals or not key:
         raise ConfigError(f"--set {override}: write KEY=VALUE, e.g. --set select.budget=30000")
     *sections, last = key.split(".")
-    parent: object = values
-    for section in sections:
-        if isinstance(parent, list) and section.isdigit() and int(section) < len(parent):
-            parent = parent[int(section)]
-        elif isinstance(parent, dict):
-            parent = parent.setdefault(section, {})
-        else:
-            raise ConfigError(f"--set {override}: {section} has no keys below it")
-    value = _yaml_value(text, override)
-    if isinstance(parent, list) and last.isdigit() and int(last) < len(parent):
-        parent[int(last)] = value
-    elif isinstance(parent, dict):
-        parent[last] = value
-    else:
-        raise ConfigError(f"--set {override}: {'.'.join(sections)} is not a section")
+    parent: Any = values
+    for depth, section in enumerate(sections):
+        position = _position(parent, section, sections[:depth], override)
+        parent = parent.setdefault(position, {}) if isinstance(parent, dict) else parent[position]
+    parent[_position(parent, last, sections, override)] = _yaml_value(text, override)
+
+
+def _position(parent: object, name: str, path: list[str], override: str) -> str | int:
+    """The key of a mapping, or the index of an item of a list, that `name` means below `path`."""
+    if isinstance(parent, dict):
+        return name
+    if isinstance(parent, list) and name.isdigit() and int(name) < len(parent):
+        return int(name)
+    raise ConfigError(f"--set {override}: {'.'.join(path)} has no key {name}")
 
 
 def _yaml_value(text: str, override: str) -> object:
@@ -71,16 +71,10 @@ def _yaml_value(text: str, override: str) -> object:
         value = yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise ConfigError(f"--set {override}: the value is not YAML: {error}") from error
-    # In YAML 1.1, 2e-5 is a string.
-    return float(value) if isinstance(value, str) and _is_number(value) else value
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
+    if isinstance(value, str):  # in YAML 1.1, 2e-5 is a string
+        with contextlib.suppress(ValueError):
+            return float(value)
+    return value
 
 
 def _describe(error: ErrorDetails) -> str:
@@ -106,4 +100,4 @@ def known_keys(path: Iterable[object]) -> list[str]:
             continue  # an index of a list
         options = [field.annotation, *getattr(field.annotation, "__args__", ())]
         model = next((one for one in options if isinstance(one, type) and issubclass(one, Section)), model)
-    return list(model.model_fields)
+    return model.keys()

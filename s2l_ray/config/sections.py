@@ -1,37 +1,21 @@
-"""The sections of a job and their keys, checked whole before anything starts.
+"""The sections of a job file: keys, types, defaults.
 
-In: plain values, which `job_reading` takes from a job file. Out: a frozen `Config`. Defaults live here and nowhere
-else. Every section but `resources` says what is built and is part of an artefact's identity; `resources` says how fast,
-and changing it rebuilds nothing. `root`, `run` and `data.root` are addresses and no identity either.
+`config.load` reads a job file into a frozen `Config`. Every section but `resources` is part of an artifact's identity;
+`root`, `run` and `data.root` are addresses and never identity.
 """
 
+from functools import cached_property
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic_core import InitErrorDetails
+
+from s2l_ray.config.budget import Budget
+from s2l_ray.core.selection.registry import SELECTORS, SelectorParams
 
 PositiveInt = Annotated[int, Field(gt=0)]
 NonNegativeInt = Annotated[int, Field(ge=0)]
 Precision = Literal["float32", "bfloat16"]
-
-
-def _percent_or_rows(value: object) -> object:
-    """`10%` stays text, a number must be a count of rows."""
-    if isinstance(value, str) and value.endswith("%"):
-        share = float(value.removesuffix("%"))
-        if not 0 < share <= 100:
-            raise ValueError(f"{value} is no share of the pool; write 0.1% to 100%")
-        return value
-    if isinstance(value, bool) or not isinstance(value, int) or value <= 0:
-        raise ValueError(f"{value!r} is neither rows nor a share; write a positive number of rows, or a share like 10%")
-    return value
-
-
-Budget = Annotated[int | str, BeforeValidator(_percent_or_rows)]
-
-
-def rows_of(budget: int | str, pool: int) -> int:
-    """A budget in rows: an integer as it is, a percentage as the floor of that share of the pool."""
-    return int(pool * float(budget.removesuffix("%")) / 100) if isinstance(budget, str) else budget
 
 
 class Section(BaseModel):
@@ -39,9 +23,13 @@ class Section(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    @classmethod
+    def keys(cls) -> list[str]:
+        return list(cls.model_fields)
+
 
 class Source(Section):
-    """Raw rows: a file or folder by `path`, or a data set of a hub by `hub`."""
+    """Raw rows: a file or folder (`path`), or a data set of the hub (`hub`)."""
 
     path: str | None = None
     hub: str | None = None
@@ -54,16 +42,16 @@ class Source(Section):
     rows: PositiveInt | None = None
 
     @model_validator(mode="after")
-    def _one_place(self) -> Self:
+    def _check_one_origin(self) -> Self:
         if (self.path is None) == (self.hub is None):
-            raise ValueError("a source has either path: (file or folder) or hub: (a data set's id)")
+            raise ValueError("a source needs either path: (file or folder) or hub: (id of a data set)")
         if self.source is not None and len(self.source) != 1:
             raise ValueError("source: takes either {field: NAME} or {name: NAME}")
         return self
 
 
 class TrainTokenizer(Section):
-    """A byte-level BPE tokenizer trained on the rows that are kept."""
+    """A byte-level BPE tokenizer, trained on the pool."""
 
     vocab_size: Annotated[int, Field(ge=300)]
 
@@ -75,7 +63,7 @@ class TokenizerToTrain(Section):
 
 
 class Data(Section):
-    """The pool: where its rows come from and how they become tokens."""
+    """The pool: its sources and how rows become tokens."""
 
     root: str = "."
     sources: Annotated[list[Source], Field(min_length=1)]
@@ -90,7 +78,7 @@ class Data(Section):
 
 
 class Checkpoints(Section):
-    """When the proxy is saved; the union of what is asked for. Step 0 always is."""
+    """When the proxy is saved: the union of the given grids, and step 0."""
 
     steps: PositiveInt | None = None
     examples: PositiveInt | None = None
@@ -99,14 +87,14 @@ class Checkpoints(Section):
     epoch_ends: bool = False
 
     @model_validator(mode="after")
-    def _some(self) -> Self:
+    def _check_any_grid(self) -> Self:
         if not (self.steps or self.examples or self.fraction or self.log or self.epoch_ends):
-            raise ValueError("asks for none; write e.g. {steps: 500}, {fraction: 0.1} or {epoch_ends: true}")
+            raise ValueError("no grid is given; write e.g. {steps: 500}, {fraction: 0.1} or {epoch_ends: true}")
         return self
 
 
 class Proxy(Section):
-    """The small model and its fine-tuning. `model`: hub id, folder, or a config: {architecture: gpt_neox, ...}."""
+    """The proxy model and its fine-tuning. model: hub id, folder, or a config {architecture: gpt_neox, ...}."""
 
     model: str | dict[str, Any]
     revision: str | None = None
@@ -124,17 +112,16 @@ class Proxy(Section):
 
 
 class Score(Section):
-    """What is recorded for every example at every checkpoint."""
+    """The statistics recorded for every example at every checkpoint."""
 
     checkpoints: Literal["all"] | list[NonNegativeInt] = "all"
     dtype: Precision = "float32"
     statistics: list[Literal["loss", "mean_probability", "token_accuracy", "mean_entropy", "el2n"]] = ["loss"]
     non_finite: Literal["fail", "null"] = "fail"
-    failures: Literal["fail", "allow"] = "fail"  # of units, after resources.retries
 
 
 class Cluster(Section):
-    """K-means over trajectories."""
+    """K-means over loss trajectories."""
 
     k: PositiveInt = 100
     sample_per_cluster: PositiveInt = 256
@@ -148,20 +135,50 @@ class Cluster(Section):
 
 
 class Select(Section):
-    """Which rows are taken. The names of methods are checked against the table of selectors."""
+    """The selection: a method of SELECTORS, its budget, and the method's own keys (its `params`)."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
 
     method: str = "s2l"
     budget: Budget
-    min_cluster_size: PositiveInt = 3
     seed: NonNegativeInt = 0
 
+    @classmethod
+    def keys(cls) -> list[str]:
+        """The keys of every method."""
+        own = (name for selector in SELECTORS.values() for name in selector.param_names())
+        return [*super().keys(), *dict.fromkeys(own)]
 
+    @model_validator(mode="after")
+    def _check_method_and_keys(self) -> Self:
+        if self.method not in SELECTORS:
+            known = "; ".join(f"{name} ({selector.summary})" for name, selector in SELECTORS.items())
+            raise ValueError(f"no method {self.method}; the methods are {known}")
+        unknown = [
+            InitErrorDetails(type="extra_forbidden", loc=(key,), input=value)
+            for key, value in (self.model_extra or {}).items()
+            if key not in self.keys()
+        ]
+        if unknown:
+            raise ValidationError.from_exception_data("select", unknown)
+        _ = self.params
+        return self
+
+    @cached_property
+    def params(self) -> SelectorParams:
+        """The method's own keys. Keys of other methods are ignored, so that `--set select.method=` works alone."""
+        selector = SELECTORS[self.method]
+        own = {key: value for key, value in (self.model_extra or {}).items() if key in selector.param_names()}
+        return TypeAdapter(selector.params).validate_python(own)
+
+
+Attention = Literal["auto", "padded"]
 Gpus = Literal["auto"] | Annotated[float, Field(ge=0)]
 Workers = PositiveInt | Annotated[list[PositiveInt], Field(min_length=2, max_length=2)]
 
 
 class PrepareResources(Section):
-    """Workers that read and tokenise rows; `auto` is one a free CPU."""
+    """Workers that read and tokenize rows; `auto` is one per free CPU."""
 
     workers: Workers | Literal["auto"] = "auto"
     range_bytes: PositiveInt = 64 << 20
@@ -176,41 +193,40 @@ class TrainResources(Section):
     micro_batch: PositiveInt = 16
     save_minutes: Annotated[float, Field(gt=0)] = 5.0
     strategy: Literal["ddp", "fsdp"] = "ddp"
-    attention: Literal["auto", "padded"] = "auto"
+    attention: Attention = "auto"
     gradient_checkpointing: bool = False
-    retries: NonNegativeInt = 3  # of lost workers, before a newer state is saved
+    retries: NonNegativeInt = 3  # after losing workers without a newer saved state
 
 
 class ScoreResources(Section):
-    """Actors that record losses, one model each; `auto` is one a GPU, or one a core of this machine."""
+    """Actors that record losses, one model each; `auto` is one per GPU, or one per core of this machine."""
 
     workers: Workers | Literal["auto"] = "auto"
     gpus: Gpus = "auto"
     threads: PositiveInt = 1
     tokens_per_batch: PositiveInt = 16384
-    attention: Literal["auto", "padded"] = "auto"
-    cache_gb: Annotated[float, Field(ge=0)] = 50.0  # of checkpoints and shards that a node keeps of an object store
+    attention: Attention = "auto"
+    cache_gb: Annotated[float, Field(ge=0)] = 50.0  # a node's copies of files from an object store
+    allow_failures: NonNegativeInt = 0  # units that may fail in every attempt
 
 
 class ClusterResources(Section):
-    """The k-means fit, which runs in one place."""
+    """The k-means fit, which runs on one node. workers: CPU threads."""
 
     backend: Literal["auto", "cuml", "torch"] = "auto"
     workers: PositiveInt = 1
-    threads: PositiveInt | None = None
 
 
 class Resources(Section):
-    """The only fields that are no identity: changing them rebuilds nothing."""
+    """Speed, retries and timeouts. None of this is identity: changing it rebuilds nothing."""
 
     prepare: PrepareResources = PrepareResources()
     train: TrainResources = TrainResources()
     score: ScoreResources = ScoreResources()
     cluster: ClusterResources = ClusterResources()
-    wait_minutes: Annotated[float, Field(ge=0)] = 15.0  # for nodes that a cluster has yet to start
-    keep_checkpoints: Literal["none", "last", "all"] = "all"  # their weights, once they are scored
-    retries: NonNegativeInt = 2  # of a unit that failed, before it is set aside
-    stall_minutes: Annotated[float, Field(gt=0)] = 30.0  # without anything new, before a run ends
+    wait_minutes: Annotated[float, Field(ge=0)] = 15.0  # for resources of an autoscaling cluster
+    retries: NonNegativeInt = 2  # of a unit that failed
+    stall_minutes: Annotated[float, Field(gt=0)] = 30.0  # without progress, before a run is aborted
 
 
 class Config(Section):

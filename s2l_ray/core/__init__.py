@@ -11,23 +11,17 @@ if TYPE_CHECKING:
     from s2l_ray.core.kmeans.fit import assign_clusters, fit_kmeans
     from s2l_ray.core.scoring.losses import per_example_loss
     from s2l_ray.core.selection.balancing import balanced_sample
-    from s2l_ray.core.selection.registry import SELECTORS, learning_percentage
+    from s2l_ray.core.selection.learning_percentage import learning_percentage
+    from s2l_ray.core.selection.registry import SELECTORS
 
-__all__ = [
-    "SELECTORS",
-    "assign_clusters",
-    "balanced_sample",
-    "fit_kmeans",
-    "learning_percentage",
-    "per_example_loss",
-]
+__all__ = ["SELECTORS", "assign_clusters", "balanced_sample", "fit_kmeans", "learning_percentage", "per_example_loss"]
 
 MODULES = {
     "SELECTORS": "selection.registry",
     "assign_clusters": "kmeans.fit",
     "balanced_sample": "selection.balancing",
     "fit_kmeans": "kmeans.fit",
-    "learning_percentage": "selection.registry",
+    "learning_percentage": "selection.learning_percentage",
     "per_example_loss": "scoring.losses",
 }
 

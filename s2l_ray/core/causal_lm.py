@@ -138,16 +138,15 @@ def _remove_dropout(config: PretrainedConfig) -> None:
 
 def _check_loading_info(folder: Path, info: Mapping[str, Collection[object]]) -> None:
     problems = {
-        "missing": sorted(str(key) for key in info["missing_keys"]),
-        "unexpected": sorted(str(key) for key in info["unexpected_keys"]),
-        "of another shape": sorted(str(key) for key in info["mismatched_keys"]),
-        "unreadable": [str(message) for message in info["error_msgs"]],
+        "missing": "missing_keys",
+        "unexpected": "unexpected_keys",
+        "of another shape": "mismatched_keys",
+        "unreadable": "error_msgs",
     }
-    found = [
-        f"{len(keys)} {kind} ({', '.join(keys[:3])}{', ...' if len(keys) > 3 else ''})"
-        for kind, keys in problems.items()
-        if keys
-    ]
+    found = []
+    for problem, name in problems.items():
+        if keys := sorted(map(str, info[name])):
+            found.append(f"{len(keys)} {problem} ({', '.join(keys[:3])}{', ...' if len(keys) > 3 else ''})")
     if found:
         raise ValueError(f"weights in {folder} do not fit their config: {'; '.join(found)}; save the model again")
 

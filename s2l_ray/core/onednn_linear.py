@@ -68,7 +68,6 @@ class OneDnnLinearMode(TorchFunctionMode):
         args: tuple[object, ...] = (),
         kwargs: dict[str, object] | None = None,
     ) -> object:
-        """Called by torch in place of each of its functions."""
         if func is not linear or kwargs or not _is_supported(cast(torch.Tensor, args[0])):
             return func(*args, **(kwargs or {}))
         x, weight, bias = cast(tuple[torch.Tensor, torch.Tensor, torch.Tensor | None], (*args, None)[:3])

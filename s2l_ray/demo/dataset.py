@@ -1,7 +1,7 @@
 """The embedded data set with its ground truth.
 
 `make_demo` writes `rows/` (ten sources of very unequal sizes in four file formats, with duplicates, wrong answers and
-malformed rows at known rates), `truth.jsonl` (one line per row) and `summary.json`. Equal seeds give the same bytes.
+malformed rows at known rates) and `truth.jsonl` (one line per row). Equal seeds give the same bytes.
 """
 
 import gzip
@@ -18,26 +18,13 @@ import pyarrow.parquet as pq
 
 from s2l_ray.demo.problems import FAMILIES, Problem
 
-SHARES = {
-    "change": 2400,
-    "addition": 1200,
-    "subtraction": 600,
-    "rates": 300,
-    "averages": 200,
-    "percent": 120,
-    "fractions": 80,
-    "geometry": 50,
-    "units": 30,
-    "ages": 20,
-}
-# The sources of each file; each row names its source in the field `source`.
+# The sources of each file and the number of their rows in 5000; each row names its source in the field `source`.
 FILES = {
-    "everyday.jsonl": ("change", "addition", "subtraction"),
-    "rates.jsonl.gz": ("rates",),
-    "shares.parquet": ("averages", "percent", "fractions"),
-    "small.json": ("geometry", "units", "ages"),
+    "everyday.jsonl": {"change": 2400, "addition": 1200, "subtraction": 600},
+    "rates.jsonl.gz": {"rates": 300},
+    "shares.parquet": {"averages": 200, "percent": 120, "fractions": 80},
+    "small.json": {"geometry": 50, "units": 30, "ages": 20},
 }
-
 RATES = {"exact_duplicate": 0.05, "near_duplicate": 0.05, "wrong_answer": 0.04, "malformed": 0.02}
 
 # Kinds of malformed rows, and the reason for which each is rejected.
@@ -98,31 +85,14 @@ class TruthRow:
 
 @dataclass(frozen=True)
 class DemoTruth:
-    """The ground truth of every row. `files` is the order in which the job lists its sources."""
+    """The ground truth of every row, in order of `FILES`."""
 
     folder: Path
-    files: tuple[str, ...]
     rows: tuple[TruthRow, ...]
 
     def rejected(self) -> Counter[str]:
         """Number of rows to reject, by reason, if duplicates are dropped."""
         return Counter(row.reason for row in self.rows if row.reason)
-
-    def kept(self) -> Counter[str]:
-        """Number of rows that become examples, by source."""
-        return Counter(row.source for row in self.rows if not row.reason)
-
-    def summary(self) -> dict[str, Any]:
-        """Numbers of rows by source and kind."""
-        kinds = Counter((row.source, row.kind) for row in self.rows)
-        return {
-            "rows": len(self.rows),
-            "rejected": dict(sorted(self.rejected().items())),
-            "kept": dict(self.kept()),
-            "by_source": {
-                source: {kind: n for (of, kind), n in sorted(kinds.items()) if of == source} for source in SHARES
-            },
-        }
 
 
 def make_demo(folder: str | Path, seed: int = 0, rows: int = 5000) -> DemoTruth:
@@ -133,16 +103,15 @@ def make_demo(folder: str | Path, seed: int = 0, rows: int = 5000) -> DemoTruth:
     for file, sources in FILES.items():
         damages = DAMAGES[Path(file).suffix]
         entries: list[Entry] = []
-        for source in sources:
-            count = max(5, round(rows * SHARES[source] / sum(SHARES.values())))
+        for source, share in sources.items():
+            count = max(5, round(rows * share / 5000))
             entries += _entries(source, count, damages, Random(f"{seed} {source}"), len(entries))
         order = _order(entries, Random(f"{seed} {file}"))
         _write(folder / "rows" / file, [entries[number] for number in order])
         truth += _truth(file, entries, order)
-    made = DemoTruth(folder, tuple(FILES), tuple(truth))
+    made = DemoTruth(folder, tuple(truth))
     lines = (json.dumps(vars(row)) + "\n" for row in made.rows)
     (folder / "truth.jsonl").write_text("".join(lines), encoding="utf-8")
-    (folder / "summary.json").write_text(json.dumps(made.summary(), indent=1) + "\n", encoding="utf-8")
     return made
 
 

@@ -14,17 +14,10 @@ from ray import cloudpickle
 from ray.data.exceptions import ExecutionTimeoutError
 from ray.exceptions import RayError
 
-from s2l_ray.errors import S2LError
 from s2l_ray.runtime.contracts import ActorHandle, Done, Failed, PoolOptions, Unit
-from s2l_ray.runtime.failures import (
-    UnitsFailed,
-    exception_from_failure,
-    first_line,
-    stall_message,
-    summarize_ray_error,
-)
-from s2l_ray.runtime.unit_actor import Outcome, RunFailed, UnitActor
-from s2l_ray.runtime.unit_tracker import start_unit_tracker
+from s2l_ray.runtime.failures import UnitsFailed, engine_error, exception_from_failure
+from s2l_ray.runtime.monitor import stalled, start_monitor
+from s2l_ray.runtime.unit_actor import UnitActor
 
 U = TypeVar("U", bound=Unit)
 R = TypeVar("R")
@@ -33,7 +26,6 @@ MAX_UNITS_PER_TASK = 32
 # Minimum failures before a failing majority aborts the run.
 MIN_FAILURES_TO_ABORT = 3
 MAX_LISTED = 20
-TRACKER_SECONDS = 10.0
 
 
 def run_units(
@@ -54,10 +46,11 @@ def run_units(
         return
     size = min(options.units_per_task, MAX_UNITS_PER_TASK)
     rows = [{"units": cloudpickle.dumps(list(units[start : start + size]))} for start in range(0, len(units), size)]
-    tracker = start_unit_tracker(options.retry.retries, options.done_before)
+    task = options.task()
+    monitor = start_monitor(task, options.done_before)
     tasks = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
         UnitActor,  # type: ignore[arg-type]  # Ray documents classes; its type stubs accept only functions
-        fn_constructor_args=(worker, dict(arguments), options, tracker),
+        fn_constructor_args=(worker, dict(arguments), task, monitor),
         compute=ray.data.ActorPoolStrategy(
             min_size=min(options.min_actors, len(rows)), max_size=min(options.max_actors, len(rows))
         ),
@@ -66,55 +59,38 @@ def run_units(
     )
     tasks.context.execution_no_progress_timeout_s = options.retry.stall_minutes * 60
     try:
-        yield from _results(tasks, options, tracker)
+        yield from _results(tasks, options, monitor)
     finally:
-        ray.kill(tracker)  # type: ignore[arg-type]
+        ray.kill(monitor)  # type: ignore[arg-type]
 
 
-def _results(tasks: ray.data.Dataset, options: PoolOptions, tracker: ActorHandle) -> Iterator[Done[Any] | Failed]:
+def _results(tasks: ray.data.Dataset, options: PoolOptions, monitor: ActorHandle) -> Iterator[Done[Any] | Failed]:
     failed: list[Failed] = []
     done = options.done_before
     try:
-        for outcome in _outcomes(tasks):
-            if isinstance(outcome, RunFailed):
-                raise exception_from_failure(outcome.failure)
-            if isinstance(outcome, Failed):
-                failed.append(outcome)
-            else:
-                done += 1
-            if len(failed) > max(done, options.allow_failures, MIN_FAILURES_TO_ABORT - 1):
-                raise _units_failed(options, failed, done)
-            yield outcome
+        for row in tasks.iter_rows():
+            for result in cloudpickle.loads(row["results"]):
+                if isinstance(result, Done):
+                    done += 1
+                elif result.failure.final:
+                    raise exception_from_failure(result.failure)
+                else:
+                    failed.append(result)
+                if len(failed) > max(done, options.allow_failures, MIN_FAILURES_TO_ABORT - 1):
+                    raise _units_failed(options, failed, done)
+                yield result
     except ExecutionTimeoutError as error:
-        active = ray.get(tracker.active.remote(), timeout=TRACKER_SECONDS)
-        ray.get(tracker.end_all.remote(), timeout=TRACKER_SECONDS)
-        not_started = f"no node has {options.cpus:g} CPUs and {options.gpus:g} GPUs free"
-        message = stall_message(options.name, options.retry.stall_minutes, list(map(str, active)), not_started)
-        raise S2LError(message) from error
+        raise stalled(monitor, options.task(), options.retry.stall_minutes) from error
     except RayError as error:
-        summary = summarize_ray_error(error)
-        raise S2LError(f"{options.name}: {summary}; if memory ran out, {options.memory_hint}; run again") from error
+        raise engine_error(error, options.task()) from error
     if len(failed) > options.allow_failures:
         raise _units_failed(options, failed, done)
 
 
-def _outcomes(tasks: ray.data.Dataset) -> Iterator[Outcome]:
-    for row in tasks.iter_rows():
-        yield from cloudpickle.loads(row["outcomes"])
-
-
 def _units_failed(options: PoolOptions, failed: Sequence[Failed], done: int) -> UnitsFailed:
     lines = [f"{options.name}: {len(failed)} units failed in every attempt ({done} are complete and stored):"]
-    lines += [f"  {describe(one)}" for one in failed[:MAX_LISTED]]
+    lines += [f"  {one}" for one in failed[:MAX_LISTED]]
     if len(failed) > MAX_LISTED:
         lines.append(f"  and {len(failed) - MAX_LISTED} more")
     lines.append(f"Fix the cause, then {options.failure_hint}")
     return UnitsFailed("\n".join(lines), "\n".join(one.failure.details for one in failed[:MAX_LISTED]))
-
-
-def describe(failed: Failed) -> str:
-    """A failed unit in one line: its name, the last failure, the process, the number of attempts."""
-    failure = failed.failure
-    process = f"last on {failure.process}, " if failure.process else ""
-    attempts = f"{failure.attempts} attempt{'s' * (failure.attempts != 1)}"
-    return f"{failed.unit}: {first_line(failure.message)} ({process}{attempts})"

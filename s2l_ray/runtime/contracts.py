@@ -17,7 +17,8 @@ Result = TypeVar("Result")
 class Progress:
     """Progress of one stage: `done` of `total` units of `unit`; `note` and `warning` are lines to keep.
 
-    rates: per second over this run of the stage, e.g. {"rows": 1200.0, "tokens": 3.1e5}.
+    rates: per second over this run of the stage, e.g. {"rows": 1200.0, "tokens": 3.1e5}. built: the artifact is
+    complete.
     """
 
     kind: str
@@ -28,13 +29,14 @@ class Progress:
     values: dict[str, float] = field(default_factory=dict)
     note: str = ""
     warning: str = ""
+    built: bool = False
 
 
 Report = Callable[[Progress], None]
 
 
 def ignore_progress(progress: Progress) -> None:
-    """Drop a progress record."""
+    """The default `Report`."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +95,17 @@ class RetryOptions:
 
 
 @dataclass(frozen=True)
+class RemoteTask:
+    """Work on one node: kind of the artifact, name and memory hint for messages, resources, retries."""
+
+    kind: str
+    name: str
+    memory_hint: str
+    request: ResourceRequest = ResourceRequest()
+    retry: RetryOptions = RetryOptions()
+
+
+@dataclass(frozen=True)
 class PoolOptions:
     """A pool of `min_actors` to `max_actors` actors with `cpus` and `gpus` each.
 
@@ -113,27 +126,26 @@ class PoolOptions:
     failure_hint: str = "run again to retry only the failed units"
     units_per_task: int = 1
 
-
-@dataclass(frozen=True)
-class RemoteTask:
-    """One function call on one node: kind of the stage, name and memory hint for messages, resources, retries."""
-
-    kind: str
-    name: str
-    memory_hint: str
-    request: ResourceRequest = ResourceRequest()
-    retry: RetryOptions = RetryOptions()
+    def task(self) -> RemoteTask:
+        """The work of one actor."""
+        request = ResourceRequest(self.name, self.memory_hint, 1, self.cpus, self.gpus)
+        return RemoteTask("", self.name, self.memory_hint, request, self.retry)
 
 
 @dataclass(frozen=True)
 class Failure:
-    """An exception of a worker. kind: its class. details: the traceback. process: where it happened."""
+    """An exception of a worker. kind: its class. details: the traceback. process: where it happened.
+
+    final: a retry would fail too, and so would the other units (damaged input, disk full).
+    """
 
     kind: str
     message: str
     details: str = ""
     process: str = ""
     attempts: int = 1
+    final: bool = False
+    out_of_memory: bool = False
 
 
 class Unit(Protocol):
@@ -146,8 +158,9 @@ class Unit(Protocol):
 
 @dataclass(frozen=True)
 class Done(Generic[Result]):
-    """A unit's result."""
+    """A unit, by name, and its result."""
 
+    unit: str
     value: Result
 
 
@@ -158,15 +171,13 @@ class Failed:
     unit: str
     failure: Failure
 
-
-class RemoteMethod(Protocol):
-    """A method of a Ray actor."""
-
-    def remote(self, *arguments: object) -> Any:
-        """Start a call. Returns the reference of its result."""
+    def __str__(self) -> str:
+        one = self.failure
+        message, process = one.message.partition("\n")[0], f"last on {one.process}, " if one.process else ""
+        return f"{self.unit}: {message} ({process}{one.attempts} attempt{'s' * (one.attempts != 1)})"
 
 
 class ActorHandle(Protocol):
     """The handle of a Ray actor. Ray's own type cannot be used: its stubs type every method as `Never`."""
 
-    def __getattr__(self, name: str) -> RemoteMethod: ...
+    def __getattr__(self, name: str) -> Any: ...

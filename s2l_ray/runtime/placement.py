@@ -28,7 +28,9 @@ def wait_for_resources(
     those that another cluster lacks after `minutes`.
     """
     if cluster.local:
-        _check_local(request)
+        total = ray.cluster_resources()
+        if any(amount * request.workers > total.get(name, 0.0) for name, amount in request.per_worker().items()):
+            raise ConfigError(f"{request.name}: needs {_shortage(request)}; {request.hint}")
         return
     group = placement_group([request.per_worker()] * request.workers)
     started, reported = time.monotonic(), -REPORT_SECONDS
@@ -47,12 +49,6 @@ def wait_for_resources(
         remove_placement_group(group)
 
 
-def _check_local(request: ResourceRequest) -> None:
-    total = ray.cluster_resources()
-    if any(amount * request.workers > total.get(name, 0.0) for name, amount in request.per_worker().items()):
-        raise ConfigError(f"{request.name}: needs {_shortage(request)}; {request.hint}")
-
-
 def _shortage(request: ResourceRequest) -> str:
     """The first resource that exceeds the cluster's total; the whole request where only free resources are short."""
     total = ray.cluster_resources()
@@ -62,8 +58,13 @@ def _shortage(request: ResourceRequest) -> str:
         if wanted > available:
             parts = f" ({request.workers} workers of {_amount(name, per_worker[name])})" if request.workers > 1 else ""
             return f"{_amount(name, wanted)}{parts}, but the cluster has {_amount(name, available)}"
-    parts = " and ".join(_amount(name, amount) for name, amount in per_worker.items())
+    parts = describe_request(request)
     return f"{request.workers} x {parts}: the cluster has as much in total, but not free or not on one node"
+
+
+def describe_request(request: ResourceRequest) -> str:
+    """Resources of one worker, e.g. "1 CPU and 2 GPUs"."""
+    return " and ".join(_amount(name, amount) for name, amount in request.per_worker().items())
 
 
 def _amount(name: str, amount: float) -> str:

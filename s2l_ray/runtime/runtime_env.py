@@ -20,7 +20,6 @@ from s2l_ray.errors import ConfigError
 LIMIT_BYTES = 50 << 20
 # Not uploaded, in addition to the paths in .gitignore and .rayignore.
 EXCLUDES = (".git", ".venv", "venv", "__pycache__", ".*_cache", "*.egg-info", "/runs", "/demo")
-LARGEST_LISTED = 3
 
 
 def runtime_env(folder: Path, job: Path, config: Config) -> dict[str, Any]:
@@ -71,7 +70,7 @@ def _check_size(folder: Path, files: dict[str, int]) -> None:
     sizes: Counter[str] = Counter()
     for path, size in files.items():
         sizes[path.partition("/")[0]] += size
-    largest = ", ".join(f"{name} {size / 2**20:,.0f} MiB" for name, size in sizes.most_common(LARGEST_LISTED))
+    largest = ", ".join(f"{name} {size / 2**20:,.0f} MiB" for name, size in sizes.most_common(3))
     raise ConfigError(
         f"{folder}: {sum(files.values()) / 2**20:,.0f} MiB would be uploaded to every node; the limit is "
         f"{LIMIT_BYTES >> 20} MiB. Largest: {largest}. List files that the job does not need in .rayignore, and move "

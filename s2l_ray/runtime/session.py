@@ -50,12 +50,12 @@ def connect() -> Iterator[Cluster]:
 
 def _start(address: str | None) -> None:
     try:
-        if address:
-            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-            return
-        cpus = max(MINIMUM_LOCAL_CPUS, os.cpu_count() or 1)
         ray.init(
-            address="local", num_cpus=cpus, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR
+            address=address or "local",
+            num_cpus=None if address else max(MINIMUM_LOCAL_CPUS, os.cpu_count() or 1),
+            include_dashboard=None if address else False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
         )
     except (OSError, RuntimeError, ValueError) as error:
         hint = "unset RAY_ADDRESS to run on this machine, or start that cluster" if address else "check the disk space"

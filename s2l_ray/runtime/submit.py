@@ -5,18 +5,17 @@ second one. A job that ended early resumes from its artifacts when it is submitt
 read from where Ray reads it; it is sent and never written.
 """
 
-import asyncio
 import logging
 import os
 import secrets
 import shlex
 import time
-from collections.abc import AsyncIterator, Callable, Generator, Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import aiohttp
 import requests
 from ray.exceptions import AuthenticationError
 from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
@@ -27,12 +26,21 @@ from s2l_ray.runtime.runtime_env import runtime_env
 
 # The address to which `ray dashboard` and `kubectl port-forward` forward a cluster's dashboard.
 ADDRESS = "http://127.0.0.1:8265"
-# Reconnect after this long without a line: a dead connection looks like a silent one.
-SILENT_SECONDS = 60.0
+REQUEST_SECONDS = 60.0  # a dead connection looks like a slow one
 LOST_SECONDS = 300.0
-RETRY_SECONDS = 2.0
-# What a lost connection raises, in the client's requests and in its stream of lines.
-CONNECTION_ERRORS = (aiohttp.ClientError, requests.RequestException, OSError, RuntimeError)
+PENDING_SECONDS = 60.0
+POLL_SECONDS = 2.0
+# The whole log comes with each response: poll long logs less often.
+BYTES_PER_SECOND = 200_000
+CONNECTION_ERRORS = (requests.RequestException, OSError, RuntimeError)
+
+
+class _Client(JobSubmissionClient):
+    """Ray's client, whose requests have no time limit of their own."""
+
+    def _do_request(self, *arguments: Any, **options: Any) -> requests.Response:
+        response: requests.Response = super()._do_request(*arguments, timeout=REQUEST_SECONDS, **options)
+        return response
 
 
 @dataclass(frozen=True)
@@ -66,7 +74,8 @@ def submit(job: str, config: Config, arguments: Sequence[str] = (), address: str
     config: of the job, with its overrides. The current folder is uploaded. Raises `ConfigError` for files that would
     not be uploaded and for a refused token, `S2LError` if no cluster answers.
     """
-    _quiet_client()
+    for name in ("ray", "ray.dashboard.modules.dashboard_sdk", JobSubmissionClient.__module__):
+        logging.getLogger(name).setLevel(logging.WARNING)  # Ray's client logs the packages that it uploads
     folder = Path.cwd()
     path = os.path.relpath(Path(job).resolve(), folder.resolve())
     environment = runtime_env(folder, Path(path), config)
@@ -84,67 +93,33 @@ def submit(job: str, config: Config, arguments: Sequence[str] = (), address: str
 
 
 def follow(submitted: Submitted, report: Callable[[str], None]) -> Ending:
-    """Report each line of the job's log once, from the first, until the job ends; reconnect after lost connections.
+    """Report each line of the job's log once, from the first, until the job ends; poll on after lost connections.
 
     An exception in `report` ends the following and not the job. Raises `S2LError` if the cluster does not answer for
     `LOST_SECONDS` or does not know the job.
     """
-    characters, received = 0, time.monotonic()
+    reported, answered, pause = 0, time.monotonic(), POLL_SECONDS
+    notice = answered + PENDING_SECONDS
     while True:
         try:
-            with closing(_log_lines(submitted, characters)) as lines:
-                for line in lines:
-                    characters, received = characters + len(line), time.monotonic()
-                    report(line.removesuffix("\n"))
-            details = _details(submitted)
-        except _ConnectionLost as lost:
-            _check_patience(submitted, lost.error, time.monotonic() - received)
+            # The log of a job that has ended is complete.
+            details = submitted.client.get_job_info(submitted.submission_id)
+            log = submitted.client.get_job_logs(submitted.submission_id)
+        except CONNECTION_ERRORS as error:
+            _check_patience(submitted, error, time.monotonic() - answered)
         else:
+            answered, pause, lines = time.monotonic(), POLL_SECONDS + len(log) / BYTES_PER_SECOND, log.split("\n")
+            if not details.status.is_terminal() or not lines[-1]:
+                lines.pop()
+            for line in lines[reported:]:
+                report(line)
+            reported = max(reported, len(lines))
             if details.status.is_terminal():
                 return _ending(details)
-            received = time.monotonic()
-            if details.status == JobStatus.PENDING:
+            if details.status == JobStatus.PENDING and answered > notice:
+                notice = answered + PENDING_SECONDS
                 report(f"{details.status}: {details.message}")
-        time.sleep(RETRY_SECONDS)
-
-
-class _ConnectionLost(Exception):
-    """An error of the connection; a class of its own, since `report` may raise the same ones (a closed pipe)."""
-
-    def __init__(self, error: Exception) -> None:
-        super().__init__(str(error))
-        self.error = error
-
-
-def _log_lines(submitted: Submitted, skip: int) -> Generator[str, None, None]:
-    """Yield whole lines of the log after its first `skip` characters, until it ends or is silent for too long."""
-    rest = ""
-    with asyncio.Runner() as runner:  # its exit cancels pending reads and closes the connection
-        try:
-            stream = submitted.client.tail_job_logs(submitted.submission_id)
-            while (text := runner.run(_next(stream))) is not None:
-                skip, text = max(0, skip - len(text)), text[skip:]
-                *lines, rest = (rest + text).split("\n")
-                yield from (f"{line}\n" for line in lines)
-        except CONNECTION_ERRORS as error:
-            raise _ConnectionLost(error) from error
-    if rest:
-        yield rest
-
-
-async def _next(stream: AsyncIterator[str]) -> str | None:
-    try:
-        async with asyncio.timeout(SILENT_SECONDS):
-            return await anext(stream, None)
-    except TimeoutError:
-        return None
-
-
-def _details(submitted: Submitted) -> JobDetails:
-    try:
-        return submitted.client.get_job_info(submitted.submission_id)
-    except CONNECTION_ERRORS as error:
-        raise _ConnectionLost(error) from error
+        time.sleep(pause)
 
 
 def _check_patience(submitted: Submitted, error: Exception, silent_seconds: float) -> None:
@@ -168,12 +143,6 @@ def _ending(details: JobDetails) -> Ending:
     return Ending(str(details.status), details.driver_exit_code or 1, reason)
 
 
-def _quiet_client() -> None:
-    """Keep the messages of Ray's client about uploaded packages off the terminal."""
-    for name in ("ray", "ray.dashboard.modules.dashboard_sdk", JobSubmissionClient.__module__):
-        logging.getLogger(name).setLevel(logging.WARNING)
-
-
 def _client(address: str) -> JobSubmissionClient:
     if not address.startswith(("http://", "https://")):
         raise ConfigError(f"--address {address}: use the HTTP address of the cluster's dashboard, e.g. {ADDRESS}")
@@ -181,7 +150,7 @@ def _client(address: str) -> JobSubmissionClient:
         if os.environ.get(name, address) != address:
             raise ConfigError(f"--address {address}: Ray would use {name}={os.environ[name]} instead; unset {name}")
     token = _token()
-    return JobSubmissionClient(address, headers={"Authorization": f"Bearer {token}"} if token else None)
+    return _Client(address, headers={"Authorization": f"Bearer {token}"} if token else None)
 
 
 def _token() -> str | None:

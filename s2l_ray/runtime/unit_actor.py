@@ -1,82 +1,56 @@
-"""The actor that Ray Data starts for a pool: a worker, its units unpickled, its exceptions turned into records.
+"""The actor of pools and one-node tasks: a worker, its units, and its exceptions turned into records.
 
 A failed unit costs its process, whose state may be corrupt (a failed CUDA assertion invalidates the context): the
-process exits, Ray restarts the actor and calls it again with the same row. Failure counts therefore live in the unit
-tracker and not here.
+process exits, Ray restarts the actor and calls it again with the same units. Attempts are counted by the monitor.
 """
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import ray
 from ray import cloudpickle
 
-from s2l_ray.runtime.contracts import ActorHandle, Done, Failed, Failure, PoolOptions, Unit
-from s2l_ray.runtime.failures import ends_run, failure_from_exception, is_out_of_memory
-from s2l_ray.runtime.unit_tracker import STARTUP
-from s2l_ray.runtime.worker_process import arm_exit_watchdog, this_process
+from s2l_ray.runtime.contracts import ActorHandle, Done, Failed, Failure, RemoteTask, Unit
+from s2l_ray.runtime.failures import failure_from_exception
+from s2l_ray.runtime.worker_process import join_monitor
 
-
-@dataclass(frozen=True)
-class RunFailed:
-    """A failure that ends the run at once."""
-
-    failure: Failure
-
-
-Outcome = Done[Any] | Failed | RunFailed
+Worker = Callable[[Any], Any]
 
 
 class UnitActor:
-    """A worker that takes pickled rows of units. Returns one `Outcome` for each unit."""
+    """A worker, constructed by `make_worker(**arguments)` for the first unit."""
 
     def __init__(
         self,
-        worker: Callable[..., Callable[[Any], Any]],
+        make_worker: Callable[..., Worker],
         arguments: Mapping[str, object],
-        options: PoolOptions,
-        tracker: ActorHandle,
+        task: RemoteTask,
+        monitor: ActorHandle,
     ) -> None:
-        self._options = options
-        self._tracker = tracker
-        self._process = this_process()
-        self._worker: Callable[[Any], Any] | None = None
-        arm_exit_watchdog()
-        tracker.register.remote(ray.get_runtime_context().current_actor)
-        try:
-            self._failure = self._start(f"{STARTUP} {self._process.actor}")
-            if self._failure is None:
-                self._worker = worker(**arguments)
-                tracker.finish.remote(self._process)
-            else:
-                message = f"{options.name}: no worker could be started: {self._failure.message}"
-                self._failure = replace(self._failure, message=message)
-        except Exception as error:  # raised in the driver
-            self._failure = failure_from_exception(error, options.name, options.memory_hint)
+        self._make_worker, self._arguments = make_worker, arguments
+        self._task, self._monitor = task, monitor
+        self._process = join_monitor(monitor)
+        self._worker: Worker | None = None
 
     def __call__(self, row: dict[str, bytes]) -> dict[str, bytes]:
-        return {"outcomes": cloudpickle.dumps([self._run(unit) for unit in cloudpickle.loads(row["units"])])}
+        """Results of a row of Ray Data, one for each of its pickled units."""
+        return {"results": cloudpickle.dumps([self.run(unit) for unit in cloudpickle.loads(row["units"])])}
 
-    def _run(self, unit: Unit) -> Outcome:
-        if self._worker is None:
-            assert self._failure is not None
-            return RunFailed(self._failure)
-        failure = self._start(unit.name)
+    def run(self, unit: Unit) -> Done[Any] | Failed:
+        """The result of one unit. A `Failed` with a final failure ends the run."""
+        failure: Failure | None = ray.get(self._monitor.start.remote(self._process, unit.name))
         if failure is not None:
             return Failed(unit.name, failure)
         try:
+            if self._worker is None:
+                self._worker = self._make_worker(**self._arguments)
             value = self._worker(unit)
         except Exception as error:  # raised in the driver
-            failure = failure_from_exception(error, self._options.name, self._options.memory_hint)
-            recorded = self._tracker.fail.remote(self._process, failure, is_out_of_memory(error))
-            if ray.get(recorded) or ends_run(error):
-                return RunFailed(failure)
+            failure = failure_from_exception(error, self._task)
+            if ray.get(self._monitor.fail.remote(self._process, failure)) or self._worker is None:
+                return Failed(unit.name, replace(failure, final=True))
             os._exit(1)
-        self._tracker.finish.remote(self._process)
-        return Done(value)
-
-    def _start(self, unit: str) -> Failure | None:
-        failure: Failure | None = ray.get(self._tracker.start.remote(self._process, unit))
-        return failure
+        self._monitor.finish.remote(self._process)
+        return Done(unit.name, value)

@@ -11,8 +11,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
+from s2l_ray.runtime.contracts import ActorHandle, Progress
+
 T = TypeVar("T")
-EXIT_SECONDS = 60
 
 
 @dataclass(frozen=True)
@@ -28,27 +29,14 @@ class Process:
         return f"pid {self.pid} on {self.host}"
 
 
-@dataclass(frozen=True)
-class ReportedProgress:
-    """`done` of `total` steps of the function that runs in this process."""
-
-    done: int
-    total: int
-    unit: str
-
-
-_latest: ReportedProgress | None = None
+_joined: tuple[Process, ActorHandle] | None = None
 
 
 def report_progress(done: int, total: int, unit: str) -> None:
-    """Record the progress of the function that runs in this process; the driver polls it."""
-    global _latest
-    _latest = ReportedProgress(done, total, unit)
-
-
-def latest_progress() -> ReportedProgress | None:
-    """The last record of `report_progress` in this process."""
-    return _latest
+    """Report `done` of `total` steps to the monitor of this process; without one, do nothing."""
+    if _joined is not None:
+        process, monitor = _joined
+        monitor.progress.remote(process, Progress("", done, total, unit))
 
 
 def track(items: Sequence[T], unit: str) -> Iterator[T]:
@@ -59,15 +47,20 @@ def track(items: Sequence[T], unit: str) -> Iterator[T]:
     report_progress(len(items), len(items), unit)
 
 
-def this_process() -> Process:
-    """The process of the calling actor."""
+def join_monitor(monitor: ActorHandle) -> Process:
+    """Register this actor's process with its monitor and arm the exit watchdog. Returns the process."""
     import ray
 
+    global _joined
+    arm_exit_watchdog()
     context = ray.get_runtime_context()
-    return Process(context.get_actor_id() or "", context.get_node_id(), socket.gethostname(), os.getpid())
+    process = Process(str(context.get_actor_id()), context.get_node_id(), socket.gethostname(), os.getpid())
+    monitor.register.remote(process, context.current_actor)
+    _joined = process, monitor
+    return process
 
 
-def arm_exit_watchdog(seconds: int = EXIT_SECONDS) -> None:
+def arm_exit_watchdog(seconds: int = 60) -> None:
     """Have the kernel kill this process `seconds` after interpreter shutdown begins.
 
     Ray 2.60 can deadlock after Python's shutdown (`~CoreWorkerProcessImpl`, about one in a thousand actors). Such a

@@ -13,15 +13,9 @@ from s2l_ray.sources.rows import SourceError
 
 HEAD_BYTES = 64 << 10
 
-EXTENSIONS = {
-    ".jsonl": "text",
-    ".ndjson": "text",
-    ".json": "text",
-    ".jsonl.gz": "gzip",
-    ".ndjson.gz": "gzip",
-    ".json.gz": "gzip",
-    ".parquet": "parquet",
-}
+TEXT_EXTENSIONS = (".jsonl", ".ndjson", ".json")
+EXTENSIONS = dict.fromkeys(TEXT_EXTENSIONS, "text") | {f"{one}.gz": "gzip" for one in TEXT_EXTENSIONS}
+EXTENSIONS[".parquet"] = "parquet"
 # First bytes of other formats, with what to do about them.
 OTHER_FORMATS = {
     b"\x1f\x8b": "gzip data; add .gz to its name",

@@ -37,40 +37,29 @@ def file_reference(folder: Path) -> list[Reference]:
 
 
 def _file_references(files: list[tuple[str, storage.Entry]]) -> list[Reference]:
-    return [[entry.path, digest] for (_, entry), digest in zip(files, _digests(files), strict=True)]
-
-
-def _digests(files: list[tuple[str, storage.Entry]]) -> list[str]:
-    """sha256 of each file, from the cache where size and modification time are unchanged."""
-    cache = _read_cache()
-    digests: list[str] = []
+    """[path, sha256] of each file; the digest is from the cache where size and modification time are unchanged."""
+    cache_file = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "s2l_ray" / "sha256.json"
+    cache = _read_cache(cache_file)
+    references: list[Reference] = []
     computed = {}
     for uri, entry in files:
         path = str(storage.local_path(uri).absolute())
         cached = cache.get(path)
-        if cached and cached[:2] == [entry.bytes, entry.mtime_ns]:
-            digests.append(cached[2])
-            continue
-        digests.append(storage.sha256_file(uri))
-        if time.time_ns() - entry.mtime_ns > SETTLED_NS:
-            computed[path] = [entry.bytes, entry.mtime_ns, digests[-1]]
+        if not cached or cached[:2] != [entry.bytes, entry.mtime_ns]:
+            cached = [entry.bytes, entry.mtime_ns, storage.sha256_file(uri)]
+            if time.time_ns() - entry.mtime_ns > SETTLED_NS:
+                computed[path] = cached
+        references.append([entry.path, cached[2]])
     if computed:
-        _write_cache(_read_cache() | computed)
-    return digests
+        text = json.dumps(_read_cache(cache_file) | computed, indent=0, sort_keys=True)
+        with contextlib.suppress(OSError):  # without a cache, the digests are computed again
+            storage.write_bytes(str(cache_file), text.encode())
+    return references
 
 
-def _cache_file() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "s2l_ray" / "sha256.json"
-
-
-def _read_cache() -> dict[str, Any]:
+def _read_cache(file: Path) -> dict[str, Any]:
     try:
-        cache = json.loads(_cache_file().read_bytes())
+        cache = json.loads(file.read_bytes())
     except (OSError, ValueError):
         return {}
     return cache if isinstance(cache, dict) else {}
-
-
-def _write_cache(cache: dict[str, Any]) -> None:
-    with contextlib.suppress(OSError):  # without a cache, the digests are computed again
-        storage.write_bytes(str(_cache_file()), json.dumps(cache, indent=0, sort_keys=True).encode())

@@ -5,7 +5,10 @@ rejected row with the reason `file_broken`.
 """
 
 import codecs
+import gzip
+import io
 import json
+import math
 import zlib
 from collections.abc import Iterable, Iterator
 
@@ -20,36 +23,23 @@ JSON_SPACE = " \t\r\n"
 AFTER_NUMBER = frozenset(JSON_SPACE + ",]")
 
 
-def read_chunks(stream: pa.NativeFile, chunk_bytes: int = CHUNK_BYTES) -> Iterator[bytes]:
-    """The rest of a stream in chunks."""
-    while chunk := stream.read(chunk_bytes):
+def read_chunks(stream: pa.NativeFile) -> Iterator[bytes]:
+    while chunk := stream.read(CHUNK_BYTES):
         yield chunk
 
 
-def gunzip(chunks: Iterable[bytes]) -> Iterator[bytes]:
+def gunzip(stream: io.RawIOBase | pa.NativeFile) -> Iterator[bytes]:
     """Decompress gzip data of one or more members, in chunks of at most `DECOMPRESSED_BYTES`.
 
     Raises `BrokenFileError` if the data is truncated or damaged.
     """
-    decompressor, started = zlib.decompressobj(wbits=31), False
-    for chunk in chunks:
-        while chunk:
-            started = True
-            try:
-                out = decompressor.decompress(chunk, DECOMPRESSED_BYTES)
-            except zlib.error as error:
-                raise BrokenFileError(f"damaged gzip data: {error}") from error
-            yield out
-            chunk = decompressor.unconsumed_tail
-            while len(out) == DECOMPRESSED_BYTES and not chunk and not decompressor.eof:
-                out = decompressor.decompress(b"", DECOMPRESSED_BYTES)
-                yield out
-            if decompressor.eof:
-                # Another member may follow, and some writers pad the end with zeros.
-                chunk = decompressor.unused_data.lstrip(b"\0")
-                decompressor, started = zlib.decompressobj(wbits=31), False
-    if started:
-        raise BrokenFileError("the gzip data ends before its end marker")
+    # read1 returns all data before the damage; the buffer makes large reads of small ones
+    data = gzip.GzipFile(fileobj=io.BufferedReader(stream, CHUNK_BYTES))
+    try:
+        while chunk := data.read1(DECOMPRESSED_BYTES):
+            yield chunk
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise BrokenFileError(f"truncated or damaged gzip data: {error}") from error
 
 
 def split_lines(chunks: Iterable[bytes], max_bytes: int = MAX_ROW_BYTES) -> Iterator[tuple[int, bytes | None]]:
@@ -71,12 +61,15 @@ def split_lines(chunks: Iterable[bytes], max_bytes: int = MAX_ROW_BYTES) -> Iter
         yield length, bytes(line) if length <= max_bytes else None
 
 
-def read_lines(chunks: Iterable[bytes]) -> Iterator[RawRow]:
-    """Rows of a complete file of lines."""
+def read_lines(chunks: Iterable[bytes], offset: int = 0, stop: float = math.inf) -> Iterator[RawRow]:
+    """Rows of the lines that start before byte `stop`; the first line starts at byte `offset`."""
     line = 0
     try:
-        for line, (_, data) in enumerate(split_lines(chunks), start=1):
-            yield row_from_line(line, data.removeprefix(BOM) if data and line == 1 else data)
+        for line, (length, data) in enumerate(split_lines(chunks), start=1):
+            if offset >= stop:
+                return
+            yield row_from_line(line, data.removeprefix(BOM) if data and offset == 0 else data)
+            offset += length
     except BrokenFileError as error:
         yield RawRow(line + 1, None, FILE_BROKEN, str(error))
 
@@ -85,11 +78,7 @@ def read_byte_range(stream: pa.NativeFile, start: int, stop: int) -> Iterator[Ra
     """Rows of the lines that start at a byte in [start, stop)."""
     offset = _first_line_start(stream, start, stop)
     stream.seek(offset)
-    for line, (length, data) in enumerate(split_lines(read_chunks(stream)), start=1):
-        if offset >= stop:
-            return
-        yield row_from_line(line, data.removeprefix(BOM) if data and offset == 0 else data)
-        offset += length
+    return read_lines(read_chunks(stream), offset, stop)
 
 
 def _first_line_start(stream: pa.NativeFile, start: int, stop: int) -> int:
@@ -162,7 +151,6 @@ class _JsonText:
                 return ""
 
     def read_value(self, max_bytes: int) -> tuple[object, str]:
-        """The next JSON value and its text."""
         self.peek()
         while True:
             try:

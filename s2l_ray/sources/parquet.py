@@ -6,10 +6,8 @@ A damaged table yields the rows before the damage and then one rejected row with
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
-from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -91,47 +89,25 @@ def _read_batches(batches: Iterator[pa.RecordBatch], complete: bool = True) -> I
         yield RawRow(line, None, FILE_BROKEN, "the Arrow stream ends before its end marker")
 
 
-@dataclass(frozen=True)
-class HubReference:
-    """A data set of the hub, as configured."""
-
-    hub: str
-    revision: str | None
-    split: str | None
-
-    def uri(self) -> str:
-        """The reference as one string."""
-        options = {"revision": self.revision, "split": self.split}
-        return f"hub:{quote(self.hub)}?" + urlencode({name: value for name, value in options.items() if value})
-
-    @classmethod
-    def from_uri(cls, uri: str) -> HubReference:
-        """The reference that `uri` returned."""
-        parts = urlsplit(uri)
-        options = dict(parse_qsl(parts.query))
-        return cls(parts.path, options.get("revision"), options.get("split"))
-
-
 @lru_cache(maxsize=4)
-def hub_dataset(reference: HubReference) -> Dataset:
+def hub_dataset(hub: str, revision: str | None, split: str | None) -> Dataset:
     """The data set, downloaded unless it is cached. Raises `ConfigError` if it cannot be loaded."""
     try:
         import datasets
     except ImportError as error:
-        raise ConfigError(f"hub: {reference.hub} needs the package datasets; pip install 's2l_ray[hub]'") from error
+        raise ConfigError(f"hub: {hub} needs the package datasets; pip install 's2l_ray[hub]'") from error
     try:
-        loaded = datasets.load_dataset(reference.hub, revision=reference.revision, split=reference.split)
+        loaded = datasets.load_dataset(hub, revision=revision, split=split)
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
-        raise ConfigError(f"hub: {reference.hub} at revision {reference.revision}: {error}") from error
+        raise ConfigError(f"hub: {hub} at revision {revision}: {error}") from error
     if isinstance(loaded, datasets.Dataset):
         return loaded
-    raise ConfigError(f"hub: {reference.hub} has the splits {', '.join(loaded)}; set split: to one of them")
+    raise ConfigError(f"hub: {hub} has the splits {', '.join(loaded)}; set split: to one of them")
 
 
-def read_hub(reference: HubReference, start: int, stop: int) -> Iterator[RawRow]:
+def read_hub(dataset: Dataset, start: int, stop: int) -> Iterator[RawRow]:
     """Rows [start, stop) of a data set of the hub."""
-    tables = hub_dataset(reference).select(range(start, stop)).with_format("arrow")
     line = 1
-    for table in tables.iter(BATCH_ROWS):
+    for table in dataset.select(range(start, stop)).with_format("arrow").iter(BATCH_ROWS):
         yield from rows_from_table(line, table)
         line += table.num_rows

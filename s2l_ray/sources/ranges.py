@@ -18,13 +18,7 @@ from s2l_ray import storage
 from s2l_ray.errors import ConfigError
 from s2l_ray.sources.detect import EXTENSIONS, detect_ranges, extension_of
 from s2l_ray.sources.jsonl import gunzip, read_byte_range, read_chunks, read_lines, read_list
-from s2l_ray.sources.parquet import (
-    HubReference,
-    hub_dataset,
-    read_arrow,
-    read_hub,
-    read_row_group,
-)
+from s2l_ray.sources.parquet import hub_dataset, read_arrow, read_hub, read_row_group
 from s2l_ray.sources.rows import RawRow, SourceError
 
 RANGE_BYTES = 64 << 20
@@ -56,7 +50,6 @@ class SourceSpec:
         return None if value is None else str(value)
 
     def matches(self, row: Mapping[str, Any]) -> bool:
-        """Whether the row has the values that `only` requires."""
         return all(
             row.get(name) is not None and str(row[name]) in ((wanted,) if isinstance(wanted, str) else wanted)
             for name, wanted in self.only.items()
@@ -73,8 +66,9 @@ class SourceSpec:
 class Range:
     """A range of rows of one file: the unit of parsing.
 
-    source: index of its entry in data.sources. file: the name of the file in tables and messages. start, stop: bytes,
-    or rows for the kinds parquet and hub. file_bytes: size of the file when it was listed.
+    source: index of its entry in data.sources. uri: of the file, or [id, revision, split] of a data set of the hub.
+    file: the name of the file in tables and messages. start, stop: bytes, or rows for the kinds parquet and hub.
+    file_bytes: size of the file when it was listed.
     """
 
     source: int
@@ -88,13 +82,9 @@ class Range:
 
 @dataclass(frozen=True)
 class SourceFiles:
-    """Files of a source in order, as (URI, name in messages, entry), and the names of unsupported files.
-
-    arrow: whether the files are Arrow files that `datasets` saved.
-    """
+    """Files of a source in order, as (URI, name in messages, entry). arrow: whether `datasets` saved them."""
 
     files: tuple[tuple[str, str, storage.Entry], ...]
-    ignored: tuple[str, ...] = ()
     arrow: bool = False
 
 
@@ -116,12 +106,11 @@ def find_source_files(spec: SourceSpec, root: str) -> SourceFiles:
     entries = {entry.path: entry for entry in storage.list_files(uri)}
     saved = _saved_by_datasets(spec, uri, set(entries))
     names = saved or [name for name in entries if extension_of(name)]
-    ignored = () if saved else tuple(name for name in entries if name not in names)
     if not names:
-        found = f"; found {', '.join(ignored[:5])}" if ignored else ""
+        found = f"; found {', '.join(list(entries)[:5])}" if entries else ""
         raise ConfigError(f"source {spec.path}: no file with the extension {' '.join(EXTENSIONS)}{found}")
     files = ((storage.join(uri, name), f"{spec.path.rstrip('/')}/{name}", entries[name]) for name in names)
-    return SourceFiles(tuple(files), ignored, bool(saved))
+    return SourceFiles(tuple(files), bool(saved))
 
 
 def _saved_by_datasets(spec: SourceSpec, uri: str, names: set[str]) -> list[str]:
@@ -153,10 +142,10 @@ def list_ranges(specs: Sequence[SourceSpec], root: str, range_bytes: int = RANGE
 
 def _ranges_of(source: int, spec: SourceSpec, root: str, range_bytes: int) -> Iterator[Range]:
     if spec.hub is not None:
-        reference = HubReference(spec.hub, spec.revision, spec.split)
-        total = len(hub_dataset(reference))
+        reference = spec.hub, spec.revision, spec.split
+        total = len(hub_dataset(*reference))
         for start in range(0, total, HUB_ROWS):
-            yield Range(source, reference.uri(), spec.hub, "hub", start, min(start + HUB_ROWS, total), 0)
+            yield Range(source, json.dumps(reference), spec.hub, "hub", start, min(start + HUB_ROWS, total), 0)
         return
     found = find_source_files(spec, root)
     for uri, file, entry in found.files:
@@ -168,10 +157,10 @@ def _ranges_of(source: int, spec: SourceSpec, root: str, range_bytes: int) -> It
 
 
 class RangeReader:
-    """Iterator over the rows of one range. lines: once all are read, the number of lines (or rows) of the range.
+    """Rows of one range, faulty ones as rejected rows. lines: once all are read, its number of lines (or rows).
 
     The line of a `RawRow` counts from 1 within the range; its line in the file is that plus the `lines` of the earlier
-    ranges of the file.
+    ranges of the file. Iteration raises `SourceError` if the file cannot be opened or has changed since it was listed.
     """
 
     def __init__(self, source_range: Range) -> None:
@@ -187,38 +176,23 @@ class RangeReader:
             self.lines = self.range.stop - self.range.start
 
 
-def read_range(source_range: Range) -> RangeReader:
-    """Read a range, once; faulty rows are returned as rejected rows.
-
-    Iteration raises `SourceError` if the file cannot be opened or has changed since it was listed.
-    """
-    return RangeReader(source_range)
-
-
-def _read(source_range: Range) -> Iterator[RawRow]:
-    if source_range.kind == "hub":
-        yield from read_hub(HubReference.from_uri(source_range.uri), source_range.start, source_range.stop)
+def _read(one: Range) -> Iterator[RawRow]:
+    if one.kind == "hub":
+        yield from read_hub(hub_dataset(*json.loads(one.uri)), one.start, one.stop)
         return
-    with _open(source_range.uri, source_range.file) as stream:
-        if stream.size() != source_range.file_bytes:
-            raise SourceError(f"{source_range.file}: changed since it was listed; run again")
-        yield from _read_stream(stream, source_range)
-
-
-def _read_stream(stream: pa.NativeFile, source_range: Range) -> Iterator[RawRow]:
-    match source_range.kind:
-        case "lines":
-            return read_byte_range(stream, source_range.start, source_range.stop)
-        case "lines_gz":
-            return read_lines(gunzip(read_chunks(stream)))
-        case "list":
-            return read_list(read_chunks(stream))
-        case "list_gz":
-            return read_list(gunzip(read_chunks(stream)))
-        case "parquet":
-            return read_row_group(stream, source_range.file, source_range.start)
-        case _:
-            return read_arrow(stream, source_range.file)
+    with _open(one.uri, one.file) as stream:
+        if stream.size() != one.file_bytes:
+            raise SourceError(f"{one.file}: changed since it was listed; run again")
+        match one.kind:
+            case "lines":
+                yield from read_byte_range(stream, one.start, one.stop)
+            case "parquet":
+                yield from read_row_group(stream, one.file, one.start)
+            case "arrow":
+                yield from read_arrow(stream, one.file)
+            case kind:
+                chunks = gunzip(stream) if kind.endswith("_gz") else read_chunks(stream)
+                yield from read_list(chunks) if kind.startswith("list") else read_lines(chunks)
 
 
 def _open(uri: str, file: str) -> pa.NativeFile:

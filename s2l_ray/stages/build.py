@@ -1,111 +1,155 @@
-"""What a stage is given, and what it gives back.
+"""The contract of stages: `Build`, `Product`, and the two functions that run work on the cluster.
 
-In, for every stage: the place of the artefact it builds, the job, its finished inputs and the execution record.
-Out: files in that place while it yields `Progress`, and at the end a `Product`, which becomes the manifest.
+A stage is a plain function `stage(build: Build) -> Product`. Ray is imported when work starts, so that planning, which
+imports the stages, does not need it.
 """
 
-from collections.abc import Callable, Generator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from dataclasses import dataclass, replace
+from typing import Generic, TypeVar
 
 import pyarrow as pa
 
+from s2l_ray.artifacts.execution import Settings
+from s2l_ray.artifacts.facts import Counts, Facts
 from s2l_ray.artifacts.manifest import Artifact
 from s2l_ray.artifacts.tables import FileRecord
 from s2l_ray.config.sections import Config
-from s2l_ray.runtime.contracts import Cluster, Progress, RemoteTask, ResourceRequest, RetryOptions
-from s2l_ray.runtime.remote_task import run_on_one_node
+from s2l_ray.runtime.contracts import (
+    Cluster,
+    Done,
+    Failed,
+    PoolOptions,
+    Progress,
+    RemoteTask,
+    Report,
+    ResourceRequest,
+    RetryOptions,
+    Unit,
+)
 
-LOOKS_AT_ONCE = 16
-Unit = TypeVar("Unit")
-Found = TypeVar("Found")
+LOOKUP_THREADS = 16
+MAX_ACTORS = 1024
+TASKS_PER_ACTOR = 16
+# memory that any node has; requests below it would only fail on autoscalers that do not know their nodes' memory
+SMALL_BYTES = 4 << 30
+
+E = TypeVar("E", bound=Settings)
+U = TypeVar("U", bound=Unit)
+R = TypeVar("R")
+T = TypeVar("T")
+K = TypeVar("K", str, int)
 
 
 @dataclass(frozen=True)
-class Build:
-    """An artefact in the making: `folder` is its place, `inputs` its finished inputs by kind."""
+class Build(Generic[E]):
+    """An artifact being built in `folder`: the job, its complete inputs by kind, the recorded execution settings."""
 
     kind: str
     folder: str
     config: Config
-    inputs: dict[str, Artifact]
-    execution: dict[str, Any]
+    inputs: Mapping[str, Artifact]
+    execution: E
     cluster: Cluster
+    report: Report
+
+    def progress(self, done: float, total: float, unit: str) -> None:
+        self.report(Progress(self.kind, done, total, unit))
+
+    def note(self, text: str) -> None:
+        self.report(Progress(self.kind, note=text))
+
+    def warn(self, text: str) -> None:
+        self.report(Progress(self.kind, warning=text))
+
+    def retry_options(self) -> RetryOptions:
+        resources = self.config.resources
+        return RetryOptions(resources.retries, resources.stall_minutes, resources.wait_minutes)
+
+    def run_units(
+        self, units: Sequence[U], worker: Callable[..., Callable[[U], R]], options: PoolOptions, **arguments: object
+    ) -> Iterator[Done[R] | Failed]:
+        """Results of units from a pool of actors, as they come. `arguments` go to the worker's constructor.
+
+        CPUs and retries in the options are set here.
+        """
+        from s2l_ray.runtime.actor_pool import run_units
+
+        options = replace(options, cpus=cpus_per_actor(self.cluster), retry=self.retry_options())
+        return run_units(units, worker, options, arguments)
+
+    def run_missing_units(
+        self,
+        units: Sequence[U],
+        find: Callable[[U], R | None],
+        worker: Callable[..., Callable[[U], R]],
+        options: PoolOptions,
+        progress_unit: str,
+        **arguments: object,
+    ) -> list[R]:
+        """Results in order of the units: those that `find` returns, and the others from `run_units`."""
+        found = find_complete(units, find)
+        results = {unit.name: result for unit, result in zip(units, found, strict=True) if result is not None}
+        missing = [unit for unit in units if unit.name not in results]
+        units_per_task = max(1, len(missing) // (TASKS_PER_ACTOR * options.max_actors))
+        options = replace(options, done_before=len(results), units_per_task=units_per_task)
+        for outcome in self.run_units(missing, worker, options, **arguments):
+            if isinstance(outcome, Done):
+                results[outcome.unit] = outcome.value
+                self.progress(len(results), len(units), progress_unit)
+        return [results[unit.name] for unit in units]
+
+    def run_on_one_node(
+        self, name: str, memory_hint: str, request: ResourceRequest, function: Callable[..., T], *arguments: object
+    ) -> T:
+        """Result of a function that runs on one node of the cluster."""
+        from s2l_ray.runtime.remote_task import run_on_one_node
+
+        task = RemoteTask(self.kind, name, memory_hint, request, self.retry_options())
+        return run_on_one_node(task, function, *arguments, report=self.report)
 
 
 @dataclass(frozen=True)
 class Product:
-    """A built artefact, but for its manifest.
-
-    `counts`: rows in, kept, set aside by reason. `facts`: what later stages and readers need to know.
-    """
+    """A built artifact, without its manifest."""
 
     files: list[FileRecord]
-    counts: dict[str, Any] = field(default_factory=dict)
-    facts: dict[str, Any] = field(default_factory=dict)
+    counts: Counts
+    facts: Facts
     schema: pa.Schema | None = None
 
 
-Stage = Generator[Progress, None, Product]
-MOST = 1024
-SMALL_BYTES = 4 << 30
-"""What any node has; more is asked for, though an autoscaler may not know what memory its nodes will have."""
-
-
 def pool_size(workers: int | list[int] | str, cluster: Cluster, gpus: float) -> tuple[int, int]:
-    """The least and the most actors of a pool; `auto` is one for every GPU, or for every CPU where none is used.
+    """Minimum and maximum number of actors; `auto` is one per GPU, or per CPU where no GPU is used.
 
-    Where nodes are started as they are asked for, that is as many as the cluster will start.
+    On an autoscaling cluster `auto` is as many as it will start.
     """
     if isinstance(workers, list):
         return workers[0], workers[1]
     if workers == "auto":
         free = cluster.gpus / gpus if gpus else cluster.cores if cluster.local else cluster.cpus - 1
-        return 1, MOST if cluster.grows else max(1, int(free))
+        return 1, MAX_ACTORS if cluster.grows else max(1, int(free))
     return int(workers), int(workers)
 
 
-class NamedUnit(dict[str, Any]):
-    """A unit as a dictionary with a `name`."""
-
-    @property
-    def name(self) -> str:
-        """Unique name of the unit."""
-        return str(self["name"])
+def find_complete(units: Sequence[U], find: Callable[[U], T | None]) -> list[T | None]:
+    """`find` of every unit, concurrently: one or two storage reads each."""
+    with ThreadPoolExecutor(LOOKUP_THREADS) as threads:
+        return list(threads.map(find, units))
 
 
-def retry_options(build: Build) -> RetryOptions:
-    """Retries and time limits of the job."""
-    resources = build.config.resources
-    return RetryOptions(resources.retries, resources.stall_minutes, resources.wait_minutes)
+def total_counts(counts: Iterable[Mapping[K, int]]) -> dict[K, int]:
+    """Sums by key, without zeros, in order of the keys."""
+    return dict(sorted(sum(map(Counter, counts), Counter[K]()).items()))
 
 
-def in_one_place(
-    build: Build, function: Callable[..., Found], *arguments: Any, what: str, lower: str, place: ResourceRequest
-) -> Generator[Progress, None, Found]:
-    """The function's result, computed on one node of the cluster; meanwhile how far it tells that it is.
-
-    `what` and `lower` stand in messages: what the function does, and the key that makes it need less memory.
-    """
-    task = RemoteTask(build.kind, what, lower, place, retry_options(build))
-    reported: list[Progress] = []
-    value = run_on_one_node(task, function, *arguments, report=reported.append)
-    yield from reported
-    return value
-
-
-def look_for(units: Sequence[Unit], look: Callable[[Unit], Found | None]) -> list[Found | None]:
-    """What `look` finds of each unit in storage, which takes a read or two of each; many at once."""
-    with ThreadPoolExecutor(LOOKS_AT_ONCE) as threads:
-        return list(threads.map(look, units))
-
-
-def cpus_each(cluster: Cluster) -> float:
-    """Ray's CPUs for one actor: half of one on this machine, where a pipeline's read tasks must find some too."""
+def cpus_per_actor(cluster: Cluster) -> float:
+    """Ray's CPUs for one actor: 0.5 on this machine, where the read tasks of a pipeline need some too."""
     return 0.5 if cluster.local else 1.0
 
 
-def memory_asked(cluster: Cluster, estimate: float) -> int:
-    """Bytes to ask of a node for what an estimate says; 0 asks for none: where every node will do, or is this one."""
+def memory_request(cluster: Cluster, estimate: float) -> int:
+    """Bytes to request for an estimate; 0 requests none, on this machine or where any node has enough."""
     return 0 if cluster.local or estimate <= SMALL_BYTES else int(estimate)

@@ -1,167 +1,110 @@
-"""cluster: trajectories that move alike -> clusters.
+"""cluster: trajectories -> clusters of rows with similar trajectories.
 
-In: trajectories. Out: `centroids.parquet`, one row a cluster, and for every shard of the trajectories one of the same
-rows with their cluster and their distance to its centroid. The fit runs on one node, the only place where the N x T
-matrix stands; a pool too large for that (`cluster.max_fit_rows`) is fitted on a seeded sample. Assignment goes shard by
-shard.
-Cluster numbers are unique over the run: those of a source begin where those of the one before it, by name, end.
-Only rows with status ok take part; the others have neither cluster nor distance.
+`centroids.parquet` has one row a cluster; each shard holds cluster and distance of the rows of the same trajectories
+shard. The fit runs on one node, the only one that holds the N x T matrix; a pool beyond `cluster.max_fit_rows` is
+fitted on a seeded sample. Assignment runs shard by shard. Cluster ids are unique over the whole pool: those of a source
+follow those of the source before it, by name. Only rows with status ok take part.
 """
 
 import time
-from collections.abc import Generator
 from importlib.util import find_spec
-from typing import Any
 
-import numpy as np
-
-from s2l_ray.artifacts.schemas import CLUSTERS, shard_path
+from s2l_ray.artifacts.execution import ClusterExecution
+from s2l_ray.artifacts.facts import ClustersFacts, Counts, TrajectoriesFacts
+from s2l_ray.artifacts.schemas import CLUSTERS
 from s2l_ray.artifacts.tables import FileRecord, find_complete_unit, read_table
 from s2l_ray.config.sections import Config
-from s2l_ray.runtime.actor_pool import run_units
-from s2l_ray.runtime.contracts import Cluster, Failed, PoolOptions, Progress, ResourceRequest
-from s2l_ray.stages.build import (
-    Build,
-    NamedUnit,
-    Product,
-    Stage,
-    cpus_each,
-    in_one_place,
-    look_for,
-    memory_asked,
-    retry_options,
-)
-from s2l_ray.stages.cluster_workers import CENTROIDS, AssignWorker, fit
+from s2l_ray.runtime.contracts import Cluster, PoolOptions, ResourceRequest
+from s2l_ray.stages.build import Build, Product, cpus_per_actor, memory_request, total_counts
+from s2l_ray.stages.cluster_workers import CENTROIDS, AssignedShard, AssignUnit, AssignWorker, assigned_shard, fit
 
-KIND = "clusters"
+ClusterBuild = Build[ClusterExecution]
+
+MEMORY_HINT = "use a node with more memory"
+# bytes a row of the fit: the matrix as it is read, joined and split by group, and other columns
+COPIES, OTHER_BYTES = 4, 64
 
 
-def execution(config: Config, cluster: Cluster) -> dict[str, Any]:
-    """The backend decides the last bits of the centroids; they are stored and everything later reads them."""
+def execution(config: Config, cluster: Cluster) -> ClusterExecution:
+    """Resolve the backend, which decides the last bits of the centroids."""
     wanted = config.resources.cluster
-    backend = wanted.backend
-    if backend == "auto":
-        backend = "cuml" if cluster.gpus and find_spec("cuml") else "torch"
-    uses_gpu = backend == "cuml" or (backend == "torch" and cluster.gpus > 0)
-    return {"backend": backend, "workers": wanted.workers, "gpus": 1.0 if uses_gpu else 0.0}
+    has_cuml = cluster.gpus > 0 and find_spec("cuml") is not None
+    backend = ("cuml" if has_cuml else "torch") if wanted.backend == "auto" else wanted.backend
+    return ClusterExecution(backend, wanted.workers, 1.0 if backend == "cuml" or cluster.gpus else 0.0)
 
 
-def needs(build: Build) -> ResourceRequest:
-    """Room for the fit on one node: x_NT as it is read, whole and by group, and what else comes with a row."""
-    trajectories = build.inputs["trajectories"].manifest
-    rows = min(trajectories.counts["kept"], build.config.cluster.max_fit_rows)
-    memory = memory_asked(build.cluster, rows * (4 * 4 * len(trajectories.facts["steps"]) + 64))
-    remedy = "lower cluster.max_fit_rows"
-    return ResourceRequest("cluster", remedy, 1, cpus_each(build.cluster), build.execution["gpus"], memory)
+def resources(build: ClusterBuild) -> ResourceRequest:
+    """One node with the memory for the fit."""
+    trajectories = build.inputs["trajectories"]
+    rows = min(trajectories.manifest.counts.kept, build.config.cluster.max_fit_rows)
+    row_bytes = COPIES * 4 * len(trajectories.facts(TrajectoriesFacts).steps) + OTHER_BYTES
+    memory = memory_request(build.cluster, rows * row_bytes)
+    return ResourceRequest("cluster", MEMORY_HINT, 1, cpus_per_actor(build.cluster), build.execution.gpus, memory)
 
 
-def cluster(build: Build) -> Stage:
-    """Fit the centroids, unless they are stored, then give every row its cluster."""
-    begun = time.monotonic()
-    fitted = _stored_fit(build)
-    if fitted is None:
-        trajectories = build.inputs["trajectories"]
-        yield Progress(KIND, 0, 1, unit="fits", note=f"fitting on {trajectories.manifest.counts['kept']} trajectories")
-        what = f"clustering {trajectories.manifest.counts['kept']} trajectories"
-        lower = "lower cluster.max_fit_rows"
-        yield from in_one_place(build, fit, _fit_arguments(build), what=what, lower=lower, place=needs(build))
-        fitted = _stored_fit(build)
-        if fitted is None:
-            raise RuntimeError(f"{build.folder}/{CENTROIDS}: written and not readable")
-    fit_seconds = time.monotonic() - begun
-    yield from _warn_about_small_groups(build, fitted)
-    assigned = yield from _assign(build, fitted)
-    facts = {"fit_seconds": round(fit_seconds, 3), **_summary(build, fitted, assigned.facts)}
-    return Product([fitted, *assigned.files], counts=assigned.counts, facts=facts, schema=CLUSTERS)
-
-
-def _fit_facts(build: Build) -> dict[str, str]:
-    return {"trajectories": build.inputs["trajectories"].manifest.fingerprint, "backend": build.execution["backend"]}
-
-
-def _stored_fit(build: Build) -> FileRecord | None:
-    return find_complete_unit(build.folder, CENTROIDS, _fit_facts(build))
-
-
-def _fit_arguments(build: Build) -> dict[str, Any]:
-    return {
-        "folder": build.folder,
-        "trajectories": build.inputs["trajectories"].uri,
-        "settings": build.config.cluster.model_dump(),
-        "execution": build.execution,
-        "facts": _fit_facts(build),
-    }
-
-
-def _warn_about_small_groups(build: Build, fitted: FileRecord) -> Generator[Progress, None, None]:
-    centroids = read_table(build.folder, fitted)
-    for group in sorted(set(centroids["source"].to_pylist())):
-        count = centroids["source"].to_pylist().count(group)
-        if count < build.config.cluster.k:
-            where = f"source {group}" if group else "the pool"
-            yield Progress(KIND, note=f"{where} has only {count} rows to cluster: K = {count} there")
-
-
-def _assign(build: Build, fitted: FileRecord) -> Generator[Progress, None, Product]:
-    shards = build.inputs["trajectories"].shards()
-    units = [
-        NamedUnit(
-            {"name": shard_path(shard), "shard": shard, "facts": {"centroids": fitted.sha256, "shard": record.sha256}}
-        )
-        for shard, record in enumerate(shards)
-    ]
-    found = look_for(units, lambda unit: find_complete_unit(build.folder, unit["name"], unit["facts"]))
-    missing = [unit for unit, record in zip(units, found, strict=True) if record is None]
-    files = [record for record in found if record is not None]
-    arguments = {
-        "folder": build.folder,
-        "trajectories": build.inputs["trajectories"].uri,
-        "settings": build.config.cluster.model_dump(),
-        "centroids": vars(fitted),
-    }
-    options = PoolOptions(
-        "assigning clusters",
-        "use nodes with more memory",
-        cpus=cpus_each(build.cluster),
-        retry=retry_options(build),
-        done_before=len(files),
-        units_per_task=max(1, len(missing) // 16),
-    )
-    for result in run_units(missing, AssignWorker, options, arguments):
-        if isinstance(result, Failed):
-            continue
-        files.append(FileRecord(**result.value["file"]))
-        yield Progress(KIND, len(files), len(units), unit="shards assigned")
-    sizes_K, inertia = _totals(build.folder, files)
-    read = sum(record.rows or 0 for record in files)
-    kept = int(sizes_K.sum())
-    aside = {"no_trajectory": read - kept} if read > kept else {}
-    return Product(files, {"read": read, "kept": kept, "set_aside": aside}, {"sizes": sizes_K, "inertia": inertia})
-
-
-def _totals(folder: str, files: list[FileRecord]) -> tuple[Any, float]:
-    """Cluster sizes and inertia from the files themselves, so that a resumed run counts what it did not do again."""
-    sizes_K, inertia = np.zeros(0, np.int64), 0.0
-    for record in sorted(files, key=lambda record: record.path):
-        table = read_table(folder, record, ["cluster", "distance"]).drop_null()
-        counts = np.bincount(table["cluster"].to_numpy(), minlength=len(sizes_K))
-        counts[: len(sizes_K)] += sizes_K
-        sizes_K = counts
-        inertia += float(np.square(table["distance"].to_numpy().astype(np.float64)).sum())
-    return sizes_K, inertia
-
-
-def _summary(build: Build, fitted: FileRecord, totals: dict[str, Any]) -> dict[str, Any]:
+def cluster(build: ClusterBuild) -> Product:
+    """Fit the centroids, unless they are stored, then assign every row to a cluster."""
+    started = time.monotonic()
+    fitted = _fit(build)
+    fit_seconds = time.monotonic() - started
     centroids = read_table(build.folder, fitted, ["source", "cluster"])
-    sizes_K = np.zeros(len(centroids), np.int64)
-    sizes_K[: len(totals["sizes"])] = totals["sizes"]
-    by_group: dict[str, list[int]] = {}
-    for group, size in zip(centroids["source"].to_pylist(), sizes_K.tolist(), strict=True):
-        by_group.setdefault(group or "the whole pool", []).append(size)
-    return {
-        "clusters": len(centroids),
-        "empty_clusters": int((sizes_K == 0).sum()),
-        "inertia": totals["inertia"],
-        "group_by": build.config.cluster.group_by,
-        "cluster_sizes": by_group,
-    }
+    ids_by_group: dict[str, list[int]] = {}
+    for group, cluster_id in zip(centroids["source"].to_pylist(), centroids["cluster"].to_pylist(), strict=True):
+        ids_by_group.setdefault(group, []).append(cluster_id)
+    for group, ids in sorted(ids_by_group.items()):
+        if len(ids) < build.config.cluster.k:
+            where = f"source {group}" if group else "the pool"
+            build.note(f"{where} has only {len(ids)} rows to cluster: K = {len(ids)} there")
+    shards = _assign(build, fitted)
+    sizes = total_counts(shard.sizes for shard in shards)
+    read, kept = sum(shard.file.rows or 0 for shard in shards), sum(sizes.values())
+    facts = ClustersFacts(
+        clusters=len(centroids),
+        empty_clusters=len(centroids) - len(sizes),
+        inertia=sum(shard.inertia for shard in shards),
+        group_by=build.config.cluster.group_by,
+        cluster_sizes={
+            group or "the whole pool": [sizes.get(cluster_id, 0) for cluster_id in ids]
+            for group, ids in ids_by_group.items()
+        },
+        fit_seconds=round(fit_seconds, 3),
+    )
+    counts = Counts(read, kept, {"no_trajectory": read - kept} if read > kept else {})
+    return Product([fitted, *(shard.file for shard in shards)], counts, facts, CLUSTERS)
+
+
+def _fit(build: ClusterBuild) -> FileRecord:
+    """The stored centroids, or else new ones."""
+    trajectories = build.inputs["trajectories"]
+    key = {"trajectories": trajectories.manifest.fingerprint, "backend": build.execution.backend}
+    stored = find_complete_unit(build.folder, CENTROIDS, key)
+    if stored is not None:
+        return stored
+    name = f"clustering {trajectories.manifest.counts.kept} trajectories"
+    build.note(name)
+    arguments = (build.folder, trajectories.uri, build.config.cluster, build.execution, key)
+    return build.run_on_one_node(name, MEMORY_HINT, resources(build), fit, *arguments)
+
+
+def _assign(build: ClusterBuild, fitted: FileRecord) -> list[AssignedShard]:
+    """Assign the shards that are missing; results in order of the shards, so that sums do not depend on timing."""
+    trajectories = build.inputs["trajectories"]
+
+    def find(unit: AssignUnit) -> AssignedShard | None:
+        record = find_complete_unit(build.folder, unit.name, unit.key)
+        return assigned_shard(build.folder, record) if record is not None else None
+
+    return build.run_missing_units(
+        [
+            AssignUnit(shard, {"centroids": fitted.sha256, "shard": record.sha256})
+            for shard, record in enumerate(trajectories.shards())
+        ],
+        find,
+        AssignWorker,
+        PoolOptions("assigning clusters", MEMORY_HINT),
+        "shards assigned",
+        folder=build.folder,
+        trajectories=trajectories.uri,
+        settings=build.config.cluster,
+        centroids=fitted,
+    )

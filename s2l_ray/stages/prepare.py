@@ -1,160 +1,128 @@
-"""prepare: raw rows -> the dataset.
+"""prepare: raw rows -> dataset (shards of tokenized examples, rejected rows with reasons, the tokenizer).
 
-In: the sources of the job. Out: shards of tokenised examples, the rows that were set aside with their reasons, and the
-tokenizer. Four passes, each over units that do not depend on how many workers there are:
+Four passes over units that do not depend on the number of workers:
 
-  parse     a range of raw rows  -> formed rows, bad rows
-  settle    the ids of all rows  -> a verdict each: kept, duplicate, not sampled (one actor, 24 bytes a row)
-  encode    a range's kept rows  -> tokens, by a tokenizer trained on the kept rows where the job asks for that
-  cut       slices of ranges     -> shards of `data.shard_size`
+  parse     a range of raw rows   -> examples as text, rejected rows
+  filter    the ids of all rows   -> one decision a row: kept, duplicate, not sampled (one actor, 24 bytes a row)
+  encode    a range's kept rows   -> token ids, by a tokenizer that may be trained on the kept rows first
+  cut       slices of ranges      -> shards of `data.shard_size` rows
 
-What the passes leave for one another lies under `work/` and goes when the manifest stands.
+Intermediate files are stored below `work/` and deleted once the manifest is written.
 """
 
 import json
 from collections import Counter
-from collections.abc import Callable, Generator, Sequence
-from dataclasses import asdict
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 from s2l_ray import storage
-from s2l_ray.artifacts.receipts import read_receipt, write_receipt
-from s2l_ray.artifacts.schemas import DATASET, OK, shard_path
+from s2l_ray.artifacts.execution import PrepareExecution
+from s2l_ray.artifacts.facts import Counts, DatasetFacts
+from s2l_ray.artifacts.receipts import UnitResult, read_receipt, write_receipt
+from s2l_ray.artifacts.schemas import DATASET, shard_path
 from s2l_ray.artifacts.tables import FileRecord, record_of
 from s2l_ray.config.identity import local_folder, source_spec
 from s2l_ray.config.sections import Config, TokenizerToTrain
 from s2l_ray.core.data.deduplication import cut_shards
 from s2l_ray.errors import S2LError
-from s2l_ray.runtime.actor_pool import describe, run_units
-from s2l_ray.runtime.contracts import Cluster, Failed, PoolOptions, Progress, ResourceRequest
+from s2l_ray.runtime.contracts import Cluster, PoolOptions, ResourceRequest
 from s2l_ray.sources.ranges import Range, list_ranges
-from s2l_ray.stages.build import (
-    Build,
-    NamedUnit,
-    Product,
-    Stage,
-    cpus_each,
-    in_one_place,
-    look_for,
-    pool_size,
-    retry_options,
-)
-from s2l_ray.stages.prepare_workers import CutWorker, EncodeWorker, ParseWorker, make_tokenizer, settle_rows
+from s2l_ray.stages import prepare_records as records
+from s2l_ray.stages.build import Build, Product, cpus_per_actor, pool_size, total_counts
+from s2l_ray.stages.prepare_records import EncodedRange, ParsedRange, StoredFiles, StoredTokenizer
+from s2l_ray.stages.prepare_workers import CutWorker, EncodeWorker, ParseWorker, filter_pool, make_tokenizer
 
-KIND = "dataset"
-Result = dict[str, Any]
 WORK = "work"
 TOKENIZER = "tokenizer"
+ONE_NODE_MEMORY_HINT = "use a node with more memory, or prepare a part first (data.limit)"
+
+PrepareBuild = Build[PrepareExecution]
+
+U = TypeVar("U", bound=records.UnitWithReceipt)
+R = TypeVar("R", bound=UnitResult)
+T = TypeVar("T")
 
 
-def execution(config: Config, cluster: Cluster) -> dict[str, Any]:
-    """The ranges are recorded, since the table of rejected rows has one file for each."""
-    return {"range_bytes": config.resources.prepare.range_bytes}
+def execution(config: Config, cluster: Cluster) -> PrepareExecution:
+    """The size of ranges, which the table of rejected rows depends on."""
+    return PrepareExecution(config.resources.prepare.range_bytes)
 
 
-def needs(build: Build) -> ResourceRequest:
-    """Room for the least number of workers."""
+def resources(build: PrepareBuild) -> ResourceRequest:
     least, _ = pool_size(build.config.resources.prepare.workers, build.cluster, 0)
-    return ResourceRequest("prepare", "lower resources.prepare.workers", least, cpus_each(build.cluster))
+    return ResourceRequest("prepare", "lower resources.prepare.workers", least, cpus_per_actor(build.cluster))
 
 
-def prepare(build: Build) -> Stage:
-    """Parse, settle, encode, cut."""
+def prepare(build: PrepareBuild) -> Product:
     data = build.config.data
-    specs, root = [source_spec(source) for source in data.sources], storage.absolute(data.root)
-    ranges = list_ranges(specs, root, build.execution["range_bytes"])
-    yield Progress(KIND, 0, len(ranges), unit="ranges", note=f"{len(data.sources)} sources in {len(ranges)} ranges")
-    parsed = yield from _pass(build, "parse", _parse_units(build, ranges), ParseWorker, {"data": data.model_dump()})
-    _refuse_empty(build, parsed)
-    settled = yield from _settle(build, parsed)
-    tokenizer = yield from _tokenizer(build, parsed, settled)
-    units = _encode_units(build, ranges, parsed, settled, tokenizer)
-    arguments = {"data": data.model_dump(), "tokenizer": tokenizer["files"]}
-    encoded = yield from _pass(build, "encode", units, EncodeWorker, arguments)
-    shards = yield from _pass(build, "cut", _cut_units(build, encoded), CutWorker, {})
+    specs = [source_spec(source) for source in data.sources]
+    ranges = list_ranges(specs, storage.absolute(data.root), build.execution.range_bytes)
+    build.note(f"{len(data.sources)} sources in {len(ranges)} ranges")
+    parsed = _run_pass(build, "parse", _parse_units(ranges), ParseWorker, ParsedRange, data=data)
+    _refuse_empty(parsed)
+    decisions = _filter(build, parsed)
+    tokenizer = _tokenizer(build, parsed, decisions)
+    units = _encode_units(ranges, parsed, decisions, tokenizer)
+    encoded = _run_pass(build, "encode", units, EncodeWorker, EncodedRange, data=data, tokenizer=tokenizer.files)
+    shards = _run_pass(build, "cut", _cut_units(encoded, data.shard_size), CutWorker, StoredFiles)
     if not shards:
-        raise S2LError(
-            f"no row is left after setting aside {dict(_reasons(encoded))}; look at the fields of data.sources"
-        )
+        reasons = total_counts(result.rejected for result in encoded)
+        raise S2LError(f"every row was rejected: {reasons}; check the fields of data.sources")
     return _product(tokenizer, encoded, shards)
 
 
-def _pass(
-    build: Build,
+def _run_pass(
+    build: PrepareBuild,
     name: str,
-    units: list[NamedUnit],
-    worker: Callable[..., Callable[[Any], Any]],
-    arguments: dict[str, Any],
-) -> Generator[Progress, None, list[Result]]:
-    """The results of one pass in the order of its units; those with a receipt are not done again."""
-    found = look_for(units, lambda unit: read_receipt(build.folder, unit["receipt"], unit["facts"]))
-    results = {unit["receipt"]: result for unit, result in zip(units, found, strict=True) if result is not None}
-    missing = [unit for unit in units if unit["receipt"] not in results]
+    units: Sequence[U],
+    worker: Callable[..., Callable[[U], R]],
+    record: type[R],
+    **arguments: object,
+) -> list[R]:
+    """Results of one pass in the order of its units; units with a receipt are not computed again."""
     least, most = pool_size(build.config.resources.prepare.workers, build.cluster, 0)
     options = PoolOptions(
         name=f"preparing ({name})",
         memory_hint="lower resources.prepare.workers",
         min_actors=least,
         max_actors=most,
-        cpus=cpus_each(build.cluster),
-        retry=retry_options(build),
-        done_before=len(results),
-        failure_hint="run again to retry only the failed units, or remove such a file from data.sources",
-        units_per_task=max(1, len(missing) // (16 * most)),
+        failure_hint="run again to retry only these, or remove such a file from data.sources",
     )
-    for outcome in run_units(missing, worker, options, {"folder": build.folder, **arguments}):
-        if isinstance(outcome, Failed):
-            yield Progress(KIND, warning=f"failed: {describe(outcome)}")
-            continue
-        result = outcome.value
-        results[result["receipt"]] = result
-        yield Progress(KIND, len(results), len(units), unit=f"{name} units")
-    return [results[unit["receipt"]] for unit in units]
+
+    def find(unit: U) -> R | None:
+        return read_receipt(build.folder, unit.receipt, unit.key, record)
+
+    return build.run_missing_units(units, find, worker, options, f"{name} units", folder=build.folder, **arguments)
 
 
-def _parse_units(build: Build, ranges: Sequence[Range]) -> list[NamedUnit]:
+def _parse_units(ranges: Sequence[Range]) -> list[records.ParseUnit]:
     return [
-        NamedUnit(
-            {
-                "name": _name(one),
-                "range": asdict(one),
-                "number": number,
-                "receipt": f"{WORK}/parse-{number:05d}.json",
-                "facts": _facts(one),
-            }
-        )
+        records.ParseUnit(_name(one), f"{WORK}/parse-{number:05d}.json", _key(one), number, one)
         for number, one in enumerate(ranges)
     ]
 
 
 def _name(one: Range) -> str:
-    """The range as messages call it: bytes of a file, or rows of the kinds that count those. No two have one name."""
+    """The range in messages, unique: bytes of a file, or rows of the kinds that are cut by rows."""
     return f"{one.file} from {one.start} to {one.stop} (data.sources.{one.source})"
 
 
-def _facts(one: Range) -> dict[str, str]:
-    """What a range is, wherever its file lies."""
-    return {
-        "file": one.file,
-        "kind": one.kind,
-        "start": str(one.start),
-        "stop": str(one.stop),
-        "size": str(one.file_bytes),
-    }
+def _key(one: Range) -> dict[str, str]:
+    """The identity of a range, independent of where its file is stored."""
+    bounds = {"start": str(one.start), "stop": str(one.stop), "size": str(one.file_bytes)}
+    return {"file": one.file, "kind": one.kind, **bounds}
 
 
-def _refuse_empty(build: Build, parsed: list[Result]) -> None:
-    if not any(result["formed"] for result in parsed):
-        reasons = Counter[str]()
-        for result in parsed:
-            reasons.update(result["reasons"])
+def _refuse_empty(parsed: list[ParsedRange]) -> None:
+    if not any(result.examples for result in parsed):
+        reasons = total_counts(result.rejected for result in parsed)
         raise S2LError(
-            f"none of {sum(result['read'] for result in parsed)} rows became an example ({dict(reasons)}); "
+            f"none of {sum(result.read for result in parsed)} rows became an example ({reasons}); "
             "check data.sources: format and fields"
         )
 
 
-def _settle(build: Build, parsed: list[Result]) -> Generator[Progress, None, Result]:
+def _filter(build: PrepareBuild, parsed: list[ParsedRange]) -> StoredFiles:
     data = build.config.data
     settings = {
         "drop_duplicates": data.duplicates == "drop",
@@ -162,113 +130,84 @@ def _settle(build: Build, parsed: list[Result]) -> Generator[Progress, None, Res
         "limit": float(data.limit.removesuffix("%")) / 100 if isinstance(data.limit, str) else data.limit,
         "seed": data.seed,
     }
-    facts = {"settings": json.dumps(settings), "parsed": _digest(parsed)}
-    done = read_receipt(build.folder, f"{WORK}/settle.json", facts)
-    if done is not None:
-        return done
-    formed = [result["files"][0] for result in parsed]
-    what, lower, place = "filtering rows", "use a node with more memory", needs(build)
-    arguments = (build.folder, formed, settings)
-    files = yield from in_one_place(build, settle_rows, *arguments, what=what, lower=lower, place=place)
-    return write_receipt(build.folder, f"{WORK}/settle.json", facts, {}, [FileRecord(**record) for record in files])
+    receipt, key = f"{WORK}/filter.json", {"settings": json.dumps(settings), "parsed": _digest(parsed)}
+    stored = read_receipt(build.folder, receipt, key, StoredFiles)
+    if stored is not None:
+        return stored
+    arguments = (build.folder, [result.files[0] for result in parsed], settings)
+    files = _run_on_one_node(build, "filtering the pool", filter_pool, *arguments)
+    return write_receipt(build.folder, receipt, key, StoredFiles(files))
 
 
-def _tokenizer(build: Build, parsed: list[Result], settled: Result) -> Generator[Progress, None, Result]:
-    """The tokenizer's files, in the dataset's own folder, and its size."""
+def _tokenizer(build: PrepareBuild, parsed: list[ParsedRange], decisions: StoredFiles) -> StoredTokenizer:
+    """Load or train the tokenizer and store its files in the dataset."""
     data = build.config.data
     train = data.tokenizer.train.vocab_size if isinstance(data.tokenizer, TokenizerToTrain) else None
-    place = ""
+    name = ""
     if isinstance(data.tokenizer, str):
-        place = str(local_folder(build.config, data.tokenizer, "data.tokenizer") or data.tokenizer)
-    facts = {"tokenizer": str(data.tokenizer), "settled": _digest([settled])}
-    done = read_receipt(build.folder, f"{WORK}/tokenizer.json", facts)
-    if done is None:
-        pairs = [(result["files"][0], verdict) for result, verdict in zip(parsed, settled["files"], strict=True)]
-        arguments = (place, data.tokenizer_revision, train, build.folder, pairs)
-        what, lower, at = "making the tokenizer", "use a node with more memory", needs(build)
-        contents, size = yield from in_one_place(build, make_tokenizer, *arguments, what=what, lower=lower, place=at)
-        records = []
-        for name, content in sorted(contents.items()):
-            storage.write_bytes(storage.join(build.folder, TOKENIZER, name), content)
-            records.append(record_of(f"{TOKENIZER}/{name}", content))
-        done = write_receipt(build.folder, f"{WORK}/tokenizer.json", facts, {"vocab_size": size}, records)
-    return done
+        name = str(local_folder(build.config, data.tokenizer, "data.tokenizer") or data.tokenizer)
+    receipt, key = f"{WORK}/tokenizer.json", {"tokenizer": str(data.tokenizer), "filtered": _digest([decisions])}
+    stored = read_receipt(build.folder, receipt, key, StoredTokenizer)
+    if stored is not None:
+        return stored
+    kept = [(result.files[0], decision) for result, decision in zip(parsed, decisions.files, strict=True)]
+    arguments = (name, data.tokenizer_revision, train, build.folder, kept)
+    contents, vocab_size = _run_on_one_node(build, "making the tokenizer", make_tokenizer, *arguments)
+    files = []
+    for file, content in sorted(contents.items()):
+        storage.write_bytes(storage.join(build.folder, TOKENIZER, file), content)
+        files.append(record_of(f"{TOKENIZER}/{file}", content))
+    return write_receipt(build.folder, receipt, key, StoredTokenizer(vocab_size, files))
+
+
+def _run_on_one_node(build: PrepareBuild, name: str, function: Callable[..., T], *arguments: object) -> T:
+    request = ResourceRequest("prepare", ONE_NODE_MEMORY_HINT, 1, cpus_per_actor(build.cluster))
+    return build.run_on_one_node(name, ONE_NODE_MEMORY_HINT, request, function, *arguments)
 
 
 def _encode_units(
-    build: Build, ranges: Sequence[Range], parsed: list[Result], settled: Result, tokenizer: Result
-) -> list[NamedUnit]:
-    first_line: Counter[str] = Counter()
-    units: list[NamedUnit] = []
-    tokens = _digest([tokenizer])
-    for number, (one, result, verdict) in enumerate(zip(ranges, parsed, settled["files"], strict=True)):
+    ranges: Sequence[Range], parsed: list[ParsedRange], decisions: StoredFiles, tokenizer: StoredTokenizer
+) -> list[records.EncodeUnit]:
+    lines_before: Counter[str] = Counter()
+    tokenizer_digest = _digest([tokenizer])
+    units = []
+    for number, (one, result, decision) in enumerate(zip(ranges, parsed, decisions.files, strict=True)):
         file = f"{one.source}:{one.uri}"
-        units.append(
-            NamedUnit(
-                {
-                    "name": _name(one),
-                    "number": number,
-                    "parsed": result["files"],
-                    "verdict": verdict,
-                    "lines_before": first_line[file],
-                    "receipt": f"{WORK}/encode-{number:05d}.json",
-                    "facts": {"parsed": _digest([result]), "verdict": verdict["sha256"], "tokenizer": tokens},
-                }
-            )
-        )
-        first_line[file] += result["lines"]
+        key = {"parsed": _digest([result]), "decisions": decision.sha256, "tokenizer": tokenizer_digest}
+        receipt = f"{WORK}/encode-{number:05d}.json"
+        units.append(records.EncodeUnit(_name(one), receipt, key, number, result, decision, lines_before[file]))
+        lines_before[file] += result.lines
     return units
 
 
-def _cut_units(build: Build, encoded: list[Result]) -> list[NamedUnit]:
-    shards = cut_shards([result["kept"] for result in encoded], build.config.data.shard_size)
-    return [
-        NamedUnit(
-            {
-                "name": shard_path(number),
-                "path": shard_path(number),
-                "slices": [(encoded[position]["files"][0], start, stop) for position, start, stop in slices],
-                "receipt": f"{WORK}/cut-{number:05d}.json",
-                "facts": {"slices": json.dumps([(encoded[at]["files"][0]["sha256"], *rest) for at, *rest in slices])},
-            }
-        )
-        for number, slices in enumerate(shards)
-    ]
+def _cut_units(encoded: list[EncodedRange], shard_size: int) -> list[records.CutUnit]:
+    units = []
+    for number, slices in enumerate(cut_shards([result.kept for result in encoded], shard_size)):
+        files = [(encoded[position].files[0], start, stop) for position, start, stop in slices]
+        key = {"slices": json.dumps([(file.sha256, start, stop) for file, start, stop in files])}
+        units.append(records.CutUnit(shard_path(number), f"{WORK}/cut-{number:05d}.json", key, files))
+    return units
 
 
-def _digest(results: list[Result]) -> str:
-    return ",".join(record["sha256"] for result in results for record in result["files"])
+def _digest(results: Sequence[UnitResult]) -> str:
+    return ",".join(record.sha256 for result in results for record in result.files)
 
 
-def _reasons(encoded: list[Result]) -> Counter[str]:
-    reasons: Counter[str] = Counter()
-    for result in encoded:
-        reasons.update(result["reasons"])
-    return reasons
-
-
-def _product(tokenizer: Result, encoded: list[Result], shards: list[Result]) -> Product:
-    rejected = [FileRecord(**result["files"][1]) for result in encoded]
-    statuses: Counter[str] = Counter()
-    by_source: Counter[str] = Counter()
-    for result in encoded:
-        statuses.update(result["statuses"])
-        by_source.update(result["by_source"])
-    kept = sum(result["kept"] for result in encoded)
-    read = sum(result["read"] for result in encoded)
-    aside = dict(sorted(_reasons(encoded).items()))
-    if read != kept + sum(aside.values()):
-        raise RuntimeError(f"{read} rows were read, but {kept} kept and {aside} set aside")
-    facts = {
-        "statuses": dict(sorted(statuses.items())),
-        "by_source": dict(sorted(by_source.items())),
-        "tokens": sum(result["tokens"] for result in encoded),
-        "target_tokens": sum(result["target_tokens"] for result in encoded),
-        "truncated": sum(result["truncated"] for result in encoded),
-        "shards": len(shards),
-        "vocab_size": tokenizer["vocab_size"],
-        "ok": statuses[OK],
-    }
-    listed = [*tokenizer["files"], *(result["files"][0] for result in shards)]
-    files = [*rejected, *(FileRecord(**record) for record in listed)]
-    return Product(files, {"read": read, "kept": kept, "set_aside": aside}, facts, DATASET)
+def _product(tokenizer: StoredTokenizer, encoded: list[EncodedRange], shards: list[StoredFiles]) -> Product:
+    read, kept = sum(result.read for result in encoded), sum(result.kept for result in encoded)
+    rejected = total_counts(result.rejected for result in encoded)
+    if read != kept + sum(rejected.values()):
+        raise RuntimeError(f"{read} rows were read, but {kept} kept and {rejected} rejected")
+    facts = DatasetFacts(
+        statuses=total_counts(result.statuses for result in encoded),
+        by_source=total_counts(result.by_source for result in encoded),
+        tokens=sum(result.tokens for result in encoded),
+        target_tokens=sum(result.target_tokens for result in encoded),
+        truncated=sum(result.truncated for result in encoded),
+        longest=max(result.longest for result in encoded),
+        shards=len(shards),
+        vocab_size=tokenizer.vocab_size,
+    )
+    files: list[FileRecord] = [*tokenizer.files, *(result.files[1] for result in encoded)]
+    files += [record for shard in shards for record in shard.files]
+    return Product(files, Counts(read, kept, rejected), facts, DATASET)

@@ -1,251 +1,186 @@
-"""score: every example's loss at every checkpoint -> trajectories.
+"""score: dataset and checkpoints -> trajectories (the loss of every example at every checkpoint).
 
-In: a dataset and the checkpoints of a proxy. Out: one file a unit (checkpoint, shard), and from them the trajectory
-shards, whose rows are those of the dataset's shards, in order. Units are begun checkpoint by checkpoint, so that an
-actor seldom changes its weights. A unit that lies in storage, whole and made from the same checkpoint, shard and
-options, is not done again.
-
-The driver holds names and counts.
+A unit is (checkpoint, shard) and writes one file; then the files of each shard are joined, row by row, into one shard
+of trajectories. Units are ordered by checkpoint, so that actors seldom load other weights. A unit whose file is
+complete and was made from the same checkpoint, shard and options is not computed again.
 """
 
 import hashlib
 import time
 from collections import Counter
-from collections.abc import Generator
 from dataclasses import replace
-from typing import Any
 
+from s2l_ray.artifacts.execution import ScoreExecution
+from s2l_ray.artifacts.facts import CheckpointsFacts, Counts, SkippedUnit, TrajectoriesFacts
 from s2l_ray.artifacts.manifest import Artifact
 from s2l_ray.artifacts.schemas import OK, losses_path, step_name, trajectories_schema
 from s2l_ray.artifacts.tables import FileRecord, find_complete_unit
 from s2l_ray.config.sections import Config
 from s2l_ray.errors import S2LError
-from s2l_ray.runtime.actor_pool import describe, run_units
 from s2l_ray.runtime.contracts import Cluster, Failed, PoolOptions, Progress, ResourceRequest
-from s2l_ray.stages.build import (
-    Build,
-    NamedUnit,
-    Product,
-    Stage,
-    cpus_each,
-    in_one_place,
-    look_for,
-    pool_size,
-    retry_options,
-)
-from s2l_ray.stages.score_join import JoinWorker
-from s2l_ray.stages.score_workers import ScoreWorker, numerics_of
+from s2l_ray.stages.build import Build, Product, cpus_per_actor, find_complete, pool_size, total_counts
+from s2l_ray.stages.score_join import JoinedShard, JoinUnit, JoinWorker
+from s2l_ray.stages.score_workers import ScoredUnit, ScoreUnit, ScoreWorker, measure_numerics, other_statistics
 
-KIND = "trajectories"
+MEMORY_HINT = "lower resources.score.tokens_per_batch"
+
+ScoreBuild = Build[ScoreExecution]
 
 
-def execution(config: Config, cluster: Cluster) -> dict[str, Any]:
-    """How the losses are computed; what of it can change their last bits stays as it was begun."""
+def execution(config: Config, cluster: Cluster) -> ScoreExecution:
+    """Resolve what can change the last bits of a loss; the number of workers cannot."""
     wanted = config.resources.score
-    return {
-        "tokens_per_batch": wanted.tokens_per_batch,
-        "attention": wanted.attention,
-        "threads": wanted.threads,
-        "gpus": cluster.gpus_each(wanted.gpus, "resources.score.gpus"),
-    }
+    gpus = cluster.gpus_each(wanted.gpus, "resources.score.gpus")
+    return ScoreExecution(wanted.tokens_per_batch, wanted.attention, wanted.threads, gpus)
 
 
-def needs(build: Build) -> ResourceRequest:
-    """Room for the least number of workers; more begin as there is room for them."""
-    gpus = build.execution["gpus"]
+def resources(build: ScoreBuild) -> ResourceRequest:
+    """The minimum number of workers; more start as resources become free."""
+    gpus = build.execution.gpus
     least, _ = pool_size(build.config.resources.score.workers, build.cluster, gpus)
-    remedy = "lower resources.score.workers" + (" or set resources.score.gpus: 0" if gpus else "")
-    return ResourceRequest("score", remedy, least, cpus_each(build.cluster), gpus)
+    hint = "lower resources.score.workers" + (" or set resources.score.gpus: 0" if gpus else "")
+    return ResourceRequest("score", hint, least, cpus_per_actor(build.cluster), gpus)
 
 
-def score(build: Build) -> Stage:
-    """Record the losses that are missing, then join them into trajectories."""
+def score(build: ScoreBuild) -> Product:
+    """Score the missing units, then join all of them into trajectories."""
     units = plan_units(build)
-    done = finished_units(build, units)
-    missing = [unit for unit in units if unit["path"] not in done]
-    yield Progress(KIND, len(done), len(units), note=f"{len(done)} of {len(units)} units are there")
-    scored = yield from _score_missing(build, missing, len(units))
-    records = [*done.values(), *scored.files]
-    joined = yield from join(build, records)
-    numerics = yield from measure_numerics(build, joined.facts["steps"][-1])
-    return Product(
-        files=[*records, *joined.files],
-        counts=joined.counts | {"units": len(units), "units_scored": len(scored.files)},
-        facts=joined.facts | scored.facts | {"numerics": numerics},
-        schema=trajectories_schema(len(joined.facts["steps"]), statistics_of(build.config)),
+    stored = find_complete(units, lambda unit: find_complete_unit(build.folder, unit.name, unit.key))
+    complete = {record.path: record for record in stored if record is not None}
+    missing = [unit for unit in units if unit.name not in complete]
+    build.report(
+        Progress(build.kind, len(complete), len(units), note=f"{len(complete)} of {len(units)} units complete")
     )
+    scored, skipped = _score_missing(build, missing, len(units))
+    records = [*complete.values(), *(unit.file for unit in scored)]
+    steps = steps_with_losses(build, records)
+    shards = _join(build, steps, records)
+    statuses = total_counts(shard.statuses for shard in shards)
+    facts = TrajectoriesFacts(
+        steps=steps,
+        statistics=list(other_statistics(build.config.score)),
+        ok_by_source=total_counts(shard.ok_by_source for shard in shards),
+        attention=dict(Counter(unit.attention for unit in scored)),
+        max_difference=max((unit.max_difference or 0.0 for unit in scored), default=0.0),
+        numerics=_numerics(build, steps[-1]),
+        skipped=tuple(sorted(skipped, key=lambda unit: unit.path)),
+        skipped_steps=sorted(set(steps_to_score(build)) - set(steps)),
+    )
+    files = [*records, *(shard.file for shard in shards)]
+    read, kept = sum(statuses.values()), statuses.pop(OK, 0)
+    counts = Counts(read, kept, statuses)
+    return Product(files, counts, facts, trajectories_schema(len(steps), tuple(facts.statistics)))
 
 
-def steps_of(build: Build) -> list[int]:
-    """The optimiser steps whose checkpoints are scored. Raises `S2LError` where one of the job's was not saved."""
-    saved = [int(step) for step in build.inputs["checkpoints"].manifest.facts["steps"]]
+def steps_to_score(build: ScoreBuild) -> list[int]:
+    """Steps of the checkpoints to score. Raises `S2LError` where the job names one that was not saved."""
+    saved = build.inputs["checkpoints"].facts(CheckpointsFacts).steps
     wanted = build.config.score.checkpoints
     if wanted == "all":
         return saved
     if unknown := sorted(set(wanted) - set(saved)):
-        raise S2LError(f"score.checkpoints: {unknown} were not saved; there are {saved}")
+        raise S2LError(f"score.checkpoints: steps {unknown} were not saved; the saved steps are {saved}")
     return sorted(set(wanted))
 
 
-def statistics_of(config: Config) -> tuple[str, ...]:
-    """The statistics beside the loss, in the order of their columns."""
-    return tuple(name for name in config.score.statistics if name != "loss")
-
-
-def plan_units(build: Build) -> list[NamedUnit]:
-    """Every (checkpoint, shard), in the order they are begun, with the facts that make one up."""
+def plan_units(build: ScoreBuild) -> list[ScoreUnit]:
+    """Every (checkpoint, shard) in order of the checkpoints."""
     checkpoints, dataset = build.inputs["checkpoints"], build.inputs["dataset"]
     options = {
         "dtype": build.config.score.dtype,
-        "statistics": ",".join(statistics_of(build.config)),
-        "tokens_per_batch": str(build.execution["tokens_per_batch"]),
-        "attention": build.execution["attention"],
+        "statistics": ",".join(other_statistics(build.config.score)),
+        "tokens_per_batch": str(build.execution.tokens_per_batch),
+        "attention": build.execution.attention,
     }
     return [
-        NamedUnit(
-            {
-                "step": step,
-                "shard": shard,
-                "path": losses_path(step, shard),
-                "name": losses_path(step, shard),
-                "facts": {"checkpoint": digest, "shard": record.sha256, **options},
-            }
-        )
-        for step in steps_of(build)
+        ScoreUnit(step, shard, {"checkpoint": digest, "shard": record.sha256, **options})
+        for step in steps_to_score(build)
         for digest in [checkpoint_digest(checkpoints, step)]
         for shard, record in enumerate(dataset.shards())
     ]
 
 
 def checkpoint_digest(checkpoints: Artifact, step: int) -> str:
-    """One sha256 for all files of a checkpoint."""
+    """One sha256 over the files of a checkpoint."""
     listed = "\n".join(f"{record.path} {record.sha256}" for record in checkpoints.files(f"{step_name(step)}/"))
     return hashlib.sha256(listed.encode()).hexdigest()
 
 
-def finished_units(build: Build, units: list[NamedUnit]) -> dict[str, FileRecord]:
-    """The units that lie in storage and are whole, by path."""
-    records = look_for(units, lambda unit: find_complete_unit(build.folder, unit["path"], unit["facts"]))
-    return {record.path: record for record in records if record is not None}
+def steps_with_losses(build: ScoreBuild, records: list[FileRecord]) -> list[int]:
+    """The steps with at least one scored unit. Raises `S2LError` where there is none."""
+    paths, shards = {record.path for record in records}, range(len(build.inputs["dataset"].shards()))
+    steps = [step for step in steps_to_score(build) if any(losses_path(step, shard) in paths for shard in shards)]
+    if not steps:
+        raise S2LError("score: every unit failed; see the warnings above")
+    return steps
 
 
-def _score_missing(build: Build, missing: list[NamedUnit], total: int) -> Generator[Progress, None, Product]:
-    config, begun = build.config, time.monotonic()
-    gpus = build.execution["gpus"]
-    least, most = pool_size(config.resources.score.workers, build.cluster, gpus)
+def _score_missing(
+    build: ScoreBuild, missing: list[ScoreUnit], total: int
+) -> tuple[list[ScoredUnit], list[SkippedUnit]]:
+    wanted, started = build.config.resources.score, time.monotonic()
+    least, most = pool_size(wanted.workers, build.cluster, build.execution.gpus)
+    done_before = total - len(missing)
     options = PoolOptions(
         name="scoring",
-        memory_hint="lower resources.score.tokens_per_batch",
+        memory_hint=MEMORY_HINT,
         min_actors=least,
         max_actors=most,
-        cpus=cpus_each(build.cluster),
-        gpus=gpus,
-        retry=retry_options(build),
-        done_before=total - len(missing),
-        allow_failures=total if config.score.failures == "allow" else 0,
-        failure_hint="run again to retry only the failed units, or skip them with score.failures: allow",
+        gpus=build.execution.gpus,
+        done_before=done_before,
+        allow_failures=wanted.allow_failures,
+        failure_hint="run again to retry only these, or set resources.score.allow_failures to skip them",
     )
-    arguments = {
-        "folder": build.folder,
+    scored: list[ScoredUnit] = []
+    skipped: list[SkippedUnit] = []
+    rows = tokens = 0
+    for outcome in build.run_units(missing, ScoreWorker, options, folder=build.folder, **_worker_arguments(build)):
+        if isinstance(outcome, Failed):
+            failure = outcome.failure
+            skipped.append(SkippedUnit(outcome.unit, failure.message.partition("\n")[0]))
+            build.warn(f"skipped {outcome.unit} after {failure.attempts} attempts: {skipped[-1].error}")
+            continue
+        scored.append(outcome.value)
+        rows += outcome.value.file.rows or 0
+        tokens += outcome.value.tokens
+        seconds = time.monotonic() - started
+        rates = {"rows": rows / seconds, "tokens": tokens / seconds}
+        build.report(Progress(build.kind, done_before + len(scored), total, rates=rates))
+    return scored, skipped
+
+
+def _worker_arguments(build: ScoreBuild) -> dict[str, object]:
+    return {
         "dataset": build.inputs["dataset"].uri,
         "checkpoints": build.inputs["checkpoints"].uri,
-        "score": config.score.model_dump(),
+        "score": build.config.score,
         "execution": build.execution,
-        "cache_bytes": round(config.resources.score.cache_gb * 1e9),
+        "cache_bytes": round(build.config.resources.score.cache_gb * 1e9),
     }
-    files: list[FileRecord] = []
-    failed: list[str] = []
-    paths: Counter[str] = Counter()
-    difference, rows, tokens = 0.0, 0, 0
-    for outcome in run_units(missing, ScoreWorker, options, arguments):
-        if isinstance(outcome, Failed):
-            failed.append(describe(outcome))
-            yield Progress(KIND, warning=f"failed: {failed[-1]}")
-            continue
-        result = outcome.value
-        files.append(FileRecord(**result["file"]))
-        paths[result["attention"]] += 1
-        difference = max(difference, result["max_difference"] or 0.0)
-        rows, tokens = rows + result["file"]["rows"], tokens + result["tokens"]
-        seconds = time.monotonic() - begun
-        rates = {"rows": rows / seconds, "tokens": tokens / seconds}
-        yield Progress(KIND, total - len(missing) + len(files), total, rates=rates)
-    facts: dict[str, Any] = {"failed_units": sorted(failed)} if failed else {}
-    if files:
-        facts |= {"scoring_paths": dict(paths), "path_difference": difference}
-    return Product(files, facts=facts)
 
 
-def measure_numerics(build: Build, step: int) -> Generator[Progress, None, dict[str, Any]]:
-    """The numerics contract. Where it cannot be measured what is scored stays good, and the reason stands there."""
-    arguments = (
-        build.inputs["dataset"].uri,
-        build.inputs["checkpoints"].uri,
-        build.config.score.model_dump(),
-        build.execution,
-        step,
-        round(build.config.resources.score.cache_gb * 1e9),
+def _join(build: ScoreBuild, steps: list[int], records: list[FileRecord]) -> list[JoinedShard]:
+    """Join the units of each shard; a skipped unit leaves its column empty there."""
+    by_path = {record.path: record for record in records}
+    shards = range(len(build.inputs["dataset"].shards()))
+    units = [JoinUnit(shard, [by_path.get(losses_path(step, shard)) for step in steps]) for shard in shards]
+    return build.run_missing_units(
+        units,
+        lambda unit: None,
+        JoinWorker,
+        PoolOptions("joining", "use nodes with more memory"),
+        "shards joined",
+        folder=build.folder,
+        dataset=build.inputs["dataset"].uri,
+        statistics=other_statistics(build.config.score),
     )
-    what, lower = "measuring the numerics", "lower resources.score.tokens_per_batch"
-    place = replace(needs(build), workers=1)
+
+
+def _numerics(build: ScoreBuild, step: int) -> dict[str, float | int | str | None]:
+    """Measured numerical error; a failure of the measurement does not invalidate the losses, so it is recorded."""
+    request = replace(resources(build), workers=1)
+    arguments = _worker_arguments(build).values()
     try:
-        return (yield from in_one_place(build, numerics_of, *arguments, what=what, lower=lower, place=place))
+        return build.run_on_one_node("measuring numerics", MEMORY_HINT, request, measure_numerics, step, *arguments)
     except S2LError as error:
-        return {"not_measured": next(iter(str(error).splitlines()), type(error).__name__)}
-
-
-def join(build: Build, records: list[FileRecord]) -> Generator[Progress, None, Product]:
-    """Put the units of each shard side by side as trajectories; one that failed, and may, is missing there.
-
-    A checkpoint of which every unit failed has no column, and is named in the facts.
-    """
-    by_path = {record.path: vars(record) for record in records}
-    asked, shards = steps_of(build), build.inputs["dataset"].shards()
-    steps = [step for step in asked if any(losses_path(step, shard) in by_path for shard in range(len(shards)))]
-    if not steps:
-        raise S2LError("score: no unit of any checkpoint could be scored; the warnings above say why")
-    units = [
-        NamedUnit(
-            {
-                "name": f"shard {shard}",
-                "shard": shard,
-                "units": [by_path.get(losses_path(step, shard)) for step in steps],
-            }
-        )
-        for shard in range(len(shards))
-    ]
-    arguments = {
-        "folder": build.folder,
-        "dataset": build.inputs["dataset"].uri,
-        "statistics": statistics_of(build.config),
-    }
-    cpus = cpus_each(build.cluster)
-    per_task = max(1, len(units) // 16)
-    hint = "use nodes with more memory"
-    options = PoolOptions("joining", hint, cpus=cpus, retry=retry_options(build), units_per_task=per_task)
-    files: list[FileRecord] = []
-    statuses: Counter[str] = Counter()
-    ok_by_source: Counter[str] = Counter()
-    failed_rows: list[str] = []
-    for outcome in run_units(units, JoinWorker, options, arguments):
-        if isinstance(outcome, Failed):
-            continue
-        result = outcome.value
-        files.append(FileRecord(**result["file"]))
-        statuses.update(result["statuses"])
-        ok_by_source.update(result["ok_by_source"])
-        failed_rows += result["failed_rows"]
-        yield Progress(KIND, len(files), len(units), unit="shards joined")
-    counts = {"read": sum(statuses.values()), "kept": statuses[OK]}
-    aside = {status: count for status, count in sorted(statuses.items()) if status != OK}
-    facts = {
-        "steps": steps,
-        "statistics": statistics_of(build.config),
-        "ok_by_source": dict(sorted(ok_by_source.items())),
-    }
-    if failed := sorted(set(asked) - set(steps)):
-        facts["failed_steps"] = failed
-    if failed_rows:
-        facts["failed_rows"] = sorted(failed_rows)
-        yield Progress(KIND, warning=f"{len(failed_rows)} times a row could not be scored: {min(failed_rows)}")
-    return Product(files, counts | {"set_aside": aside}, facts)
+        return {"not_measured": str(error).partition("\n")[0]}

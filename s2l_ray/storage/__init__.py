@@ -7,8 +7,6 @@ listed. Endpoint, region and credentials come from the environment, never from a
 
 import hashlib
 import uuid
-from collections.abc import Collection
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -23,7 +21,6 @@ if TYPE_CHECKING:
     from s2l_ray.storage.object_store import ObjectStore
 
 COPY_BYTES = 8 << 20
-MAX_COPIES = 16
 DISK = DiskStore()
 _CHECKED: set[str] = set()  # buckets whose conditional writes were checked
 SCHEMES = ("s3", "gs", "az")
@@ -191,14 +188,6 @@ def move_folder(source: str, target: str) -> None:
     """Rename a folder within one store (copied file by file in a bucket)."""
     store, source_key = _resolve(source)
     store.move_folder(source_key, _resolve(target)[1])
-
-
-def copy_missing(source: str, target: str, besides: Collection[str] = ()) -> None:
-    """Copy small files that `target` lacks, except the paths `besides`, through the memory of this process."""
-    present = {entry.path for entry in list_files(target)}.union(besides)
-    wanted = [entry.path for entry in list_files(source) if entry.path not in present]
-    with ThreadPoolExecutor(MAX_COPIES) as threads:
-        list(threads.map(lambda path: write_bytes(join(target, path), read_bytes(join(source, path))), wanted))
 
 
 def list_temporary_files(uri: str) -> list[Entry]:

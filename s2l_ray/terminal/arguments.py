@@ -1,20 +1,17 @@
 """Arguments and options of the commands, with their help texts."""
 
-from importlib.metadata import PackageNotFoundError, version
 from typing import Annotated
 
 import typer
 
-from s2l_ray.terminal.console import answers
+from s2l_ray.artifacts.provenance import libraries
+from s2l_ray.terminal.console import stdout_console
 
 
 def _show_version(wanted: bool) -> None:
     if wanted:
-        try:
-            number = version("s2l_ray")
-        except PackageNotFoundError:
-            number = "(source tree, not installed)"
-        answers().print(f"s2l_ray {number}")
+        version = libraries().get("s2l_ray", "(source tree, not installed)")
+        stdout_console().print(f"s2l_ray {version}")
         raise typer.Exit
 
 
@@ -23,8 +20,8 @@ Rows = Annotated[
     str, typer.Argument(metavar="ROWS", help="A file, a folder, or hub:ID for a data set on the Hugging Face hub.")
 ]
 Root = Annotated[str, typer.Argument(metavar="ROOT", help="The root of one or more jobs: a folder or URI.")]
-Place = Annotated[str, typer.Argument(metavar="URI", help="URI of an artifact: ROOT/KIND/FINGERPRINT.")]
-PlaceOrRoot = Annotated[
+ArtifactUri = Annotated[str, typer.Argument(metavar="URI", help="URI of an artifact: ROOT/KIND/FINGERPRINT.")]
+ArtifactOrRoot = Annotated[
     str, typer.Argument(metavar="URI", help="URI of an artifact, or a root to check all its artifacts.")
 ]
 Subset = Annotated[str, typer.Argument(metavar="SUBSET", help="URI of a subset, or a job file.")]
@@ -72,6 +69,7 @@ Tokenizer = Annotated[
     ),
 ]
 Force = Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")]
+Weights = Annotated[bool, typer.Option("--weights", help="List the weights of scored checkpoints instead.")]
 Yes = Annotated[bool, typer.Option("--yes", help="Delete what is listed (default: list only).")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show a traceback if the command fails.")]

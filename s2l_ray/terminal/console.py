@@ -1,8 +1,8 @@
-"""The terminal: where answers and messages go, and where Ray's noise goes instead.
+"""Consoles for results and messages, and the redirection of Ray's output into a log file.
 
-Answers (tables, summaries, JSON) are written to standard output; progress, notes and errors to standard error. While
-a job runs, both file descriptors of the process point to a log file, which the C++ parts of Ray and all child
-processes inherit; what is meant for people is written to a duplicate of the terminal.
+Results (tables, summaries, JSON) go to stdout; progress, notes and errors to stderr. While a job runs, both file
+descriptors point to a log file, which the C++ parts of Ray and all child processes inherit; progress is written to a
+duplicate of the terminal.
 """
 
 import contextlib
@@ -18,24 +18,22 @@ from typing import IO
 
 from rich.console import Console
 
-from s2l_ray import storage
-
-WIDE = 160
-"""Columns where no terminal says how many there are: nothing is cut in a file or a pipe."""
+# columns in files and pipes, where no terminal defines a width and nothing should be cut
+WIDE = 500
 
 
-def answers() -> Console:
-    """The console of what a command was asked for."""
+def stdout_console() -> Console:
+    """stdout, for results."""
     return _console(sys.stdout)
 
 
-def messages() -> Console:
-    """The console of everything else."""
+def stderr_console() -> Console:
+    """stderr, for progress and errors."""
     return _console(sys.stderr)
 
 
-def program() -> str:
-    """How this program was called, for commands that are to be typed again."""
+def invocation() -> str:
+    """The name by which this program was called, for commands in messages."""
     called = Path(sys.argv[0])
     if called.name == "__main__.py":
         return "python -m s2l_ray"
@@ -43,28 +41,28 @@ def program() -> str:
 
 
 def _console(stream: IO[str]) -> Console:
-    width = None  # rich asks the terminal, each time anew
+    width = None  # rich asks the terminal each time
     if not stream.isatty():
         width = None if "COLUMNS" in os.environ else WIDE
     elif not os.isatty(0):
-        width = os.get_terminal_size(stream.fileno()).columns  # rich would ask descriptors that lead elsewhere
+        width = os.get_terminal_size(stream.fileno()).columns  # rich would ask the redirected descriptors
     return Console(file=stream, width=width, highlight=False, emoji=False)
 
 
 @dataclass(frozen=True)
 class Log:
-    """Where the noise of a run goes; `console` still reaches the terminal."""
+    """The log file of a run, and a console that still writes to the terminal."""
 
     path: Path
     console: Console
 
 
 @contextlib.contextmanager
-def noise_into_log(root: str, run: str) -> Iterator[Log]:
-    """Point standard output and standard error at a log file for as long as the block runs.
+def redirect_output_to_log(root: str, run: str) -> Iterator[Log]:
+    """Redirect stdout and stderr to a log file while the block runs.
 
-    The file lies in `{root}/logs/`, or in the folder for temporary files where the root is no local one or cannot be
-    written. An empty one is removed.
+    The file is in `{root}/logs/`, or in the folder for temporary files if the root is not a writable local folder. An
+    empty log is deleted.
     """
     path = _log_path(root, run)
     sys.stdout.flush()
@@ -88,6 +86,8 @@ def noise_into_log(root: str, run: str) -> Iterator[Log]:
 
 
 def _log_path(root: str, run: str) -> Path:
+    from s2l_ray import storage
+
     name = f"{run}-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.log"
     if storage.is_local(root):
         with contextlib.suppress(OSError):

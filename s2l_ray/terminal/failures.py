@@ -1,24 +1,21 @@
-"""What the command line says when something fails, and the status it then exits with.
-
-In: an exception. Out: one message with its remedy on standard error, a traceback only where it was asked for.
-"""
+"""Error messages of the command line and its exit status. A traceback is printed only with --debug."""
 
 import errno
 import traceback
 
 from s2l_ray.errors import ConfigError, S2LError
-from s2l_ray.terminal.console import messages
+from s2l_ray.terminal.console import stderr_console
 
-FAILED, WRONG, INTERRUPTED = 1, 2, 130
+FAILED, INVALID, INTERRUPTED = 1, 2, 130
 
 
 class Interrupted(Exception):
-    """A run was broken off in an orderly way; the message says where it got to and how it goes on."""
+    """A run was interrupted in order; the message contains its position and the command that resumes it."""
 
 
-def complain(error: BaseException, debug: bool) -> int:
-    """Say what failed, with the notes that were added to it on its way, and give the exit status."""
-    console = messages()
+def report_error(error: BaseException, debug: bool) -> int:
+    """Print an error with its notes and return the exit status."""
+    console = stderr_console()
     if isinstance(error, KeyboardInterrupt | Interrupted):
         console.print(str(error) or "interrupted", markup=False, soft_wrap=True)
         return INTERRUPTED
@@ -29,21 +26,21 @@ def complain(error: BaseException, debug: bool) -> int:
     console.print(message_of(error, debug), markup=False, soft_wrap=True)
     for note in getattr(error, "__notes__", []):
         console.print(note, markup=False, soft_wrap=True, style="dim")
-    return WRONG if isinstance(error, ConfigError) else FAILED
+    return INVALID if isinstance(error, ConfigError) else FAILED
 
 
 def message_of(error: BaseException, debug: bool) -> str:
-    """The failure and its remedy in a line or two."""
+    """The error with a hint, on a line or two."""
     from s2l_ray.runtime.failures import is_out_of_memory
 
     if isinstance(error, S2LError):
         return str(error)
     if is_out_of_memory(error):
-        return f"out of memory ({error or 'in this process'}); close what else runs here, or lower data.shard_size"
+        return f"out of memory ({error or 'in this process'}); close other programs or use a machine with more memory"
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        return f"no space left on {error.filename or 'the disk'}; free some and run again"
+        return f"no space left on {error.filename or 'the disk'}; free some space and run again"
     if isinstance(error, OSError) and error.filename:
-        return f"{error.filename}: {error.strerror}; check the path and its rights"
-    remedy = "" if debug else "; run again with --debug to see where"
+        return f"{error.filename}: {error.strerror}; check the path and its permissions"
+    hint = "" if debug else "; run again with --debug for a traceback"
     first_line = next(iter(str(error).splitlines()), "no message")
-    return f"unexpected {type(error).__name__}: {first_line}{remedy}"
+    return f"unexpected {type(error).__name__}: {first_line}{hint}"

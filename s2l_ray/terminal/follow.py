@@ -1,89 +1,76 @@
-"""A run, followed on the terminal to its end.
+"""A run with its progress on the terminal, and the log of a submitted job."""
 
-In: the generator of a run's progress, the plan it began with. Out: the plan that was carried out and the kinds that
-were built; or `Interrupted`, or the failure, with the place of the log as a note. When this returns or raises, the
-generator is closed: locks are given back, and a Ray that was started here is shut down.
-"""
-
-import contextlib
 import traceback
-from collections.abc import Generator, Sequence
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from s2l_ray.errors import ConfigError, DamagedError, LockedError
 from s2l_ray.runtime.contracts import Progress
 from s2l_ray.terminal.console import Log
-from s2l_ray.terminal.display import STANDS, kept_line, make_display
+from s2l_ray.terminal.display import kept_line, make_display
 from s2l_ray.terminal.failures import Interrupted
 from s2l_ray.terminal.interrupts import Interrupts
 
 if TYPE_CHECKING:
-    from s2l_ray.pipeline.run import Plan, PlannedStep
+    from s2l_ray.pipeline.plan import Plan
+    from s2l_ray.runtime.submit import Ending, Submitted
 
+# failures that need no log
 EXPLAINED = (ConfigError, DamagedError, LockedError)
-"""Failures to which a log has nothing to add."""
 
 
-@dataclass(frozen=True)
-class Building:
-    """A run that is to be followed.
+def follow(planned: "Plan", log: Log, resume: str) -> "Plan":
+    """Carry out a plan, show its progress, and return the plan as it ended.
 
-    steps: its progress. kinds: what it builds, in order. connection: to Ray, entered before the first step. go_on: the
-    command that takes it up after an interruption.
+    resume: the command that continues after an interruption. Raises `Interrupted` after Ctrl-C or SIGTERM; another
+    failure carries the path of the log as a note.
     """
+    from s2l_ray.pipeline.run import run_plan
 
-    steps: Generator[Progress, None, "Plan"]
-    kinds: Sequence[str]
-    connection: AbstractContextManager[object]
-    go_on: str
-
-
-def follow(run: Building, log: Log) -> tuple["Plan", set[str]]:
-    """Show the progress of a run to its end."""
-    built: set[str] = set()
-    display, steps = make_display(log.console, run.kinds), run.steps
+    for step in planned.steps:
+        if not step.to_build:
+            log.console.print(kept_line("✓", step.kind, f"complete, {step.uri}", "green"), soft_wrap=True)
+    display = make_display(log.console, [step.kind for step in planned.missing])
     try:
-        with Interrupts(log.console) as interrupts, display, run.connection, contextlib.closing(steps):
-            interrupts.install()  # ray.init has put handlers of its own there, one of them in C++
-            display.next_stage()
-            while True:
-                progress = next(steps)
-                interrupts.install()
-                if progress.unit == STANDS:
-                    built.add(progress.kind)
+        with Interrupts(log.console) as interrupts, display:
+
+            def report(progress: Progress) -> None:
+                interrupts.install()  # ray.init replaces the handlers with its own, one of them in C++
                 display.show(progress)
-    except StopIteration as end:
-        return end.value, built
-    except (KeyboardInterrupt, SystemExit):  # ray.init answers SIGTERM by SystemExit
-        place = display.where()
-        raise Interrupted(f"interrupted {place}; what is finished stays. Go on with:\n  {run.go_on}") from None
+
+            return run_plan(planned, report)
+    except (KeyboardInterrupt, SystemExit):  # ray.init answers SIGTERM with SystemExit
+        raise Interrupted(
+            f"interrupted {display.position()}; completed units are kept. To resume:\n  {resume}"
+        ) from None
     except Exception as error:
         if not isinstance(error, EXPLAINED):
-            _into_log(error, log.path)
+            _write_to_log(error, log.path)
         raise
 
 
-def show_found(steps: Sequence["PlannedStep"], log: Log) -> None:
-    """A line for each artefact that is there."""
-    for step in steps:
-        log.console.print(kept_line("✓", step.kind, f"found, {step.uri}", "green"), soft_wrap=True)
-
-
-def found_and_missing(planned: "Plan", rebuild: str | None) -> tuple[list["PlannedStep"], list[str]]:
-    """What a run finds and keeps, and the kinds that it builds."""
-    stale: set[str | None] = {rebuild}
-    for step in planned.steps:
-        if step.state != "complete" or stale & step.inputs.keys():
-            stale.add(step.kind)
-    found = [step for step in planned.steps if step.kind not in stale]
-    return found, [step.kind for step in planned.steps if step.kind in stale]
-
-
-def _into_log(error: Exception, path: Path) -> None:
+def _write_to_log(error: Exception, path: Path) -> None:
     with path.open("a", encoding="utf-8") as log:
         log.write("".join(traceback.format_exception(error)))
         log.write(getattr(error, "details", ""))
     error.add_note(f"log: {path}")
+
+
+def follow_job(submitted: "Submitted", again: str) -> "Ending":
+    """Print the log of a job until it ends. again: the command that follows it once more.
+
+    Raises `Interrupted` after Ctrl-C, which leaves the job running.
+    """
+    from s2l_ray.runtime.submit import follow
+
+    try:
+        return follow(submitted, lambda line: print(line, flush=True))
+    except KeyboardInterrupt:
+        raise Interrupted(
+            f"{submitted.submission_id} continues on the cluster.\n{how_to_follow(submitted, again)}"
+        ) from None
+
+
+def how_to_follow(submitted: "Submitted", again: str) -> str:
+    """The commands that follow and stop a running job."""
+    return f"  follow it:  {again}\n  stop it:    {submitted.command('stop')}"

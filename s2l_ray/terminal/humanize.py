@@ -1,15 +1,14 @@
-"""Numbers as people read them.
-
-In: counts, bytes, seconds, moments. Out: short texts: `6,360`, `78.2 GB`, `4 min 12 s`, `3 hours ago`.
-"""
+"""Numbers formatted for people: `6,360`, `78.2 GB`, `4 min 12 s`, `3 hours ago`."""
 
 import time
+
+from rich.filesize import decimal
 
 DURATIONS = ((86400, "day"), (3600, "hour"), (60, "minute"))
 
 
 def count(number: float | None) -> str:
-    """A whole number with its thousands apart; a dash where it is not known."""
+    """A whole number with thousands separators; a dash for None."""
     return "-" if number is None else f"{round(number):,}"
 
 
@@ -23,17 +22,17 @@ def short(number: float) -> str:
 
 
 def size(number: float | None) -> str:
-    """Bytes in decimal units; a dash where they are not known."""
-    if number is None:
-        return "-"
-    for limit, unit in ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
-        if number >= limit:
-            return f"{number / limit:,.1f} {unit}"
-    return f"{number:.0f} bytes"
+    """Bytes in decimal units; a dash for None."""
+    return "-" if number is None else decimal(int(number))
+
+
+def amount(number: int, noun: str, of_bytes: int) -> str:
+    """Things and their size: `3 files, 1.2 MB`."""
+    return f"{plural(number, noun)}, {size(of_bytes)}"
 
 
 def duration(seconds: float) -> str:
-    """A stretch of time to two figures: 4.1 s, 4 min 12 s, 2 h 05 min."""
+    """A duration with two components: 4.1 s, 4 min 12 s, 2 h 05 min."""
     if seconds < 10:
         return f"{seconds:.1f} s"
     whole = round(seconds)
@@ -45,21 +44,19 @@ def duration(seconds: float) -> str:
 
 
 def age(moment: float) -> str:
-    """How long ago a moment (seconds since the epoch) was."""
+    """Time since a moment in seconds since the epoch."""
     seconds = max(0.0, time.time() - moment)
     for length, name in DURATIONS:
         if seconds >= length:
-            number = int(seconds // length)
-            return f"{number} {name}{'s' if number > 1 else ''} ago"
+            return f"{plural(int(seconds // length), name)} ago"
     return "just now"
 
 
-def plural(number: int, one: str, many: str = "") -> str:
-    """`1 file`, `2 files`."""
-    return f"{number:,} {one if number == 1 else many or one + 's'}"
+def plural(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'s' if number != 1 else ''}"
 
 
 def listed(counts: dict[str, int]) -> str:
-    """Counts by name in a line, the largest first."""
+    """Counts by name on one line, the largest first."""
     ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     return " · ".join(f"{name} {number:,}" for name, number in ordered)

@@ -1,51 +1,45 @@
-"""Ctrl-C and SIGTERM as one thing: an orderly end.
+"""Signal handlers: Ctrl-C and SIGTERM end a run in order.
 
-In: a console to say so on. Out: a `KeyboardInterrupt` for the first signal, so that locks are given back and Ray is
-shut down. A second one, after a moment, ends the process at once: the next start takes the dead process's lock over.
+The first signal raises `KeyboardInterrupt`, so that locks are released and Ray is shut down. A second one ends the
+process at once; the next run takes over the lock of the dead process.
 """
 
 import os
 import signal
 import time
 from collections.abc import Callable
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Any, Self
 
 from rich.console import Console
 
-INTERRUPTED = 130
-STOPPING = "stopping: work in flight is finished or dropped (once more to stop at once)\n"
+from s2l_ray.terminal.failures import INTERRUPTED
+
+STOPPING = "stopping after the current units (press again to stop at once)\n"
 CLEAR_LINE, SHOW_CURSOR = "\r\x1b[2K", "\x1b[?25h"
-ONE_KEYSTROKE = 1.0
-"""Signals within so many seconds are one: a terminal, a shell and make may each send their own."""
+# signals within this many seconds count as one, since a terminal, a shell and make may each send their own
+SAME_SIGNAL_SECONDS = 1.0
 
 
 class Interrupts:
-    """The handlers, in force inside a `with` block."""
+    """The handlers, installed inside a `with` block."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
         self._first: float | None = None
         self._before: dict[int, Callable[..., Any] | int | None] = {}
 
-    @property
-    def happened(self) -> bool:
-        """Whether a signal came."""
-        return self._first is not None
-
     def __enter__(self) -> Self:
         self._before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
         self.install()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
     def install(self) -> None:
-        """Set the handlers, anew where a library has put its own in their place."""
+        """Install the handlers, also after a library has replaced them."""
         for number in self._before:
             signal.signal(number, self._handle)
 
@@ -55,12 +49,12 @@ class Interrupts:
             self._first = now
             self._write(CLEAR_LINE, STOPPING)
             raise KeyboardInterrupt
-        if now - self._first > ONE_KEYSTROKE:
+        if now - self._first > SAME_SIGNAL_SECONDS:
             self._write(SHOW_CURSOR, "")
             os._exit(INTERRUPTED)
 
     def _write(self, control: str, text: str) -> None:
-        """Past the console, which may be in the middle of a line when a signal comes."""
+        """Bypass the console, which may be in the middle of a line when the signal arrives."""
         if self._console.is_terminal:
             text = control + text
         os.write(self._console.file.fileno(), text.encode())

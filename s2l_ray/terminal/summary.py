@@ -1,123 +1,99 @@
-"""What a run says at its end: where the result is, what it took, how long it was, what comes next.
+"""The output at the end of `run`: the result, its sources, timings, rejected rows, and the next commands."""
 
-In: the plan that was carried out, and which of its artefacts this run built. Out: rich renderables.
-"""
-
-from typing import TYPE_CHECKING, Any
+from collections.abc import Collection
 
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from s2l_ray.artifacts.manifest import Artifact, open_artifact
-from s2l_ray.terminal import humanize as figures
+from s2l_ray.artifacts.facts import CheckpointsFacts, DatasetFacts, SubsetFacts, TrajectoriesFacts
+from s2l_ray.artifacts.manifest import Artifact
+from s2l_ray.terminal import humanize
 from s2l_ray.terminal.layout import facts, indented, table
+from s2l_ray.terminal.store_views import facts_view
 
-if TYPE_CHECKING:
-    from s2l_ray.pipeline.run import Plan
-
-FACTS = {
-    "dataset": ("tokens", "target_tokens", "truncated", "shards"),
-    "checkpoints": ("steps", "training_loss_first", "training_loss_last", "held_out_loss_first", "held_out_loss_last"),
-    "trajectories": ("steps", "statistics", "scoring_paths"),
-    "clusters": ("clusters", "empty_clusters", "inertia", "group_by"),
-}
-"""What is worth a line at the end of `--to KIND`, by kind."""
+Artifacts = dict[str, Artifact]
 
 
-def run_view(planned: "Plan", to: str, built: set[str], seconds: float, program: str) -> RenderableType:
-    """The end of a run.
-
-    built: the kinds it built. seconds: what it took in all. program: how it is called, for the commands that come next.
-    """
-    artifacts = {step.kind: open_artifact(step.uri) for step in planned.steps}
+def run_view(artifacts: Artifacts, to: str, built: Collection[str], seconds: float, program: str) -> RenderableType:
+    """The end of a run that built the kinds `built` in `seconds`. program: the name of this command line."""
     result = artifacts[to]
     parts: list[RenderableType] = [_head(result)]
     if to == "subset":
-        parts.append(_by_source(_pool(artifacts), result))
+        parts.append(_by_source(_pool(artifacts), result.facts(SubsetFacts).by_source))
     elif to == "dataset":
-        parts.append(_sources(result))
+        parts.append(_sources(result.facts(DatasetFacts).by_source))
     if to != "subset":
-        parts.append(
-            facts({name: _said(result.manifest.facts[name]) for name in FACTS[to] if name in result.manifest.facts})
-        )
-    parts += [_stages(artifacts, built, seconds), *_set_aside(artifacts), _next(result, program)]
+        parts.append(facts_view(result))
+    parts += [_stages(artifacts, built, seconds), *_rejected(artifacts), _next_commands(result, program)]
     return indented(*parts)
 
 
 def _head(result: Artifact) -> RenderableType:
-    kind, counts, known = result.manifest.kind, result.manifest.counts, result.manifest.facts
-    words = f"{counts.get('kept', 0):,} rows"
-    if kind == "subset":
-        words = f"{counts['kept']:,} of {counts['read']:,} rows, by {known['method']}"
-    elif kind == "checkpoints":
-        words = f"{len(known['steps'])} of them"
-    return Group(Text.assemble((kind, "bold green"), f"  {words}"), Text(result.uri, overflow="fold"))
+    known, counts = result.manifest.facts, result.manifest.counts
+    text = f"{counts.kept:,} rows"
+    if isinstance(known, SubsetFacts):
+        text = f"{counts.kept:,} of {counts.read:,} rows, method {known.method}"
+    elif isinstance(known, CheckpointsFacts):
+        text = f"{len(known.checkpoints)} checkpoints"
+    return Group(Text.assemble((result.manifest.kind, "bold green"), f"  {text}"), Text(result.uri, overflow="fold"))
 
 
-def _pool(artifacts: dict[str, Artifact]) -> dict[str, int]:
-    """Rows by source that the selector chose from: the scored ones, where the method needs scores."""
-    pool: dict[str, int] = artifacts["dataset"].manifest.facts["by_source"]
+def _pool(artifacts: Artifacts) -> dict[str, int]:
+    """Rows by source from which the method selected: the scored ones where it needs scores."""
+    pool = artifacts["dataset"].facts(DatasetFacts).by_source
     if "trajectories" not in artifacts:
         return pool
-    scored = artifacts["trajectories"].manifest.facts.get("ok_by_source", pool)
+    scored = artifacts["trajectories"].facts(TrajectoriesFacts).ok_by_source
     return {name: scored.get(name, 0) for name in pool}
 
 
-def _by_source(pool: dict[str, int], subset: Artifact) -> Table:
-    taken: dict[str, int] = subset.manifest.facts["by_source"]
-    made = table("source", "pool", "subset", "of pool", right=("pool", "subset", "of pool"))
+def _by_source(pool: dict[str, int], selected: dict[str, int]) -> Table:
+    rows = table("source", "pool", "subset", "of pool", right=("pool", "subset", "of pool"))
     for name in sorted(pool, key=lambda name: (-pool[name], name)):
-        made.add_row(name, f"{pool[name]:,}", f"{taken.get(name, 0):,}", _share(taken.get(name, 0), pool[name]))
-    total, picked = sum(pool.values()), sum(taken.values())
-    made.add_row("all", f"{total:,}", f"{picked:,}", _share(picked, total), style="bold")
-    return made
+        count = selected.get(name, 0)
+        rows.add_row(name, f"{pool[name]:,}", f"{count:,}", _share(count, pool[name]))
+    total, count = sum(pool.values()), sum(selected.values())
+    rows.add_row("all", f"{total:,}", f"{count:,}", _share(count, total), style="bold")
+    return rows
 
 
-def _sources(dataset: Artifact) -> Table:
-    made = table("source", "rows", right=("rows",))
-    pool: dict[str, int] = dataset.manifest.facts["by_source"]
+def _sources(pool: dict[str, int]) -> Table:
+    rows = table("source", "rows", right=("rows",))
     for name in sorted(pool, key=lambda name: (-pool[name], name)):
-        made.add_row(name, f"{pool[name]:,}")
-    return made
+        rows.add_row(name, f"{pool[name]:,}")
+    return rows
 
 
 def _share(part: int, whole: int) -> str:
     return f"{100 * part / whole:.1f} %" if whole else "-"
 
 
-def _stages(artifacts: dict[str, Artifact], built: set[str], seconds: float) -> Table:
-    made = table("stage", "time", "", right=("time",))
+def _stages(artifacts: Artifacts, built: Collection[str], seconds: float) -> Table:
+    rows = table("stage", "time", "", right=("time",))
     for kind, artifact in artifacts.items():
-        took = figures.duration(artifact.manifest.timings["seconds"])
+        took = humanize.duration(artifact.manifest.timings["seconds"])
         if kind in built:
-            made.add_row(kind, took, Text("built", "green"))
+            rows.add_row(kind, took, Text("built", "green"))
         else:
-            made.add_row(kind, Text(took, "dim"), Text("found ready", "dim"))
-    made.add_row("this run", figures.duration(seconds), "", style="bold")
-    return made
+            rows.add_row(kind, Text(took, "dim"), Text("complete before", "dim"))
+    rows.add_row("this run", humanize.duration(seconds), "", style="bold")
+    return rows
 
 
-def _set_aside(artifacts: dict[str, Artifact]) -> list[RenderableType]:
-    """Rows that went no further, by the stage that set them aside; later stages name the same rows once more."""
-    lines: dict[str, RenderableType | None] = {}
-    for kind in ("dataset", "trajectories"):
-        aside = artifacts[kind].manifest.counts.get("set_aside", {}) if kind in artifacts else {}
-        if aside:
-            lines["set aside" if kind == "dataset" else "not scored"] = figures.listed(aside)
-    return [facts(lines)] if lines else []
+def _rejected(artifacts: Artifacts) -> list[RenderableType]:
+    """Rows that were rejected by prepare, and rows without a trajectory."""
+    names = {"dataset": "rejected", "trajectories": "not scored"}
+    lines = {
+        name: humanize.listed(artifacts[kind].manifest.counts.rejected) or None
+        for kind, name in names.items()
+        if kind in artifacts
+    }
+    return [facts(lines)] if any(lines.values()) else []
 
 
-def _next(result: Artifact, program: str) -> RenderableType:
+def _next_commands(result: Artifact, program: str) -> RenderableType:
     commands = [f"{program} show {result.uri}"]
     if result.manifest.kind == "subset":
         commands.insert(0, f"{program} export {result.uri} --to subset.jsonl")
-    return facts({"next": Text("\n".join(commands), overflow="fold")})
-
-
-def _said(value: Any) -> str:
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    if isinstance(value, dict):
-        return figures.listed(value)
-    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    return facts({"next": "\n".join(commands)})

@@ -1,17 +1,21 @@
-"""Whatever bit is flipped in whatever stored file, `verify` names the file."""
+"""`verify` names every stored file that differs from what was written, and no other."""
 
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
+from s2l_ray import storage
 from s2l_ray.artifacts.fingerprint import seal
-from s2l_ray.artifacts.manifest import Manifest, begin_execution, open_artifact, put_bytes, write_manifest
-from s2l_ray.artifacts.receipts import read_receipt, write_receipt
+from s2l_ray.artifacts.manifest import open_artifact, write_manifest
+from s2l_ray.artifacts.runs import record_run
 from s2l_ray.artifacts.tables import find_complete_unit, write_table
-from s2l_ray.catalog.verify import sizes_agree, verify
+from s2l_ray.catalog.verify import verify, verify_artifact
 from s2l_ray.errors import DamagedError, S2LError
+from tests.support import sample_artifacts
+from tests.support.sample_artifacts import complete, fingerprint, put_bytes
 
 
 def make_table(rows: int = 200) -> pa.Table:
@@ -26,11 +30,22 @@ def make_table(rows: int = 200) -> pa.Table:
     return pa.table(columns)
 
 
-def make_artifact(folder: str) -> None:
-    begin_execution(folder, {"threads": 1})
-    files = [write_table(folder, f"shard-{i:05d}.parquet", make_table()) for i in range(2)]
-    files.append(put_bytes(folder, "tokenizer/tokenizer.json", b'{"version": "1.0"}'))
-    write_manifest(folder, Manifest("dataset", 1, "0" * 12, {}, {"data": {"seed": 0}}, {}, {}, files, {"read": 400}))
+@dataclass(frozen=True)
+class Stored:
+    """A complete artifact on disk."""
+
+    uri: str
+    folder: Path
+
+
+@pytest.fixture
+def stored(tmp_path: Path) -> Stored:
+    """A complete dataset of two shards and a tokenizer."""
+    uri = sample_artifacts.begin(str(tmp_path), "dataset", fingerprint(1))
+    files = [write_table(uri, f"shard-{shard:05d}.parquet", make_table()) for shard in range(2)]
+    files.append(put_bytes(uri, "tokenizer/tokenizer.json", b'{"version": "1.0"}'))
+    write_manifest(uri, sample_artifacts.manifest("dataset", fingerprint(1), files))
+    return Stored(uri, Path(uri))
 
 
 def flip(path: Path, position: int, bit: int = 0) -> None:
@@ -39,98 +54,99 @@ def flip(path: Path, position: int, bit: int = 0) -> None:
     path.write_bytes(bytes(data))
 
 
-def test_a_whole_artifact_has_no_faults(tmp_path: Path) -> None:
-    make_artifact(str(tmp_path))
-    assert list(verify(str(tmp_path))) == []
-    assert open_artifact(str(tmp_path)).read_table().num_rows == 400
+def faulty_files(uri: str) -> list[str]:
+    return [fault.path for fault in verify_artifact(uri).faults]
+
+
+def test_an_intact_artifact_has_no_faults(stored: Stored) -> None:
+    (verified,) = verify(stored.uri)
+    paths = [path for path in stored.folder.rglob("*") if path.is_file()]
+    assert verified.faults == () and verified.files == len(paths)
+    assert verified.bytes == sum(path.stat().st_size for path in paths)
+    assert open_artifact(stored.uri).read_table().num_rows == 400
 
 
 @pytest.mark.parametrize("name", ["shard-00001.parquet", "manifest.json", "execution.json", "tokenizer/tokenizer.json"])
-def test_a_flipped_bit_in_a_finished_artifact_is_named(tmp_path: Path, name: str) -> None:
-    make_artifact(str(tmp_path))
-    original = (tmp_path / name).read_bytes()
+def test_a_flipped_bit_in_a_complete_artifact_is_found(stored: Stored, name: str) -> None:
+    path = stored.folder / name
+    original = path.read_bytes()
     for position in np.random.default_rng(1).integers(0, len(original), 12):
-        (tmp_path / name).write_bytes(original)
-        flip(tmp_path / name, int(position), int(position) % 8)
-        assert name in [fault.path for fault in verify(str(tmp_path))], f"byte {position}"
+        path.write_bytes(original)
+        flip(path, int(position), int(position) % 8)
+        assert faulty_files(stored.uri) == [name], f"byte {position}"
 
 
-def test_every_bit_of_an_unfinished_unit_counts(tmp_path: Path) -> None:
-    """Before there is a manifest, a table proves itself: by page checksums, and by writing back to the same bytes."""
-    facts = {"checkpoint": "abc", "shard": "def"}
-    write_table(str(tmp_path), "unit.parquet", make_table(20), facts)
-    whole = (tmp_path / "unit.parquet").read_bytes()
-    assert find_complete_unit(str(tmp_path), "unit.parquet", facts) is not None
-    for position in range(0, len(whole), 3):
-        (tmp_path / "unit.parquet").write_bytes(whole)
-        flip(tmp_path / "unit.parquet", position, position % 8)
-        assert find_complete_unit(str(tmp_path), "unit.parquet", facts) is None, f"byte {position} of {len(whole)}"
-    assert [fault.path for fault in verify(str(tmp_path))] == ["unit.parquet"]
+def test_a_flipped_bit_anywhere_in_a_unit_is_found(tmp_path: Path) -> None:
+    """Before a manifest exists a table is checked by itself: page checksums, and encoding it to the same bytes."""
+    uri = sample_artifacts.begin(str(tmp_path), "trajectories", fingerprint(2))
+    key = {"checkpoint": "abc", "shard": "def"}
+    write_table(uri, "unit.parquet", make_table(20), key)
+    path = Path(uri) / "unit.parquet"
+    original = path.read_bytes()
+    assert find_complete_unit(uri, "unit.parquet", key) is not None
+    for position in range(0, len(original), 3):
+        path.write_bytes(original)
+        flip(path, position, position % 8)
+        assert find_complete_unit(uri, "unit.parquet", key) is None, f"byte {position} of {len(original)}"
+    (verified,) = verify(uri)
+    assert [fault.path for fault in verified.faults] == ["unit.parquet"]
 
 
-def test_a_unit_made_from_something_else_is_not_done(tmp_path: Path) -> None:
+def test_a_unit_with_another_key_is_not_complete(tmp_path: Path) -> None:
     write_table(str(tmp_path), "unit.parquet", make_table(), {"checkpoint": "abc"})
     assert find_complete_unit(str(tmp_path), "unit.parquet", {"checkpoint": "other"}) is None
     assert find_complete_unit(str(tmp_path), "missing.parquet", {}) is None
 
 
-def test_a_checkpoint_of_an_unfinished_training_is_checked(tmp_path: Path) -> None:
-    record = put_bytes(str(tmp_path / "step-000010"), "model.safetensors", b"weights")
-    (tmp_path / "step-000010" / "checkpoint.json").write_bytes(seal({"step": 10, "files": [vars(record)]}))
-    assert list(verify(str(tmp_path))) == []
-    flip(tmp_path / "step-000010" / "model.safetensors", 3)
-    assert [fault.path for fault in verify(str(tmp_path))] == ["step-000010/model.safetensors"]
+def test_a_checkpoint_of_an_incomplete_training_is_checked(tmp_path: Path) -> None:
+    uri = sample_artifacts.begin(str(tmp_path), "checkpoints", fingerprint(3))
+    record = put_bytes(f"{uri}/step-000010", "model.safetensors", b"weights")
+    storage.write_bytes(f"{uri}/step-000010/checkpoint.json", seal({"step": 10, "files": [vars(record)]}))
+    assert faulty_files(uri) == []
+    flip(Path(uri) / "step-000010" / "model.safetensors", 3)
+    assert faulty_files(uri) == ["step-000010/model.safetensors"]
 
 
-def test_files_that_nobody_lists_are_named(tmp_path: Path) -> None:
-    make_artifact(str(tmp_path))
-    (tmp_path / "orphan.parquet").write_bytes(b"x")
-    assert [fault.path for fault in verify(str(tmp_path))] == ["orphan.parquet"]
+def test_unlisted_and_missing_files_are_found(stored: Stored) -> None:
+    (stored.folder / "shard-00000.parquet").rename(stored.folder / "orphan.parquet")
+    assert sorted(faulty_files(stored.uri)) == ["orphan.parquet", "shard-00000.parquet"]
 
 
-def test_missing_and_cut_files_show_in_a_listing_alone(tmp_path: Path) -> None:
-    make_artifact(str(tmp_path))
-    artifact = open_artifact(str(tmp_path))
-    assert sizes_agree(artifact) == []
-    (tmp_path / "shard-00000.parquet").unlink()
-    shard = tmp_path / "shard-00001.parquet"
-    shard.write_bytes(shard.read_bytes()[:-1])
-    assert [fault.path for fault in sizes_agree(artifact)] == ["shard-00000.parquet", "shard-00001.parquet"]
+def test_a_root_is_verified_with_its_run_histories(stored: Stored, tmp_path: Path) -> None:
+    root = str(tmp_path)
+    record_run(root, "small", {"dataset": fingerprint(1)}, {})
+    complete(root, "clusters", fingerprint(4))
+    places = [f"{root}/clusters/{fingerprint(4)}", stored.uri, f"{root}/runs/small/history.json"]
+    assert sorted(one.uri for one in verify(root)) == sorted(places)
+    assert not any(one.faults for one in verify(root))
+    flip(tmp_path / "runs" / "small" / "history.json", 40)
+    assert [one.uri for one in verify(root) if one.faults] == [f"{root}/runs/small/history.json"]
 
 
-def test_reading_a_damaged_file_is_an_error_that_names_it(tmp_path: Path) -> None:
-    make_artifact(str(tmp_path))
-    flip(tmp_path / "shard-00001.parquet", 100)
+def test_reading_a_damaged_file_raises_an_error_with_its_name(stored: Stored) -> None:
+    flip(stored.folder / "shard-00001.parquet", 100)
     with pytest.raises(DamagedError, match=r"shard-00001\.parquet"):
-        open_artifact(str(tmp_path)).read_table()
+        open_artifact(stored.uri).read_table()
 
 
-def test_a_path_that_leaves_the_folder_is_refused(tmp_path: Path) -> None:
-    record = put_bytes(str(tmp_path), "a", b"a")
-    foreign = type(record)("../outside", None, record.bytes, record.sha256)
-    with pytest.raises(DamagedError, match="leaves"):
-        write_manifest(str(tmp_path), Manifest("dataset", 1, "0" * 12, {}, {}, {}, {}, [foreign]))
+def test_a_path_outside_the_folder_is_refused(tmp_path: Path) -> None:
+    record = replace(put_bytes(str(tmp_path), "a", b"a"), path="../outside")
+    with pytest.raises(DamagedError, match=r"\.\./outside"):
+        write_manifest(str(tmp_path), sample_artifacts.manifest("dataset", fingerprint(1), [record]))
 
 
-def test_nothing_there_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(S2LError, match="nothing lies there"):
-        list(verify(str(tmp_path / "none")))
+def test_an_artifact_that_does_not_exist_is_an_error(tmp_path: Path) -> None:
+    for uri in (tmp_path / "none", tmp_path / "dataset" / fingerprint(1)):
+        with pytest.raises(S2LError, match=str(uri)):
+            list(verify(str(uri)))
 
 
-def test_a_long_list_of_files_lies_beside_the_manifest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_long_list_of_files_is_stored_beside_the_manifest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("s2l_ray.artifacts.manifest.FILES_IN_MANIFEST", 2)
-    make_artifact(str(tmp_path))
-    assert len(open_artifact(str(tmp_path)).files()) == 3
-    assert list(verify(str(tmp_path))) == []
-    flip(tmp_path / "files.parquet", 50)
-    assert "files.parquet" in str(next(iter(verify(str(tmp_path)))))
-
-
-def test_a_receipt_stands_for_whole_files_of_the_same_facts(tmp_path: Path) -> None:
-    record = write_table(str(tmp_path), "part.parquet", make_table())
-    write_receipt(str(tmp_path), "part.json", {"range": "1"}, {"lines": 200}, [record])
-    done = read_receipt(str(tmp_path), "part.json", {"range": "1"})
-    assert done is not None and done["lines"] == 200
-    assert read_receipt(str(tmp_path), "part.json", {"range": "2"}) is None
-    flip(tmp_path / "part.parquet", 77)
-    assert read_receipt(str(tmp_path), "part.json", {"range": "1"}) is None
+    contents = {f"shard-{shard:05d}.parquet": b"rows" for shard in range(3)}
+    uri = complete(str(tmp_path), "clusters", fingerprint(5), contents).uri
+    assert [record.path for record in open_artifact(uri).files()] == sorted(contents)
+    assert faulty_files(uri) == []
+    flip(Path(uri) / "files.parquet", 50)
+    (fault,) = verify_artifact(uri).faults
+    assert "files.parquet" in fault.problem

@@ -1,125 +1,214 @@
-"""Weights that a job does not keep: dropped once they are scored, known as dropped ever after, in every store."""
+"""`gc --weights`: weights go once they are scored and no run needs them, in every kind of store."""
 
+import json
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from s2l_ray import storage
-from s2l_ray.artifacts.dropped_files import DROPPED
-from s2l_ray.artifacts.fingerprint import seal
-from s2l_ray.artifacts.manifest import Artifact, Manifest, open_artifact, put_bytes, write_manifest
+from s2l_ray.artifacts.facts import CheckpointsFacts
+from s2l_ray.artifacts.lock import Lock
+from s2l_ray.artifacts.manifest import drop, open_artifact, read_dropped
 from s2l_ray.artifacts.runs import record_run
-from s2l_ray.catalog.gc import LEFT_BEHIND, find_garbage
-from s2l_ray.catalog.listing import take_inventory
-from s2l_ray.catalog.verify import sizes_agree, verify
-from s2l_ray.catalog.weights import drop_weights, gone_weights
+from s2l_ray.catalog.gc import LEFT_OVER, find_garbage, remove_garbage
+from s2l_ray.catalog.listing import COMPLETE, MISSING, list_root
+from s2l_ray.catalog.verify import verify_artifact
+from s2l_ray.catalog.weights import delete_weights, find_scored_weights, missing_weights
+from s2l_ray.cli import app
 from s2l_ray.config.load import load_config
-from s2l_ray.config.sections import Config
+from s2l_ray.config.sections import Config, Score
 from s2l_ray.errors import S2LError
-from s2l_ray.pipeline.run import COMPLETE, MISSING, plan, run, run_steps
+from s2l_ray.pipeline.plan import plan
+from s2l_ray.pipeline.run import run
 from tests.support.jobs import small_job, subset_sha256
+from tests.support.sample_artifacts import STEPS, begin, complete, fingerprint
 
-CHECKPOINTS, SCORED, NOT_SCORED = "1" * 12, "2" * 12, "3" * 12
-STEPS = [0, 5, 9]
+CHECKPOINTS, SCORED, UNSCORED = fingerprint(1), fingerprint(2), fingerprint(3)
+WEIGHT_BYTES = 9
+# the sample trajectories have a skipped unit
+ALLOW_SKIPPED = "resources.score.allow_failures=1"
 
 
-def config_of(folder: Path, root: str, keep: str) -> Config:
-    return load_config(small_job(folder, rows=100), [f"root={root}", f"resources.keep_checkpoints={keep}"])
+def weights_path(step: int) -> str:
+    return f"step-{step:06d}/model.safetensors"
+
+
+WEIGHTS = [weights_path(step) for step in STEPS]
+
+
+def stored_checkpoints(root: str, name: str = CHECKPOINTS) -> str:
+    """Complete checkpoints of `STEPS`, each weights and a config; their URI."""
+    contents = {path: bytes(WEIGHT_BYTES) for path in WEIGHTS}
+    contents |= {f"step-{step:06d}/config.json": b"{}" for step in STEPS}
+    return complete(root, "checkpoints", name, contents).uri
 
 
 def scored_checkpoints(root: str) -> str:
-    """Checkpoints of three steps and their trajectories, named by one run."""
-    uri = storage.join(root, "checkpoints", CHECKPOINTS)
-    files = [
-        put_bytes(uri, f"step-{step:06d}/{name}", bytes(9))
-        for step in STEPS
-        for name in ("model.safetensors", "a.json")
-    ]
-    write_manifest(uri, Manifest("checkpoints", 1, CHECKPOINTS, {}, {}, {}, {}, files, facts={"steps": STEPS}))
-    scored = storage.join(root, "trajectories", SCORED)
-    write_manifest(scored, Manifest("trajectories", 1, SCORED, {}, {}, {}, {}, []))
+    """Complete checkpoints with complete trajectories, both named by one run; their URI."""
+    uri = stored_checkpoints(root)
+    complete(root, "trajectories", SCORED, inputs={"checkpoints": CHECKPOINTS})
     record_run(root, "small", {"checkpoints": CHECKPOINTS, "trajectories": SCORED}, {})
     return uri
 
 
-def weights_of(uri: str) -> list[str]:
+def stored_weights(uri: str) -> list[str]:
     paths = [entry.path for entry in storage.list_files(uri)]
-    assert sum(path.endswith("a.json") for path in paths) == len(STEPS)
+    assert sum(path.endswith("config.json") for path in paths) == len(STEPS), "only weights may go"
     return [path for path in paths if path.endswith(".safetensors")]
 
 
-def assert_whole(root: str, artifact: Artifact) -> None:
-    assert sizes_agree(artifact) == [] == list(verify(artifact.uri)) == find_garbage(root)
-    assert {found.state for found in take_inventory(root).artifacts} == {"complete"}
+def assert_intact(root: str, uri: str) -> None:
+    assert verify_artifact(uri).faults == ()
+    assert find_garbage(root) == []
+    assert {info.state for info in list_root(root).artifacts} == {COMPLETE}
 
 
-def test_weights_are_dropped_and_nothing_takes_that_for_damage(place: str, tmp_path: Path) -> None:
+def test_scored_weights_are_deleted_and_the_artifact_stays_complete(place: str) -> None:
     uri = scored_checkpoints(place)
-    assert drop_weights(config_of(tmp_path, place, "all"), open_artifact(uri)) == ""
-    assert len(weights_of(uri)) == len(STEPS)
-    last = config_of(tmp_path, place, "last")
-    said = drop_weights(last, open_artifact(uri))
-    assert "2 files" in said
-    assert weights_of(uri) == ["step-000009/model.safetensors"]
-    assert_whole(place, open_artifact(uri))
-    assert drop_weights(last, open_artifact(uri)) == ""
-
-    assert "steps 0, 5)" in gone_weights(last, open_artifact(uri))
-    only_last = last.model_copy(update={"score": last.score.model_copy(update={"checkpoints": [9]})})
-    assert gone_weights(only_last, open_artifact(uri)) == ""
-    drop_weights(config_of(tmp_path, place, "none"), open_artifact(uri))
-    assert weights_of(uri) == []
-    assert_whole(place, open_artifact(uri))
+    (found,) = find_scored_weights(place)
+    assert (found.uri, found.kept_for, found.bytes) == (uri, "", len(STEPS) * WEIGHT_BYTES)
+    assert sorted(found.paths) == WEIGHTS == stored_weights(uri)
+    assert delete_weights(place) == [found]
+    assert stored_weights(uri) == []
+    assert open_artifact(uri).dropped == frozenset(WEIGHTS)
+    assert_intact(place, uri)
+    assert find_scored_weights(place) == []
 
 
-def test_a_kill_after_the_record_leaves_what_the_next_run_removes(place: str, tmp_path: Path) -> None:
+def test_unscored_weights_are_kept(place: str) -> None:
+    uri = stored_checkpoints(place)
+    record_run(place, "train", {"checkpoints": CHECKPOINTS}, {})
+    begin(place, "trajectories", UNSCORED)
+    (found,) = find_scored_weights(place)
+    assert found.kept_for
+    assert delete_weights(place) == []
+    assert stored_weights(uri) == WEIGHTS and not open_artifact(uri).dropped
+
+
+def test_weights_that_another_run_has_not_scored_yet_are_kept(place: str) -> None:
     uri = scored_checkpoints(place)
-    path = "step-000000/model.safetensors"
-    storage.write_bytes(storage.join(uri, DROPPED), seal({"files": [path]}))
-    assert [(fault.path, "dropped" in fault.problem) for fault in verify(uri)] == [(path, True)]
-    assert [(one.why, one.paths) for one in find_garbage(place)] == [(LEFT_BEHIND, (path,))]
-    said = drop_weights(config_of(tmp_path, place, "all"), open_artifact(uri))
-    assert "1 files" in said
-    assert len(weights_of(uri)) == len(STEPS) - 1
-    assert_whole(place, open_artifact(uri))
+    record_run(place, "another", {"checkpoints": CHECKPOINTS, "trajectories": UNSCORED}, {})
+    assert ["another" in one.kept_for for one in find_scored_weights(place)] == [True]
+    assert delete_weights(place) == [], "listed before the other run began"
+    assert stored_weights(uri) == WEIGHTS and not open_artifact(uri).dropped
 
 
-@pytest.mark.parametrize("trajectories", [None, NOT_SCORED])
-def test_weights_that_another_run_has_still_to_score_stay(tmp_path: Path, trajectories: str | None) -> None:
-    root = str(tmp_path / "root")
-    uri = scored_checkpoints(root)
-    named = {"checkpoints": CHECKPOINTS} | ({"trajectories": trajectories} if trajectories else {})
-    record_run(root, "another", named, {})
-    said = drop_weights(config_of(tmp_path, root, "none"), open_artifact(uri))
-    assert "run another" in said
-    assert len(weights_of(uri)) == len(STEPS) and not open_artifact(uri).dropped
+def test_weights_are_kept_while_they_are_scored_again(place: str) -> None:
+    """Trajectories that a run reopens, to score units that it had skipped, are locked before anything else."""
+    uri = scored_checkpoints(place)
+    lock = Lock(f"{place}/trajectories/{SCORED}", "small")
+    lock.acquire()
+    try:
+        assert [bool(one.kept_for) for one in find_scored_weights(place)] == [True]
+    finally:
+        lock.release()
+    assert [one.kept_for for one in find_scored_weights(place)] == [""]
+    assert stored_weights(uri) == WEIGHTS
+
+
+def test_only_the_newest_entry_of_a_run_needs_weights(tmp_path: Path) -> None:
+    root = str(tmp_path)
+    stored_checkpoints(root)
+    record_run(root, "small", {"checkpoints": CHECKPOINTS, "trajectories": UNSCORED}, {})
+    complete(root, "trajectories", SCORED, inputs={"checkpoints": CHECKPOINTS})
+    assert [bool(one.kept_for) for one in find_scored_weights(root)] == [True]
+    record_run(root, "small", {"checkpoints": CHECKPOINTS, "trajectories": SCORED}, {})
+    assert [bool(one.kept_for) for one in find_scored_weights(root)] == [False]
+
+
+def test_a_deletion_is_recorded_before_any_file_goes(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    uri, delete_file = scored_checkpoints(place), storage.delete_file
+
+    def fail_at_the_second(target: str) -> None:
+        assert read_dropped(uri) == frozenset(WEIGHTS)
+        if target.endswith(WEIGHTS[1]):
+            raise OSError("killed")
+        delete_file(target)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(storage, "delete_file", fail_at_the_second)
+        with pytest.raises(OSError, match="killed"):
+            delete_weights(place)
+    assert stored_weights(uri) == WEIGHTS[1:]
+    assert {info.state for info in list_root(place).artifacts} == {COMPLETE}
+    assert sorted(fault.path for fault in verify_artifact(uri).faults) == WEIGHTS[1:]
+    (garbage,) = find_garbage(place)
+    assert garbage.why == LEFT_OVER and sorted(garbage.paths) == WEIGHTS[1:]
+    assert list(remove_garbage(place, [garbage])) == [garbage]
+    assert stored_weights(uri) == []
+    assert_intact(place, uri)
+
+
+def test_only_weights_that_scoring_reads_are_missed(tmp_path: Path) -> None:
+    uri = scored_checkpoints(str(tmp_path))
+    assert missing_weights(Score(), open_artifact(uri)) == ""
+    drop(uri, [weights_path(5)])
+    assert missing_weights(Score(checkpoints=[0, 9]), open_artifact(uri)) == ""
+    assert missing_weights(Score(checkpoints=[0, 5]), open_artifact(uri)) != ""
+    assert missing_weights(Score(), open_artifact(uri)) != ""
+
+
+def job_without_its_weights(tmp_path: Path) -> Config:
+    """A job whose dataset and checkpoints are complete, scored, and without weights."""
+    config = load_config(small_job(tmp_path, rows=60), [ALLOW_SKIPPED])
+    planned = plan(config, "trajectories")
+    complete(config.root, "dataset", planned["dataset"].fingerprint)
+    stored_checkpoints(config.root, planned["checkpoints"].fingerprint)
+    inputs = {"checkpoints": planned["checkpoints"].fingerprint}
+    complete(config.root, "trajectories", planned["trajectories"].fingerprint, inputs=inputs)
+    record_run(config.root, config.run, planned.fingerprints, {})
+    assert delete_weights(config.root)
+    return config
+
+
+def test_scoring_without_weights_is_blocked_and_refused(tmp_path: Path) -> None:
+    config = job_without_its_weights(tmp_path)
+    assert plan(config, "trajectories").missing == ()
+    other = load_config(tmp_path / "job.yaml", ["score.statistics=[loss, el2n]", ALLOW_SKIPPED])
+    planned = plan(other)
+    assert planned["trajectories"].state == MISSING and planned["trajectories"].blocked
+    assert not any(planned[kind].blocked for kind in ("dataset", "checkpoints", "clusters", "subset"))
+    histories = storage.list_files(f"{config.root}/runs")
+    for wanted, rebuild in ((other, None), (config, "trajectories")):
+        with pytest.raises(S2LError, match=r"--rebuild checkpoints"):
+            run(wanted, rebuild=rebuild)
+    assert storage.list_files(f"{config.root}/runs") == histories, "refused before the run is recorded"
+    assert not plan(other, rebuild="checkpoints")["trajectories"].blocked
+
+
+def test_the_command_deletes_weights_only_with_yes(tmp_path: Path) -> None:
+    uri = scored_checkpoints(str(tmp_path))
+
+    def gc(*options: str) -> str:
+        return CliRunner().invoke(app, ["gc", str(tmp_path), "--weights", *options], catch_exceptions=False).stdout
+
+    assert f"checkpoints/{CHECKPOINTS}" in gc()
+    (found,) = json.loads(gc("--json"))["found"]
+    assert sorted(found["paths"]) == WEIGHTS == stored_weights(uri)
+    assert json.loads(gc("--yes", "--json"))["deleted"] == [uri]
+    assert stored_weights(uri) == []
+    assert json.loads(gc("--json"))["found"] == []
 
 
 @pytest.mark.long
-def test_a_job_goes_on_without_the_weights_it_has_scored(tmp_path: Path, ray_session: None) -> None:
+def test_a_job_without_weights_still_clusters_and_selects(tmp_path: Path, ray_session: None) -> None:
     job = small_job(tmp_path, rows=200)
-    keep = ["resources.keep_checkpoints=last"]
-    run(load_config(job, keep))
-    config = load_config(job, keep)
+    config = load_config(job)
+    run(config)
     planned, before = plan(config), subset_sha256(tmp_path / "artifacts")
-    assert {step.state for step in planned.steps} == {COMPLETE}
-    checkpoints = Path(planned["checkpoints"].uri)
-    last = max(open_artifact(str(checkpoints)).manifest.facts["steps"])
-    assert [path.parent.name for path in checkpoints.rglob("*.safetensors")] == [f"step-{last:06d}"]
-    assert list(run_steps(config)) == []
-    run(load_config(job, [*keep, "cluster.k=3"]))
+    (found,) = find_scored_weights(config.root)
+    checkpoints = open_artifact(found.uri)
+    assert len(found.paths) == len(checkpoints.facts(CheckpointsFacts).steps)
+    assert delete_weights(config.root) == [found]
+    assert plan(config).missing == ()
+    run(load_config(job, ["cluster.k=3"]))
+    with pytest.raises(S2LError, match=r"--rebuild checkpoints"):
+        run(load_config(job, ["score.statistics=[loss, el2n]"]))
 
-    other = load_config(job, [*keep, "score.statistics=[loss, el2n]"])
-    assert "--rebuild checkpoints" in plan(other)["trajectories"].reasons[-1]
-    for wanted, rebuild in ((other, None), (config, "trajectories")):
-        with pytest.raises(S2LError, match=r"were dropped .*--rebuild checkpoints"):
-            list(run_steps(wanted, rebuild=rebuild))
-    assert plan(config)["trajectories"].state == COMPLETE and plan(other)["trajectories"].state == MISSING
-
-    for path in (tmp_path / "artifacts" / "subset").iterdir():
-        if path.name != planned["subset"].fingerprint:
-            storage.delete_folder(str(path))
-    for _ in run_steps(load_config(job), rebuild="checkpoints"):
-        pass
+    for name in storage.list_folders(f"{config.root}/subset"):
+        if name != planned["subset"].fingerprint:
+            storage.delete_folder(f"{config.root}/subset/{name}")
+    run(config, rebuild="checkpoints")
     assert subset_sha256(tmp_path / "artifacts") == before
-    assert not open_artifact(str(checkpoints)).dropped
+    assert not open_artifact(checkpoints.uri).dropped

@@ -85,16 +85,16 @@ def test_mixed_formats_are_left_to_each_row(tmp_path: Path) -> None:
 def test_sources_need_the_field_in_every_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = [alpaca(n, source="ab"[n % 2]) for n in range(4)]
     named = inspect_rows(write(tmp_path / "named.jsonl", rows))
-    assert named.sources == ("a", "b")
+    assert named.sources == ["a", "b"]
     values = job_values(named, None, None, False)
     assert values["cluster"]["group_by"] == "source"
     assert values["data"]["sources"] == [{"path": "named.jsonl", "format": "alpaca", "source": {"field": "source"}}]
     for last in (alpaca(9), alpaca(9, source=""), alpaca(9, source=1)):
         partial = inspect_rows(write(tmp_path / "partial.jsonl", [*rows, last]))
-        assert partial.sources == ()
+        assert partial.sources == []
         assert job_values(partial, None, None, False)["cluster"]["group_by"] == "none"
     monkeypatch.setattr(infer, "MAX_SOURCES", 1)
-    assert inspect_rows(str(tmp_path / "named.jsonl")).sources == ()
+    assert inspect_rows(str(tmp_path / "named.jsonl")).sources == []
 
 
 def test_max_length_covers_the_99th_percentile(tmp_path: Path) -> None:
@@ -110,8 +110,11 @@ def test_max_length_covers_the_99th_percentile(tmp_path: Path) -> None:
 
 def summary_of(rows: int, rejected: int = 0, length: int = 600) -> DataSummary:
     sample = Sample(FORMATS["alpaca"](alpaca(1), {}), "rows.jsonl", 1)
-    spec, reasons = SourceSpec("rows.jsonl"), {"undecodable": rejected}
-    return DataSummary("/data", spec, rows, True, "alpaca", {}, (), length, reasons, (sample,))
+    summary = DataSummary("/data", SourceSpec("rows.jsonl"), rows, lengths=[length], samples=[sample])
+    summary.guesses.add(("alpaca", ()))
+    summary.values.add(None)
+    summary.rejected["undecodable"] = rejected
+    return summary
 
 
 @pytest.mark.parametrize("gpu", [False, True])
@@ -146,12 +149,7 @@ def test_chats_need_a_tokenizer_with_a_template(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("rows", "named"),
-    [
-        ([], r"rows\.jsonl"),
-        (["{", "["], "undecodable"),
-        ([{"a": 1, "b": "two"}], "a, b"),
-    ],
+    ("rows", "named"), [([], r"rows\.jsonl"), (["{", "["], "undecodable"), ([{"a": 1, "b": "two"}], "a, b")]
 )
 def test_rows_without_an_example_are_refused(tmp_path: Path, rows: Rows, named: str) -> None:
     with pytest.raises(ConfigError, match=named):

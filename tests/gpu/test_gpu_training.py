@@ -10,8 +10,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from s2l_ray.core.data.token_rows import TokenRows
 from s2l_ray.core.training.loss import TrainingLoss
 from s2l_ray.core.training.packed_check import choose_training_attention
-from s2l_ray.core.training.schedule import CheckpointGrid
-from s2l_ray.core.training.settings import FinetuneSettings
+from s2l_ray.core.training.schedule import CheckpointGrid, FinetuneSettings
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
@@ -41,8 +40,8 @@ def test_packed_gradient_matches_padded_gradient(values: dict[str, Any], precisi
     model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**values)).eval().to("cuda")
     chosen = choose_training_attention(model, make_rows(), settings(precision))
     assert chosen.attention == "packed", chosen
-    assert chosen.gradient_difference is not None
-    assert chosen.gradient_difference < (1e-3 if precision == "float32" else 0.03)
+    assert chosen.difference is not None
+    assert chosen.difference < (1e-3 if precision == "float32" else 0.03)
 
 
 def test_gradient_checkpointing_does_not_change_gradients() -> None:

@@ -145,8 +145,7 @@ def test_a_stalled_run_ends_and_names_the_process(ray_session: None, tmp_path: P
 
 
 @pytest.mark.parametrize(
-    ("fault", "message"),
-    [("disk", "/data/part.parquet"), ("memory", "lower resources.score.tokens_per_batch")],
+    ("fault", "message"), [("disk", "/data/part.parquet"), ("memory", "lower resources.score.tokens_per_batch")]
 )
 def test_failures_of_the_job_end_the_run_at_once(ray_session: None, tmp_path: Path, fault: str, message: str) -> None:
     with pytest.raises(S2LError, match=message):

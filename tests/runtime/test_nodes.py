@@ -11,10 +11,12 @@ import pytest
 
 from s2l_ray import storage
 from s2l_ray.artifacts.manifest import open_artifact
+from s2l_ray.catalog.listing import COMPLETE
 from s2l_ray.catalog.verify import verify
 from s2l_ray.config.load import load_config
 from s2l_ray.errors import ConfigError
-from s2l_ray.pipeline.run import COMPLETE, plan, run
+from s2l_ray.pipeline.plan import plan
+from s2l_ray.pipeline.run import run
 from s2l_ray.runtime.contracts import ResourceRequest
 from s2l_ray.runtime.placement import wait_for_resources
 from s2l_ray.runtime.session import connect
@@ -79,11 +81,11 @@ def test_a_node_lost_during_scoring_changes_nothing(s3: str, undisturbed: Path) 
     assert found["at_kill"] < found["units"] and found["again"] <= 8, found
     planned = plan(load_config(undisturbed, [f"root={s3}"]))
     assert {step.state for step in planned.steps} == {COMPLETE}
-    assert [list(verify(step.uri)) for step in planned.steps] == [[]] * len(planned.steps)
+    assert not [verified.faults for step in planned.steps for verified in verify(step.uri) if verified.faults]
     (record,) = open_artifact(planned["subset"].uri).shards()
     assert record.sha256 == subset_sha256(undisturbed.parent / "artifacts")
     losses = [entry for entry in storage.list_files(planned["trajectories"].uri) if entry.path.startswith("losses/")]
-    assert len(losses) == open_artifact(planned["trajectories"].uri).manifest.counts["units"] == found["units"]
+    assert len(losses) == found["units"]
 
 
 @pytest.mark.long

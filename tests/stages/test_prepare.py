@@ -1,19 +1,28 @@
-"""Rows in = rows kept + rows set aside by reason; and shards that do not depend on how the work was cut."""
+"""prepare: rows read = rows kept + rejected rows by reason, shards independent of ranges and workers, resume."""
 
+import dataclasses
 import json
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
-from s2l_ray.artifacts.manifest import Artifact, put_bytes
-from s2l_ray.artifacts.tables import decode_table
+from s2l_ray.artifacts.execution import PrepareExecution
+from s2l_ray.artifacts.facts import DatasetFacts
+from s2l_ray.artifacts.manifest import Artifact
+from s2l_ray.artifacts.receipts import read_receipt, write_receipt
+from s2l_ray.artifacts.tables import read_table, write_table
 from s2l_ray.config.load import make_config
+from s2l_ray.core.data.tokenization import load_tokenizer
 from s2l_ray.errors import S2LError
 from s2l_ray.pipeline.run import run
-from s2l_ray.stages.prepare_workers import EncodeWorker, ParseWorker, make_tokenizer, settle_rows
+from s2l_ray.stages.build import Product
+from s2l_ray.stages.prepare import prepare
+from s2l_ray.stages.prepare_records import ParsedRange
 from tests.support.bad_files import write_bad_files
+from tests.support.stage_build import local_build, stage_config
 
 
 def dataset_of(root: Path, data: dict[str, Any], **resources: Any) -> Artifact:
@@ -37,9 +46,9 @@ def test_a_folder_of_bad_files(ray_session: None, tmp_path: Path) -> None:
     data = {"root": str(tmp_path), "sources": [{"path": "bad", "format": "alpaca"}], "shard_size": 16}
     dataset = dataset_of(tmp_path / "root", data)
     counts = dataset.manifest.counts
-    assert counts["read"] == bad.rows_in == counts["kept"] + sum(counts["set_aside"].values())
-    assert counts["kept"] == bad.good
-    assert counts["set_aside"] == dict(bad.rejected)
+    assert counts.read == bad.rows_in == counts.kept + sum(counts.rejected.values())
+    assert counts.kept == bad.good
+    assert counts.rejected == dict(bad.rejected)
     assert Counter(row["reason"] for row in rejected_rows(dataset)) == bad.rejected
 
 
@@ -62,7 +71,7 @@ def test_shards_and_lines_do_not_depend_on_ranges_and_workers(ray_session: None,
     one = dataset_of(tmp_path / "one", data, workers=1)
     many = dataset_of(tmp_path / "many", data, workers=2, range_bytes=2000)
     assert len(many.files("rejected/")) > len(one.files("rejected/")) == 1
-    assert [vars(record) for record in one.shards()] == [vars(record) for record in many.shards()]
+    assert one.shards() == many.shards()
     by_line = {row["line"]: row["reason"] for row in rejected_rows(many)}
     assert by_line == {row["line"]: row["reason"] for row in rejected_rows(one)}
     assert {line for line, reason in by_line.items() if reason == "undecodable"} == set(range(6, 301, 11))
@@ -75,9 +84,8 @@ def test_targets_are_the_response_and_its_end(ray_session: None, tmp_path: Path)
     write_lines(tmp_path / "rows.jsonl", 60)
     data = {"root": str(tmp_path), "sources": [{"path": "rows.jsonl"}], "max_length": 24}
     dataset = dataset_of(tmp_path / "root", data)
-    from s2l_ray.core.data.tokenization import load_tokenizer
-
-    tokenizer = load_tokenizer(str(dataset.fetch("tokenizer")))
+    with dataset.hold("tokenizer/") as folder:
+        tokenizer = load_tokenizer(str(folder / "tokenizer"))
     whole = 0
     for row in dataset.read_table().to_pylist():
         if row["status"] != "ok":
@@ -91,47 +99,144 @@ def test_targets_are_the_response_and_its_end(ray_session: None, tmp_path: Path)
     assert whole > 0
 
 
-def encode_in_this_process(folder: Path, rows: Path, **data: Any) -> dict[str, Any]:
-    """One range through parse, settle, tokenizer and encode, without Ray; the result of the last."""
-    out = str(folder)
-    source = {"path": rows.name, "hub": None, "format": None, "fields": {}, "source": None, "only": {}}
-    size = rows.stat().st_size
-    position = {"start": 0, "stop": size, "file_bytes": size}
-    piece = {"source": 0, "uri": str(rows), "file": rows.name, "kind": "lines", **position}
-    receipt = {"number": 0, "facts": {}}
-    parsed = ParseWorker(out, {"sources": [source]})({"range": piece, "receipt": "work/parse.json", **receipt})
-    assert parsed["read"] == parsed["formed"] + sum(parsed["reasons"].values())
-    rule = {"drop_duplicates": True, "rows_by_entry": [None], "limit": None, "seed": 0}
-    (verdict,) = settle_rows(out, parsed["files"][:1], rule)
-    contents, _ = make_tokenizer("", None, 400, out, [(parsed["files"][0], verdict)])
-    tokenizer = [vars(put_bytes(out, f"tokenizer/{name}", content)) for name, content in contents.items()]
-    unit = {"parsed": parsed["files"], "verdict": verdict, "lines_before": 0, "receipt": "work/encode.json", **receipt}
-    return EncodeWorker(out, {"max_length": 512, "too_long": "truncate", **data}, tokenizer)(unit)
+def prepare_here(folder: Path, rows: Path, range_bytes: int = 1 << 20, **data: Any) -> Product:
+    """Prepare a file of rows in `folder`, in this process."""
+    sources = [{"path": rows.name}]
+    tokenizer = {"train": {"vocab_size": 400}}
+    config = stage_config(folder, data={"root": str(rows.parent), "sources": sources, "tokenizer": tokenizer, **data})
+    return prepare(local_build("dataset", folder, config, [], PrepareExecution(range_bytes)))
 
 
-def test_long_rows_are_cut_or_dropped_as_the_job_says(tmp_path: Path) -> None:
+def rejected_of(folder: Path, product: Product) -> list[dict[str, Any]]:
+    files = [record for record in product.files if record.path.startswith("rejected/")]
+    return [row for record in files for row in read_table(str(folder), record).to_pylist()]
+
+
+def test_long_rows_are_truncated_or_dropped(tmp_path: Path) -> None:
     long = json.dumps({"prompt": "Say it often.", "response": "again and again " * 200})
     never = json.dumps({"prompt": "Much to read. " * 300, "response": "yes"})
     short = [json.dumps({"prompt": f"Is {number} a number?", "response": "yes"}) for number in range(20)]
-    (tmp_path / "rows.jsonl").write_text("\n".join([long, never, *short]) + "\n")
-    cut = encode_in_this_process(tmp_path / "cut", tmp_path / "rows.jsonl", max_length=64)
-    assert cut["kept"] == 22 and cut["truncated"] == 2 and cut["reasons"] == {}
-    assert cut["statuses"] == {"ok": 21, "no_target_tokens": 1}
-    dropped = encode_in_this_process(tmp_path / "drop", tmp_path / "rows.jsonl", max_length=64, too_long="drop")
-    assert dropped["kept"] == 20 and dropped["reasons"] == {"too_long": 2}
-    table = decode_table((tmp_path / "drop" / "rejected" / "range-00000.parquet").read_bytes())
-    assert table["line"].to_pylist() == [1, 2]
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text("\n".join([long, never, *short]) + "\n")
+    truncated = prepare_here(tmp_path / "truncate", rows, max_length=64)
+    facts = truncated.facts
+    assert isinstance(facts, DatasetFacts)
+    assert (truncated.counts.read, truncated.counts.kept, truncated.counts.rejected) == (22, 22, {})
+    assert facts.statuses == {"ok": 21, "no_target_tokens": 1}, "the response of the second row is cut off"
+    assert (facts.truncated, facts.longest) == (2, 64)
+    dropped = prepare_here(tmp_path / "drop", rows, max_length=64, too_long="drop")
+    assert (dropped.counts.kept, dropped.counts.rejected) == (20, {"too_long": 2})
+    assert [row["line"] for row in rejected_of(tmp_path / "drop", dropped)] == [1, 2]
+
+
+# ---- receipts and resume
+
+
+PARSED = ParsedRange(read=3, lines=4, examples=2, rejected={"undecodable": 1}, files=[])
+
+
+def test_a_receipt_returns_the_result_for_its_own_key(tmp_path: Path) -> None:
+    folder = str(tmp_path)
+    write_receipt(folder, "work/parse.json", {"file": "a"}, PARSED)
+    assert read_receipt(folder, "work/parse.json", {"file": "a"}, ParsedRange) == PARSED
+    assert read_receipt(folder, "work/parse.json", {"file": "b"}, ParsedRange) is None
+    assert read_receipt(folder, "work/other.json", {"file": "a"}, ParsedRange) is None
+
+
+@pytest.mark.parametrize("damage", ["receipt", "file", "missing file"])
+def test_a_receipt_of_damaged_files_does_not_count(tmp_path: Path, damage: str) -> None:
+    folder = str(tmp_path)
+    file = write_table(folder, "work/rows.parquet", pa.table({"row": [1, 2, 3]}))
+    result = dataclasses.replace(PARSED, files=[file])
+    write_receipt(folder, "work/parse.json", {}, result)
+    assert read_receipt(folder, "work/parse.json", {}, ParsedRange) == result
+    if damage == "missing file":
+        (tmp_path / file.path).unlink()
+    else:
+        flip_bit(tmp_path / ("work/parse.json" if damage == "receipt" else file.path))
+    assert read_receipt(folder, "work/parse.json", {}, ParsedRange) is None
+
+
+def flip_bit(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def modification_times(folder: Path) -> dict[str, int]:
+    return {
+        path.relative_to(folder).as_posix(): path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()
+    }
+
+
+def test_a_resume_computes_no_complete_unit_again(tmp_path: Path) -> None:
+    write_lines(tmp_path / "rows.jsonl", 120)
+    folder = tmp_path / "dataset"
+    first = prepare_here(folder, tmp_path / "rows.jsonl", range_bytes=3000, shard_size=16)
+    before = modification_times(folder)
+    assert sum(name.startswith("work/parse-") for name in before) > 1
+    assert prepare_here(folder, tmp_path / "rows.jsonl", range_bytes=3000, shard_size=16) == first
+    assert modification_times(folder) == before
+
+
+@pytest.mark.parametrize(
+    ("damaged", "rewritten"),
+    [
+        ("shard-00001.parquet", {"shard-00001.parquet", "work/cut-00001.json"}),
+        (
+            "work/encoded-00001.parquet",
+            {"work/encoded-00001.parquet", "rejected/range-00001.parquet", "work/encode-00001.json"},
+        ),
+        (
+            "work/parsed-00001.parquet",
+            {"work/parsed-00001.parquet", "work/rejected-00001.parquet", "work/parse-00001.json"},
+        ),
+    ],
+)
+def test_a_resume_computes_damaged_units_again(tmp_path: Path, damaged: str, rewritten: set[str]) -> None:
+    """The others keep their files: the same input gives the same bytes, so their keys do not change."""
+    write_lines(tmp_path / "rows.jsonl", 120)
+    folder = tmp_path / "dataset"
+    first = prepare_here(folder, tmp_path / "rows.jsonl", range_bytes=3000, shard_size=16)
+    before = modification_times(folder)
+    flip_bit(folder / damaged)
+    assert prepare_here(folder, tmp_path / "rows.jsonl", range_bytes=3000, shard_size=16) == first
+    after = modification_times(folder)
+    assert {name for name in before if after[name] != before[name]} == rewritten
+
+
+def test_facts_follow_from_the_rows_of_the_shards(tmp_path: Path) -> None:
+    texts = [{"prompt": f"count to {number}", "response": " and ".join("x" * number)} for number in range(1, 61)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in texts))
+    product = prepare_here(tmp_path / "dataset", tmp_path / "rows.jsonl", shard_size=16, max_length=24)
+    full = prepare_here(tmp_path / "full", tmp_path / "rows.jsonl", shard_size=100)
+    shards = [record for record in product.files if record.path.startswith("shard-")]
+    tables = [read_table(str(tmp_path / "dataset"), record) for record in shards]
+    rows = [row for table in tables for row in table.to_pylist()]
+    facts = product.facts
+    assert isinstance(facts, DatasetFacts)
+    assert [table.num_rows for table in tables[:-1]] == [16] * (len(tables) - 1) and facts.shards == len(tables)
+    assert facts.statuses == Counter(row["status"] for row in rows)
+    assert facts.by_source == {"rows": len(rows)}
+    assert facts.tokens == sum(len(row["input_ids"]) for row in rows)
+    spans = [row["target_spans"] for row in rows if row["target_spans"]]
+    assert facts.target_tokens == sum(end - start for start, end in spans)
+    assert facts.longest == max(len(row["input_ids"]) for row in rows) == 24
+    (record,) = [record for record in full.files if record.path.startswith("shard-")]
+    lengths = [len(ids) for ids in read_table(str(tmp_path / "full"), record)["input_ids"].to_pylist()]
+    assert facts.truncated == sum(length > 24 for length in lengths)
+    assert 0 < facts.truncated < len(rows) == len(texts)
 
 
 @pytest.mark.parametrize("fields", [{"response": "answer"}, {}])
-def test_field_names_are_mapped_or_the_job_says_what_is_wrong(
+def test_fields_are_mapped_or_the_error_names_the_key(
     ray_session: None, tmp_path: Path, fields: dict[str, str]
 ) -> None:
     (tmp_path / "rows.jsonl").write_text('{"prompt": "a", "answer": "b"}\n' * 3)
     source = {"path": "rows.jsonl", "format": "prompt_response", "fields": fields}
     data = {"root": str(tmp_path), "sources": [source], "duplicates": "keep"}
     if fields:
-        assert dataset_of(tmp_path / "root", data).manifest.counts["kept"] == 3
+        assert dataset_of(tmp_path / "root", data).manifest.counts.kept == 3
         return
     with pytest.raises(S2LError, match=r"none of 3 rows .*missing_field.*fields"):
         dataset_of(tmp_path / "root", data)

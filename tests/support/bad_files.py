@@ -121,7 +121,7 @@ def _put_packed(bad: BadFiles) -> None:
     torn = data[: data.index(b"torn 3") + 3]
     bad.put("f_torn.jsonl.gz", torn, 3, file_broken=1)
     wrong_sum = gzip.compress(lines_of("wrong sum", 5), mtime=0)
-    bad.put("f_wrong_sum.jsonl.gz", wrong_sum[:-8] + b"\0" * 4 + wrong_sum[-4:], 0, file_broken=1)
+    bad.put("f_wrong_sum.jsonl.gz", wrong_sum[:-8] + b"\0" * 4 + wrong_sum[-4:], 5, file_broken=1)
     bad.put("f_garbage_after.jsonl.gz", gzip.compress(lines_of("garbage", 5), mtime=0) + b"garbage", 5, file_broken=1)
 
 

@@ -1,6 +1,7 @@
 """A small real job for tests: demo rows, a tokenizer trained on them, a GPT-NeoX of a few thousand parameters."""
 
 import hashlib
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,19 @@ def small_job(folder: Path, rows: int = 400, **changes: Any) -> Path:
     job = folder / "job.yaml"
     job.write_text(yaml.safe_dump(values, sort_keys=False))
     return job
+
+
+def copy_job(job: Path, folder: Path, *kinds: str) -> Path:
+    """A copy of a job in an empty folder, with its complete artifacts of these kinds. Returns the job file."""
+    values = yaml.safe_load(job.read_text())
+    root = Path(values["root"])
+    values["root"] = str(folder / root.name)
+    for kind in kinds:
+        shutil.copytree(root / kind, folder / root.name / kind)
+    folder.mkdir(parents=True, exist_ok=True)
+    copy = folder / job.name
+    copy.write_text(yaml.safe_dump(values, sort_keys=False))
+    return copy
 
 
 def subset_sha256(root: Path) -> str:

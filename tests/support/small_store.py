@@ -1,29 +1,32 @@
-"""A store with a finished dataset and a subset of it, written without Ray by the writers that the stages use."""
+"""A root with a complete dataset and a subset of it, written without Ray by the writers that the stages use."""
 
 import json
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
-from s2l_ray.artifacts.manifest import Artifact, Manifest, begin_execution, put_bytes, write_manifest
+from s2l_ray.artifacts.facts import Counts, DatasetFacts, Facts, SubsetFacts
+from s2l_ray.artifacts.manifest import Artifact, write_manifest
 from s2l_ray.artifacts.runs import record_run
 from s2l_ray.artifacts.schemas import DATASET, REJECTED, SUBSET, shard_path
 from s2l_ray.artifacts.tables import FileRecord, write_table
 from s2l_ray.core.data.examples import FORMATS, example_id, guess_format, prompt_text, response_text
+from tests.support import sample_artifacts
+from tests.support.sample_artifacts import put_bytes
 
 DATASET_NAME, SUBSET_NAME = "0123456789ab", "ba9876543210"
 
 
 @dataclass(frozen=True)
 class Store:
-    """Where it lies, the raw rows in the order of the pool, and which of them the subset holds."""
+    """A root, its raw rows in the order of the pool, and the positions of the selected ones."""
 
     root: Path
     rows: list[dict[str, Any]]
-    picked: list[int]
+    selected: list[int]
     dataset: Artifact
     subset: Artifact
 
@@ -41,18 +44,17 @@ def raw_rows(number: int) -> list[dict[str, Any]]:
 
 
 def write_store(root: Path, rows: list[dict[str, Any]] | None = None, shard_size: int = 8) -> Store:
-    """Write the store: every second row is picked, but none of the second shard."""
+    """Write the root: every second row is selected, but none of the second shard."""
     rows = raw_rows(30) if rows is None else rows
     dataset = _write_dataset(str(root), rows, shard_size)
-    picked = [position for position in range(0, len(rows), 2) if position // shard_size != 1]
-    subset = _write_subset(str(root), dataset, rows, picked, shard_size)
+    selected = [position for position in range(0, len(rows), 2) if position // shard_size != 1]
+    subset = _write_subset(str(root), dataset, rows, selected, shard_size)
     record_run(str(root), "small", {"dataset": DATASET_NAME, "subset": SUBSET_NAME}, {"run": "small"})
-    return Store(root, rows, picked, dataset, subset)
+    return Store(root, rows, selected, dataset, subset)
 
 
 def _write_dataset(root: str, rows: list[dict[str, Any]], shard_size: int) -> Artifact:
-    folder = f"{root}/dataset/{DATASET_NAME}"
-    execution = begin_execution(folder, {"range_bytes": 1000})
+    folder = sample_artifacts.begin(root, "dataset", DATASET_NAME)
     table = pa.Table.from_pylist([_dataset_row(line, row) for line, row in enumerate(rows, 1)], schema=DATASET)
     shards = range(0, len(rows), shard_size)
     files = [
@@ -61,9 +63,8 @@ def _write_dataset(root: str, rows: list[dict[str, Any]], shard_size: int) -> Ar
     files.append(put_bytes(folder, "tokenizer/tokenizer.json", b'{"model": {"vocab": {"a": 0}}}'))
     files.append(write_table(folder, "rejected/range-00000.parquet", REJECTED.empty_table()))
     by_source = dict(Counter(row.get("source", "rows") for row in rows))
-    facts = {"statuses": {"ok": len(rows)}, "ok": len(rows), "by_source": by_source, "tokens": 3 * len(rows)}
-    counts = {"read": len(rows) + 2, "kept": len(rows), "set_aside": {"duplicate": 2}}
-    return _write(folder, "dataset", {}, execution, files, counts, facts)
+    facts = DatasetFacts({"ok": len(rows)}, by_source, 3 * len(rows), 2 * len(rows), 0, 3, len(shards), 4)
+    return _commit(folder, "dataset", {}, files, Counts(len(rows) + 2, len(rows), {"duplicate": 2}), facts)
 
 
 def _dataset_row(line: int, row: dict[str, Any]) -> dict[str, Any]:
@@ -85,12 +86,11 @@ def _dataset_row(line: int, row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _write_subset(
-    root: str, dataset: Artifact, rows: list[dict[str, Any]], picked: list[int], shard_size: int
+    root: str, dataset: Artifact, rows: list[dict[str, Any]], selected: list[int], shard_size: int
 ) -> Artifact:
-    folder = f"{root}/subset/{SUBSET_NAME}"
-    execution = begin_execution(folder, {})
+    folder = sample_artifacts.begin(root, "subset", SUBSET_NAME)
     ids = dataset.read_table(["example_id"])["example_id"].to_pylist()
-    picks = [
+    pointers = [
         {
             "example_id": ids[position],
             "source": rows[position].get("source", "rows"),
@@ -98,27 +98,18 @@ def _write_subset(
             "row": position % shard_size,
             "score": 0.5,
         }
-        for position in picked
+        for position in selected
     ]
-    files = [write_table(folder, shard_path(0), pa.Table.from_pylist(picks, schema=SUBSET))]
-    by_source = dict(Counter(pick["source"] for pick in picks))
-    facts = {"method": "random", "budget": len(picks), "by_source": by_source}
-    counts = {"read": len(rows), "kept": len(picks), "set_aside": {"not_selected": len(rows) - len(picks)}}
-    return _write(folder, "subset", {"dataset": DATASET_NAME}, execution, files, counts, facts)
+    files = [write_table(folder, shard_path(0), pa.Table.from_pylist(pointers, schema=SUBSET))]
+    by_source = dict(Counter(pointer["source"] for pointer in pointers))
+    facts = SubsetFacts("random", len(pointers), len(rows), len(rows), by_source)
+    counts = Counts(len(rows), len(pointers), {"not_selected": len(rows) - len(pointers)})
+    return _commit(folder, "subset", {"dataset": DATASET_NAME}, files, counts, facts)
 
 
-def _write(
-    folder: str,
-    kind: str,
-    inputs: dict[str, str],
-    execution: dict[str, Any],
-    files: list[FileRecord],
-    counts: dict[str, Any],
-    facts: dict[str, Any],
+def _commit(
+    folder: str, kind: str, inputs: dict[str, str], files: list[FileRecord], counts: Counts, facts: Facts
 ) -> Artifact:
     name = folder.rsplit("/", 1)[-1]
-    provenance = {"command": "tests", "host": "here", "finished": "2026-01-02T03:04:05Z", "commit": None}
-    manifest = Manifest(
-        kind, 1, name, inputs, {kind: {"seed": 0}}, {}, execution, files, counts, facts, {"seconds": 1.5}, provenance
-    )
-    return write_manifest(folder, manifest)
+    sample = sample_artifacts.manifest(kind, name, files, inputs)
+    return write_manifest(folder, replace(sample, counts=counts, facts=facts))

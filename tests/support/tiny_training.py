@@ -9,11 +9,13 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from s2l_ray.artifacts.manifest import Manifest, put_bytes, write_manifest
+from s2l_ray import storage
+from s2l_ray.artifacts.execution import Execution, PrepareExecution
+from s2l_ray.artifacts.facts import Counts, DatasetFacts
+from s2l_ray.artifacts.manifest import Manifest, write_manifest
 from s2l_ray.artifacts.schemas import DATASET, shard_path
-from s2l_ray.artifacts.tables import write_table
-from s2l_ray.core.training.schedule import CheckpointGrid
-from s2l_ray.core.training.settings import FinetuneSettings
+from s2l_ray.artifacts.tables import record_of, write_table
+from s2l_ray.core.training.schedule import CheckpointGrid, FinetuneSettings
 from s2l_ray.runtime.training.job import TrainJob, TrainWorkers
 
 VOCAB = 60
@@ -59,8 +61,12 @@ def long_job(folder: Path) -> TrainJob:
 def _make_dataset(uri: str) -> None:
     rng = np.random.default_rng(0)
     files = [write_table(uri, shard_path(shard), _shard(rng)) for shard in range(SHARDS)]
-    files.append(put_bytes(uri, "tokenizer/tokenizer.json", b'{"made": "up"}'))
-    write_manifest(uri, Manifest("dataset", 1, "0" * 12, {}, {}, {}, {}, files))
+    tokenizer = b'{"made": "up"}'
+    storage.write_bytes(f"{uri}/tokenizer/tokenizer.json", tokenizer)
+    files.append(record_of("tokenizer/tokenizer.json", tokenizer))
+    facts = DatasetFacts({}, {}, 0, 0, 0, 0, SHARDS, VOCAB)
+    execution = Execution(PrepareExecution(1 << 20), {})
+    write_manifest(uri, Manifest("dataset", 1, "0" * 12, {}, {}, {}, execution, files, Counts(), facts))
 
 
 def _shard(rng: np.random.Generator) -> pa.Table:
@@ -83,4 +89,4 @@ if __name__ == "__main__":
     from s2l_ray.runtime.training.trainer import train_proxy
 
     with connect():
-        train_proxy(long_job(Path(sys.argv[1])), TrainWorkers(), lambda progress: print(progress.step, flush=True))
+        train_proxy(long_job(Path(sys.argv[1])), TrainWorkers(), lambda progress: print(progress.done, flush=True))

@@ -1,4 +1,4 @@
-"""What a run shows while it goes: what is left, whole lines in a log, one bar on a terminal."""
+"""The progress of a run: remaining time, whole lines in a log, one bar on a terminal."""
 
 import io
 import itertools
@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from s2l_ray.runtime.contracts import Progress
-from s2l_ray.terminal import humanize as figures
+from s2l_ray.terminal import humanize
 from s2l_ray.terminal.display import Display, LineDisplay, Meter, make_display
 
 
@@ -20,36 +20,36 @@ class Clock:
         return self.now
 
 
-def test_time_left_counts_from_the_first_finished_unit() -> None:
-    """Ten seconds to load a model, then a unit every two seconds: 6 of 10 units to go are 12 seconds."""
+def test_remaining_time_is_measured_from_the_first_completed_unit() -> None:
+    """Ten seconds to load a model, then a unit every two seconds: 6 of 10 remaining units are 12 seconds."""
     clock = Clock()
     meter = Meter(clock)
-    assert meter.read(Progress("trajectories", 0, 10))
+    assert meter.update(Progress("trajectories", 0, 10))
     clock.now = 10
-    assert not meter.read(Progress("trajectories", 1, 10))
+    assert not meter.update(Progress("trajectories", 1, 10))
     assert meter.seconds_left is None
     for done in (2, 3, 4):
         clock.now += 2
-        meter.read(Progress("trajectories", done, 10))
+        meter.update(Progress("trajectories", done, 10))
     assert meter.seconds_left == pytest.approx(12)
 
 
-def test_units_found_done_do_not_make_the_pace() -> None:
+def test_units_completed_before_do_not_change_the_rate() -> None:
     clock = Clock()
     meter = Meter(clock)
-    meter.read(Progress("trajectories", 300, 400))
+    meter.update(Progress("trajectories", 300, 400))
     for done in (301, 302):
         clock.now += 5
-        meter.read(Progress("trajectories", done, 400))
+        meter.update(Progress("trajectories", done, 400))
     assert meter.seconds_left == pytest.approx(98 * 5)
 
 
-def test_another_pass_starts_the_clock_anew() -> None:
+def test_another_pass_has_a_rate_of_its_own() -> None:
     clock = Clock()
     meter = Meter(clock)
     for done in (0, 1, 2):
-        meter.read(Progress("dataset", done, 4, unit="parse units"))
-    assert meter.read(Progress("dataset", 1, 4, unit="cut units"))
+        meter.update(Progress("dataset", done, 4, unit="parse units"))
+    assert meter.update(Progress("dataset", 1, 4, unit="cut units"))
     assert meter.seconds_left is None
 
 
@@ -61,30 +61,37 @@ def lines(*records: Progress) -> list[str]:
     return [line[9:] for line in stream.getvalue().splitlines()]
 
 
-def test_a_log_has_the_first_and_the_last_moment_of_a_stage_and_every_note() -> None:
-    moments = [Progress("trajectories", done, 50, rates={"rows": 1234.0}) for done in range(51)]
-    spoken = lines(*moments, Progress("trajectories", warning="the proxy did not learn: " + "x" * 60))
-    assert [line.split()[2] for line in spoken[1:-1]] == ["0/50", "50/50"]
-    assert spoken[-1] == "! trajectories the proxy did not learn: " + "x" * 60, "no line is broken"
+def test_a_log_has_the_first_and_the_last_position_of_a_stage_and_every_warning() -> None:
+    positions = [Progress("trajectories", done, 50, rates={"rows": 1234.0}) for done in range(51)]
+    shown = lines(*positions, Progress("trajectories", warning="the proxy did not learn: " + "x" * 60))
+    assert [line.split()[2] for line in shown[1:-1]] == ["0/50", "50/50"]
+    assert shown[-1] == "! trajectories the proxy did not learn: " + "x" * 60, "no line is wrapped"
 
 
 def test_a_note_does_not_move_the_stage() -> None:
-    spoken = lines(Progress("clusters", 1, 2), Progress("clusters", note="K = 2 there"), Progress("clusters", 2, 2))
-    assert ["1/2" in spoken[1], "K = 2" in spoken[2], "2/2" in spoken[3]] == [True] * 3
+    shown = lines(Progress("clusters", 1, 2), Progress("clusters", note="K = 2 there"), Progress("clusters", 2, 2))
+    assert ["1/2" in shown[1], "K = 2" in shown[2], "2/2" in shown[3]] == [True] * 3
 
 
 @pytest.mark.parametrize("terminal", [True, False])
-def test_where_a_run_got_to(terminal: bool) -> None:
+def test_the_position_of_a_run(terminal: bool) -> None:
     console = Console(file=io.StringIO(), force_terminal=terminal, width=80)
     display: Display = make_display(console, ["trajectories", "clusters"])
     with display:
-        assert display.where() == "before trajectories was begun"
+        assert "trajectories" in display.position()
         display.show(Progress("trajectories", 3, 4))
-        assert display.where() == "in trajectories, at 3 of 4 units"
-        display.show(Progress("trajectories", 1, 1, unit="artefacts", values={"seconds": 3.0}))
-        assert display.where() == "before clusters was begun"
+        assert position_in(display.position()) == ("trajectories", 3, 4)
+        display.show(Progress("trajectories", values={"seconds": 3.0}, built=True))
+        assert "clusters" in display.position() and "trajectories" not in display.position()
         display.show(Progress("clusters", 1, 2))
-        assert display.where() == "in clusters, at 1 of 2 units"
+        assert position_in(display.position()) == ("clusters", 1, 2)
+
+
+def position_in(text: str) -> tuple[str, int, int]:
+    """Kind, completed units and all units in the text of a position."""
+    kind = next(kind for kind in ("trajectories", "clusters") if kind in text)
+    done, total = map(int, re.findall(r"\d+", text))
+    return kind, done, total
 
 
 def test_a_bar_line_never_wraps() -> None:
@@ -103,12 +110,12 @@ def test_a_bar_line_never_wraps() -> None:
     [(0.04, "0.0 s"), (9.94, "9.9 s"), (59.4, "59 s"), (59.6, "1 min 00 s"), (252, "4 min 12 s"), (7500, "2 h 05 min")],
 )
 def test_durations(seconds: float, words: str) -> None:
-    assert figures.duration(seconds) == words
+    assert humanize.duration(seconds) == words
 
 
 def test_sizes_and_rates_grow_in_steps() -> None:
-    assert [figures.size(10.0**n) for n in (0, 3, 6, 9, 12)] == ["1 bytes", "1.0 kB", "1.0 MB", "1.0 GB", "1.0 TB"]
-    assert [figures.short(x) for x in (0.25, 3, 312, 4200, 310_000, 1.3e6)] == [
+    assert [humanize.size(10.0**n) for n in (0, 3, 6, 9, 12)] == ["1 byte", "1.0 kB", "1.0 MB", "1.0 GB", "1.0 TB"]
+    assert [humanize.short(x) for x in (0.25, 3, 312, 4200, 310_000, 1.3e6)] == [
         "0.25",
         "3",
         "312",
@@ -116,5 +123,5 @@ def test_sizes_and_rates_grow_in_steps() -> None:
         "310k",
         "1.3M",
     ]
-    values = [figures.short(x) for x in itertools.accumulate([1.0] * 5, lambda x, _: x * 7)]
+    values = [humanize.short(x) for x in itertools.accumulate([1.0] * 5, lambda x, _: x * 7)]
     assert all(len(value) <= 5 for value in values)

@@ -1,6 +1,6 @@
 """Choice of the rows that form the pool (duplicates, samples, limit) and of shard boundaries.
 
-The decisions depend on the rows and the seed only, not on who read the rows or in how many ranges.
+The decisions depend on the rows and the seed only, not on the number of ranges or workers.
 
 Shapes: N rows in global order; R ranges of rows; M rows of a subset.
 """
@@ -16,9 +16,6 @@ KEEP, DUPLICATE, NOT_SAMPLED, OVER_LIMIT = 0, 1, 2, 3
 # Rejection reason of each decision other than KEEP.
 REASONS = {DUPLICATE: "duplicate", NOT_SAMPLED: "not_sampled", OVER_LIMIT: "over_limit"}
 
-# One of the four codes above per row.
-Decisions = UInt8
-
 
 def id_to_words(example_ids: Sequence[str]) -> UInt64:
     """Convert N ids of 32 hex digits to 64-bit words [N, 2]."""
@@ -33,8 +30,8 @@ def filter_rows(
     rows_by_entry: Sequence[int | None],
     limit: int | float | None,
     seed: int,
-) -> Decisions:
-    """A decision for every row; entry_N is the position of its source in the job.
+) -> UInt8:
+    """The decision, one of the four codes above, for every row; entry_N is the position of its source in the job.
 
     Of rows with the same id, the first in global order is kept. A source with a number in `rows_by_entry` keeps that
     many rows, those with the smallest hash(seed, id). `limit` then does the same over the whole pool: a number of rows
@@ -85,11 +82,8 @@ def _first_of_each_id(id_N2: UInt64) -> Bool:
     return first_N
 
 
-def _keep_smallest(decision_N: Decisions, key_N: UInt64, among_N: Bool, rows: int, otherwise: int) -> None:
-    """Keep the `rows` candidates with the smallest keys and set the others to `otherwise`.
-
-    Candidates are the rows of among_N that are kept so far.
-    """
+def _keep_smallest(decision_N: UInt8, key_N: UInt64, among_N: Bool, rows: int, otherwise: int) -> None:
+    """Keep, among the kept rows in among_N, those `rows` with the smallest keys and set the others to `otherwise`."""
     candidate_M = np.flatnonzero(among_N & (decision_N == KEEP))
     order_M = np.argsort(key_N[candidate_M], kind="stable")
     decision_N[candidate_M[order_M[rows:]]] = otherwise

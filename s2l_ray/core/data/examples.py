@@ -4,9 +4,10 @@ A format is one function and one row of `FORMATS`. Its argument `fields` maps fi
 of the row.
 """
 
+import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar
 
 import xxhash
 
@@ -23,15 +24,11 @@ ALPACA_WITH_INPUT = (
     "Write a response that appropriately completes the request."
     "\n\n### Instruction:\n{instruction}\n\n### Input:\n{input}\n\n### Response:"
 )
-SHAREGPT_ROLES: dict[str, Role] = {
-    "system": "system",
-    "human": "user",
-    "user": "user",
-    "gpt": "assistant",
-    "chatgpt": "assistant",
-    "assistant": "assistant",
-}
 MESSAGE_ROLES: dict[str, Role] = {"system": "system", "user": "user", "assistant": "assistant"}
+SHAREGPT_ROLES: dict[str, Role] = {**MESSAGE_ROLES, "human": "user", "gpt": "assistant", "chatgpt": "assistant"}
+JSON_TYPES = {dict: "object", list: "list", str: "string", bool: "boolean", int: "number", float: "number"}
+
+T = TypeVar("T")
 
 
 class RejectedRow(ValueError):
@@ -65,16 +62,16 @@ class Example:
 
 def read_alpaca(row: Row, fields: Fields) -> Example:
     """Fields instruction, input (optional) and response (or output), formatted by the Alpaca template."""
-    instruction = _text(row, fields, "instruction")
-    response = _text(row, fields, "response", "output")
-    context = _text(row, fields, "input", default="")
+    instruction = _field(row, fields, str, "instruction")
+    response = _field(row, fields, str, "response", "output")
+    context = _field(row, fields, str, "input", default="")
     template = ALPACA_WITH_INPUT if context.strip() else ALPACA
     return _pair(template.format(instruction=instruction, input=context), response)
 
 
 def read_prompt_response(row: Row, fields: Fields) -> Example:
     """Fields prompt and response (or completion), unchanged."""
-    return _pair(_text(row, fields, "prompt"), _text(row, fields, "response", "completion"))
+    return _pair(_field(row, fields, str, "prompt"), _field(row, fields, str, "response", "completion"))
 
 
 def read_sharegpt(row: Row, fields: Fields) -> Example:
@@ -107,7 +104,8 @@ RESPONSE_NAMES = ("response", "output", "completion", "answer", "solution", "tar
 def guess_format(row: Row) -> tuple[str, dict[str, str]] | None:
     """The format of a row and the field mapping it needs, or None if no format fits."""
     for name, fields in CHAT_CANDIDATES:
-        if _is_readable(name, row, fields):
+        with contextlib.suppress(RejectedRow):
+            FORMATS[name](row, fields)
             return name, dict(fields)
     responses = [name for name in RESPONSE_NAMES if isinstance(row.get(name), str)]
     prompts = [name for name in PROMPT_NAMES if isinstance(row.get(name), str)]
@@ -141,14 +139,6 @@ def response_text(example: Example) -> str:
     return "\n\n".join(turn.text for turn in example.turns if turn.role in ("response", "assistant"))
 
 
-def _is_readable(name: str, row: Row, fields: Fields) -> bool:
-    try:
-        FORMATS[name](row, fields)
-    except RejectedRow:
-        return False
-    return True
-
-
 def _pair(prompt: str, response: str) -> Example:
     if not response.strip():
         raise RejectedRow("empty_response", "the response is empty")
@@ -158,11 +148,7 @@ def _pair(prompt: str, response: str) -> Example:
 def _chat(row: Row, fields: Fields, names: tuple[str, str, str], roles: Mapping[str, Role]) -> Example:
     """A chat up to its last turn by the assistant; later turns have no target."""
     list_name, role_name, text_name = names
-    messages = _value(row, fields, list_name)
-    if not isinstance(messages, list):
-        raise RejectedRow(
-            "invalid_type", f"field {fields.get(list_name, list_name)!r} is of type {_json_type(messages)}, not list"
-        )
+    messages = _field(row, fields, list, list_name)
     turns = [_turn(message, fields, role_name, text_name, roles) for message in messages]
     answers = [position for position, turn in enumerate(turns) if turn.role == "assistant"]
     if not answers:
@@ -177,35 +163,25 @@ def _chat(row: Row, fields: Fields, names: tuple[str, str, str], roles: Mapping[
 def _turn(message: object, fields: Fields, role_name: str, text_name: str, roles: Mapping[str, Role]) -> Turn:
     if not isinstance(message, dict):
         raise RejectedRow("invalid_type", f"a turn is of type {_json_type(message)}, not object")
-    role = _text(message, fields, role_name)
+    role = _field(message, fields, str, role_name)
     if role not in roles:
         raise RejectedRow("invalid_role", f"role {role!r} is not one of {', '.join(roles)}")
-    return Turn(roles[role], _text(message, fields, text_name))
+    return Turn(roles[role], _field(message, fields, str, text_name))
 
 
-def _text(row: Row, fields: Fields, name: str, *others: str, default: str | None = None) -> str:
-    value = _value(row, fields, name, *others, default=default)
-    if not isinstance(value, str):
-        raise RejectedRow(
-            "invalid_type", f"field {fields.get(name, name)!r} is of type {_json_type(value)}, not string"
-        )
+def _field(row: Row, fields: Fields, kind: type[T], *names: str, default: T | None = None) -> T:
+    """Value of the first of `names` that is in the row; null counts as missing. A mapped field has one name.
+
+    Raises RejectedRow if there is none and no default, or if the value is not of type `kind`.
+    """
+    names = (fields[names[0]],) if names[0] in fields else names
+    value = next((row[name] for name in names if row.get(name) is not None), default)
+    if value is None:
+        raise RejectedRow("missing_field", f"no field {' or '.join(map(repr, names))}")
+    if not isinstance(value, kind):
+        raise RejectedRow("invalid_type", f"field {names[0]!r} is of type {_json_type(value)}, not {JSON_TYPES[kind]}")
     return value
 
 
-def _value(row: Row, fields: Fields, name: str, *others: str, default: str | None = None) -> object:
-    """Value of the first of the field's names that is in the row; null counts as missing. A mapped field has one name.
-
-    Raises RejectedRow if there is none and no default.
-    """
-    names = (fields[name],) if name in fields else (name, *others)
-    for candidate in names:
-        if row.get(candidate) is not None:
-            return row[candidate]
-    if default is not None:
-        return default
-    raise RejectedRow("missing_field", f"no field {' or '.join(map(repr, names))}")
-
-
 def _json_type(value: object) -> str:
-    names = {dict: "object", list: "list", str: "string", bool: "boolean", int: "number", float: "number"}
-    return names.get(type(value), type(value).__name__)
+    return JSON_TYPES.get(type(value), type(value).__name__)

@@ -73,7 +73,6 @@ class TokenRows:
 
     @cached_property
     def lengths_N(self) -> Int64:
-        """Tokens of each row."""
         return np.diff(self.starts_N1)
 
     @cached_property
@@ -93,15 +92,6 @@ class TokenRows:
         mask_X[self.starts_N1[:-1][self.lengths_N > 0]] = False
         return mask_X
 
-    def row(self, index: int) -> tuple[Int32, Int32]:
-        """The ids_L and spans_S2 of one row."""
-        spans = slice(self.span_starts_N1[index], self.span_starts_N1[index + 1])
-        return self.ids_X[self._tokens(index)], self.spans_S2[spans]
-
-    def target_mask(self, index: int) -> Bool:
-        """Whether each token of one row is a target, bool [L]."""
-        return self.target_mask_X[self._tokens(index)]
-
     def take(self, index_M: ArrayLike) -> TokenRows:
         """The rows of index_M, in that order."""
         index_M = np.asarray(index_M, np.int64)
@@ -112,9 +102,6 @@ class TokenRows:
     @cached_property
     def _span_rows_S(self) -> Int64:
         return np.repeat(np.arange(len(self)), np.diff(self.span_starts_N1))
-
-    def _tokens(self, index: int) -> slice:
-        return slice(self.starts_N1[index], self.starts_N1[index + 1])
 
 
 @dataclass(frozen=True)
@@ -146,14 +133,14 @@ def plan_batches(lengths_N: ArrayLike, tokens_per_batch: int) -> list[Int64]:
     return np.split(order_N, cuts) if len(order_N) else []
 
 
-def collate(rows: TokenRows, index_B: ArrayLike, pad_id: int) -> Batch:
+def collate(rows: TokenRows, index_B: ArrayLike) -> Batch:
     """The rows of index_B as one padded batch."""
     import torch
 
     taken = rows.take(index_B)
     lengths_B = taken.lengths_N
     mask_BL = np.arange(lengths_B.max(initial=0)) < lengths_B[:, None]
-    input_ids_BL = np.full(mask_BL.shape, pad_id, np.int64)
+    input_ids_BL = np.full(mask_BL.shape, PAD, np.int64)
     input_ids_BL[mask_BL] = taken.ids_X
     labels_BL = np.full(mask_BL.shape, IGNORE, np.int64)
     labels_BL[mask_BL] = np.where(taken.target_mask_X, taken.ids_X, IGNORE)

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from s2l_ray.core.data.examples import Example
 
@@ -83,36 +84,33 @@ def load_tokenizer(name_or_path: str, revision: str | None = None) -> PreTrained
     return tokenizer
 
 
-def save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: str | Path) -> None:
-    """Write the tokenizer's files to a local folder, for load_tokenizer."""
-    tokenizer.save_pretrained(str(folder))
-
-
 def encode_examples(tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example], max_length: int) -> list[Encoded]:
     """Tokenise the examples in one batched call and truncate each to max_length on the right.
 
     An example whose responses are all truncated has no spans. Raises ValueError for a chat without a chat template.
     """
-    segmented = [_segments(tokenizer, example) for example in examples]
+    segmented = [
+        _chat_segments(tokenizer, example) if example.chat else _pair_segments(example) for example in examples
+    ]
     texts = [segment.text for segments in segmented for segment in segments or ()]
-    ids = iter(
-        tokenizer(texts, add_special_tokens=False, return_attention_mask=False, verbose=False)["input_ids"]
-        if texts
-        else ()
-    )
-    leading = _leading_ids(tokenizer)
+    options = {"add_special_tokens": False, "return_attention_mask": False, "verbose": False}
+    ids = iter(tokenizer(texts, **options)["input_ids"] if texts else ())
+    first_ids = tokenizer("a")["input_ids"][:1]
+    leading = first_ids if first_ids == [tokenizer.bos_token_id] else []
     encoded = []
     for example, segments in zip(examples, segmented, strict=True):
         if segments is None:
             encoded.append(Encoded([], [], 0, "template"))
             continue
-        segment_ids = [(segment, next(ids)) for segment in segments]
-        encoded.append(_join(segment_ids, [] if example.chat else leading, tokenizer.eos_token_id, max_length))
+        prefix = [] if example.chat else leading
+        encoded.append(
+            _join(prefix, [(segment, next(ids)) for segment in segments], tokenizer.eos_token_id, max_length)
+        )
     return encoded
 
 
-def _join(segments: list[tuple[_Segment, list[int]]], leading: list[int], end_id: int, max_length: int) -> Encoded:
-    ids, spans = list(leading), []
+def _join(prefix: list[int], segments: list[tuple[_Segment, list[int]]], end_id: int, max_length: int) -> Encoded:
+    ids, spans = list(prefix), []
     for segment, segment_ids in segments:
         start = len(ids)
         ids += segment_ids
@@ -124,15 +122,7 @@ def _join(segments: list[tuple[_Segment, list[int]]], leading: list[int], end_id
     return Encoded(ids[:max_length], clipped, len(ids))
 
 
-def _leading_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """The beginning-of-text token, if the tokenizer puts one before a text."""
-    ids = tokenizer("a")["input_ids"]
-    return [ids[0]] if tokenizer.bos_token_id is not None and ids[0] == tokenizer.bos_token_id else []
-
-
-def _segments(tokenizer: PreTrainedTokenizerBase, example: Example) -> list[_Segment] | None:
-    if example.chat:
-        return _chat_segments(tokenizer, example)
+def _pair_segments(example: Example) -> list[_Segment]:
     prompt, response = example.turns
     return [_Segment(prompt.text, False, False), _Segment(response.text, True, True)]
 
@@ -148,14 +138,15 @@ def _chat_segments(tokenizer: PreTrainedTokenizerBase, example: Example) -> list
     if tokenizer.chat_template is None:
         raise ValueError("the rows are chats and the tokenizer has no chat template; use the tokenizer of a chat model")
     messages = [{"role": turn.role, "content": turn.text} for turn in example.turns]
+    render = cast(Callable[..., str], partial(tokenizer.apply_chat_template, tokenize=False))
     segments, done = [], ""
     try:
-        formatted = _render(tokenizer, messages, False)
+        formatted = render(messages)
         for position, message in enumerate(messages):
             if message["role"] != "assistant":
                 continue
-            before = _render(tokenizer, messages[:position], True)
-            after = _render(tokenizer, messages[: position + 1], False)
+            before = render(messages[:position], add_generation_prompt=True)
+            after = render(messages[: position + 1])
             if not (before.startswith(done) and after.startswith(before) and formatted.startswith(after)):
                 return None
             response = after[len(before) :].rstrip()
@@ -167,9 +158,3 @@ def _chat_segments(tokenizer: PreTrainedTokenizerBase, example: Example) -> list
     except TemplateError:
         return None
     return segments
-
-
-def _render(tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str]], add_generation_prompt: bool) -> str:
-    text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=add_generation_prompt)
-    assert isinstance(text, str)
-    return text

@@ -9,8 +9,8 @@ Shapes: N rows, T columns, K centroids, E empty clusters.
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -25,17 +25,13 @@ from s2l_ray.core.kmeans.gpu_blocks import device_blocks
 ProgressCallback = Callable[[int, int], object]
 
 
-def ignore_progress(done: int, total: int) -> None:
-    """Default callback; does nothing."""
-
-
 @dataclass(frozen=True)
 class Compute:
     """Compute resources of a fit: CPU threads, or `device` if that is a GPU."""
 
     workers: int
     device: torch.device
-    on_pass: ProgressCallback = ignore_progress
+    on_pass: ProgressCallback = lambda done, total: None
 
 
 @dataclass(frozen=True)
@@ -48,11 +44,6 @@ class KMeans:
     empty_clusters: int
     backend: str
 
-    @property
-    def k(self) -> int:
-        """Number of clusters; at most the number of rows."""
-        return len(self.centroids_KT)
-
 
 class Blocks(Protocol):
     """Rows in the memory of the device that processes them."""
@@ -61,14 +52,11 @@ class Blocks(Protocol):
     def nearest(self, centroids_KT: Float32) -> tuple[Int32, Float32]: ...
 
 
-@contextmanager
-def open_blocks(x_NT: Float32, compute: Compute) -> Iterator[Blocks]:
+def open_blocks(x_NT: Float32, compute: Compute) -> AbstractContextManager[Blocks]:
     """Rows on the GPU, or shared by CPU threads of this process."""
     if compute.device.type == "cuda":
-        yield device_blocks(x_NT, compute.device)
-    else:
-        with cpu_blocks(x_NT, compute.workers) as blocks:
-            yield blocks
+        return nullcontext(device_blocks(x_NT, compute.device))
+    return cpu_blocks(x_NT, compute.workers)
 
 
 def torch_device(gpu: bool | None = None) -> torch.device:
@@ -127,10 +115,7 @@ def _result(centroids_KT: Float32, inertia: float, iterations: int, label_N: Int
     return KMeans(np.asarray(centroids_KT, np.float32), float(inertia), int(iterations), empty_clusters, backend)
 
 
-BACKENDS: dict[str, Callable[[Float32, Float32, int, Compute], KMeans]] = {
-    "torch": lloyd,
-    "cuml": _cuml_lloyd,
-}
+BACKENDS: dict[str, Callable[[Float32, Float32, int, Compute], KMeans]] = {"torch": lloyd, "cuml": _cuml_lloyd}
 
 
 def resolve_backend(name: str) -> str:

@@ -105,39 +105,31 @@ def _nearest_by_tile(x_BT: Float32, centroids_KT: Float32, label_B: Int64) -> It
 
 @dataclass(frozen=True)
 class CpuBlocks:
-    """Rows in host memory, processed block by block. Create with `cpu_blocks`.
-
-    executor: threads that process the blocks; None for the calling thread.
-    """
+    """Rows in host memory, processed block by block on the threads of `executor`. Create with `cpu_blocks`."""
 
     x_NT: Float32
-    executor: Executor | None
+    executor: Executor
 
     def sums(self, centroids_KT: Float32) -> PartialSums:
         """`partial_sums` of every block, added in block order."""
         return merge(self._map_blocks(lambda x_BT: partial_sums(x_BT, centroids_KT)))
 
     def nearest(self, centroids_KT: Float32) -> tuple[Int32, Float32]:
-        """Labels and distances of all rows."""
-        parts = list(self._map_blocks(lambda x_BT: nearest(x_BT, centroids_KT)))
-        labels, distances = zip(*parts, strict=True)
+        labels, distances = zip(*self._map_blocks(lambda x_BT: nearest(x_BT, centroids_KT)), strict=True)
         return np.concatenate(labels), np.concatenate(distances)
 
     def _map_blocks(self, function: Callable[[Float32], Result]) -> Iterator[Result]:
         blocks = [self.x_NT[start : start + BLOCK_ROWS] for start in range(0, len(self.x_NT), BLOCK_ROWS)]
-        return map(function, blocks) if self.executor is None else self.executor.map(function, blocks)
+        return self.executor.map(function, blocks)
 
 
 @contextmanager
 def cpu_blocks(x_NT: Float32, workers: int) -> Iterator[CpuBlocks]:
     """Process blocks of x_NT on `workers` threads, each with one thread of BLAS and torch."""
-    with single_threaded():
-        if workers == 1:
-            yield CpuBlocks(x_NT, None)
-        else:
-            # oneDNN uses all cores in a new thread unless limited
-            with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as executor:
-                yield CpuBlocks(x_NT, executor)
+    # oneDNN uses all cores in a new thread unless limited
+    executor = ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,))
+    with single_threaded(), executor:
+        yield CpuBlocks(x_NT, executor)
 
 
 @contextmanager

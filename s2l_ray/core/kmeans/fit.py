@@ -19,7 +19,6 @@ from s2l_ray.core.kmeans.backends import (
     Compute,
     KMeans,
     ProgressCallback,
-    ignore_progress,
     lloyd,
     open_blocks,
     resolve_backend,
@@ -27,8 +26,6 @@ from s2l_ray.core.kmeans.backends import (
 )
 from s2l_ray.core.kmeans.cpu_blocks import single_threaded
 from s2l_ray.core.kmeans.seeding import plus_plus, sample_rows
-
-__all__ = ["BACKENDS", "KMeans", "KMeansOptions", "assign_clusters", "fit_kmeans", "resolve_backend"]
 
 
 @dataclass(frozen=True)
@@ -59,7 +56,7 @@ def fit_kmeans(
     initial_centroids_KT: Float32 | None = None,
     workers: int | None = None,
     gpu: bool | None = None,
-    on_pass: ProgressCallback = ignore_progress,
+    on_pass: ProgressCallback = lambda done, total: None,
 ) -> KMeans:
     """Cluster the rows of x_NT into min(k, N) clusters by Euclidean distance.
 

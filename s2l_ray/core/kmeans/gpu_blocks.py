@@ -29,13 +29,11 @@ class DeviceBlocks:
     device: torch.device
 
     def sums(self, centroids_KT: Float32) -> PartialSums:
-        """Sums and counts of the rows nearest to each centroid, block by block in order."""
         return merge(
             self._block_sums(x_BT, label_B, len(centroids_KT)) for x_BT, label_B in self._labelled_blocks(centroids_KT)
         )
 
     def nearest(self, centroids_KT: Float32) -> tuple[Int32, Float32]:
-        """Labels and Euclidean distances of all rows."""
         centroids = torch.from_numpy(centroids_KT).to(self.device)
         labels, distances = [], []
         for x_BT, label_B in self._labelled_blocks(centroids_KT):
@@ -45,7 +43,9 @@ class DeviceBlocks:
 
     def _labelled_blocks(self, centroids_KT: Float32) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         weights_KT, bias_K = (torch.from_numpy(part).to(self.device) for part in scoring_weights(centroids_KT))
-        for x_BT in self._blocks(len(centroids_KT)):
+        rows = max(BLOCK_SCORES // max(len(centroids_KT), self.x_NT.shape[1]), 1024)
+        for start in range(0, len(self.x_NT), rows):
+            x_BT = self.x_NT[start : start + rows].to(self.device)
             yield x_BT, torch.addmm(bias_K, x_BT, weights_KT.T).argmax(1)
 
     def _block_sums(self, x_BT: torch.Tensor, label_B: torch.Tensor, clusters: int) -> PartialSums:
@@ -57,10 +57,6 @@ class DeviceBlocks:
         sums_KT.index_add_(0, label_B, fixed_BT)
         counts_K = torch.bincount(label_B, minlength=clusters)
         return PartialSums((sums_KT.double() / scale).cpu().numpy(), counts_K.cpu().numpy())
-
-    def _blocks(self, clusters: int) -> Iterator[torch.Tensor]:
-        rows = max(BLOCK_SCORES // max(clusters, self.x_NT.shape[1]), 1024)
-        return (self.x_NT[start : start + rows].to(self.device) for start in range(0, len(self.x_NT), rows))
 
 
 def device_blocks(x_NT: Float32, device: torch.device) -> DeviceBlocks:

@@ -15,18 +15,8 @@ from transformers import PreTrainedModel
 from s2l_ray.core.arrays import Float64, Int32
 from s2l_ray.core.data.token_rows import IGNORE, TokenRows
 from s2l_ray.core.scoring.packed import packed_token_statistics
-from s2l_ray.core.scoring.packed_check import AttentionChoice, check_packed_scoring, padded_choice
+from s2l_ray.core.scoring.packed_check import AttentionChoice, check_packed_scoring
 from s2l_ray.core.scoring.padded import padded_token_statistics
-
-__all__ = [
-    "STATISTICS",
-    "AttentionChoice",
-    "ScoreOptions",
-    "choose_attention",
-    "padded_choice",
-    "per_example_loss",
-    "score_rows",
-]
 
 STATISTICS: dict[str, str] = {
     "loss": "mean over target tokens of -log p(token), kept as nll_sum and target_tokens; always recorded",
@@ -61,12 +51,11 @@ class ScoreOptions:
 
     @property
     def extra_statistics(self) -> frozenset[str]:
-        """The requested statistics other than the loss."""
         return frozenset(self.statistics) - {"loss"}
 
 
 def per_example_loss(logits_BLV: torch.Tensor, labels_BL: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """nll_sum_B = sum over p of -log softmax(logits[p - 1])[labels[p]] where labels[p] is not -100, and its terms.
+    """nll_sum_B = sum over p of -log softmax(logits[p - 1])[labels[p]] where labels[p] is not -100, and the count.
 
     Labels are aligned with the input ids; the shift happens here. Log-softmax in float32. Returns (nll_sum_B float64,
     tokens_B int64); nll_sum is NaN for a row without a label.
@@ -112,7 +101,7 @@ def choose_attention(model: PreTrainedModel, rows: TokenRows, options: ScoreOpti
     """Packed attention if the check on a few rows passes (packed_check.py), else padded attention."""
     _check_model(model, options)
     if options.attention == "padded":
-        return padded_choice("requested")
+        return AttentionChoice("padded", "requested")
     return check_packed_scoring(model, rows, options.tokens_per_batch)
 
 

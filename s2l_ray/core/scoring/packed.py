@@ -1,21 +1,24 @@
 """Packed scoring: rows concatenated without padding, the output head applied to target positions only.
 
-Attention stays within each row (packed_attention.py), and the softmax runs over blocks of the vocabulary, so that
-full logits are never in memory (token_statistics.py).
+The model's own code runs on one sequence of packed tokens whose positions restart at 0 in each row. Attention stays
+within each row (packed_attention.py), and the softmax runs over blocks of the vocabulary, so that full logits are never
+in memory (token_statistics.py).
 
-T target tokens, H hidden size
+X tokens of all rows, N rows, B rows of a batch, T target tokens, H hidden size
 """
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from importlib.util import find_spec
 
+import numpy as np
 import torch
 from transformers import PreTrainedModel
 
+from s2l_ray.core.arrays import Int64, Integers
 from s2l_ray.core.data.token_rows import TokenRows, plan_batches
 from s2l_ray.core.onednn_linear import OneDnnLinearMode
-from s2l_ray.core.scoring.packed_attention import packed_attention
-from s2l_ray.core.scoring.packed_rows import output_head, pack, target_hidden_states
+from s2l_ray.core.scoring.packed_attention import PackedUnsupported, packed_attention
 from s2l_ray.core.scoring.token_statistics import TokenStatistics, statistics_from_hidden
 
 StatisticsKernel = Callable[[torch.Tensor, torch.nn.Linear, torch.Tensor, frozenset[str]], TokenStatistics]
@@ -29,7 +32,7 @@ def packed_token_statistics(
 ) -> Iterator[TokenStatistics]:
     """Yield the statistics of each batch of at most `tokens_per_batch` tokens; `rows` are sorted by length.
 
-    Raises PackedUnsupported where the model is known not to fit. A model that does not raise may still give wrong
+    Raises PackedUnsupported if the model is known not to fit. A model that does not raise may still give wrong
     results; see packed_check.py.
     """
     head = output_head(model)
@@ -39,8 +42,7 @@ def packed_token_statistics(
     with packed_attention(model), OneDnnLinearMode(frozen_weights=True):
         for index_B in plan_batches(rows.lengths_N, tokens_per_batch):
             batch = slice(index_B[0], index_B[-1] + 1)
-            hidden_TH = target_hidden_states(model, packed, batch)
-            target_T = packed.targets_T[packed.target_slice(batch)]
+            hidden_TH, target_T = target_hidden_states(model, packed, batch)
             yield _statistics_kernel(hidden_TH)(hidden_TH, head, target_T, statistics)
 
 
@@ -51,3 +53,61 @@ def _statistics_kernel(hidden_TH: torch.Tensor) -> StatisticsKernel:
 
         return triton_statistics_from_hidden
     return statistics_from_hidden
+
+
+@dataclass(frozen=True)
+class PackedRows:
+    """All rows, concatenated and copied to the device once; a batch is a slice of consecutive rows."""
+
+    ids_X: torch.Tensor
+    positions_X: torch.Tensor
+    starts_N1: torch.Tensor
+    predictors_T: torch.Tensor
+    targets_T: torch.Tensor
+    first_targets_N1: Int64
+    rows: TokenRows
+
+
+def pack(rows: TokenRows, device: torch.device) -> PackedRows:
+    """Concatenate the rows, in their order, on `device`."""
+    positions_X = np.arange(len(rows.ids_X)) - np.repeat(rows.starts_N1[:-1], rows.lengths_N)
+    target_X = np.flatnonzero(rows.target_mask_X)
+
+    def to_device(array: Integers) -> torch.Tensor:
+        return torch.from_numpy(array.astype(np.int64)).to(device)
+
+    return PackedRows(
+        ids_X=to_device(rows.ids_X),
+        positions_X=to_device(positions_X),
+        starts_N1=to_device(rows.starts_N1),
+        predictors_T=to_device(target_X - 1),
+        targets_T=to_device(rows.ids_X[target_X]),
+        first_targets_N1=np.concatenate([[0], np.cumsum(rows.target_tokens_N)]),
+        rows=rows,
+    )
+
+
+def output_head(model: PreTrainedModel) -> torch.nn.Linear:
+    """The model's output embeddings. Raises PackedUnsupported if they are not a linear layer."""
+    head = model.get_output_embeddings()
+    if not isinstance(head, torch.nn.Linear):
+        raise PackedUnsupported(f"the output embeddings are {type(head).__name__}, not a linear layer")
+    return head
+
+
+def target_hidden_states(model: PreTrainedModel, packed: PackedRows, batch: slice) -> tuple[torch.Tensor, torch.Tensor]:
+    """hidden_TH at the positions before the targets of a batch, and target_T. Call it in `packed_attention(model)`."""
+    tokens = slice(packed.rows.starts_N1[batch.start], packed.rows.starts_N1[batch.stop])
+    targets = slice(packed.first_targets_N1[batch.start], packed.first_targets_N1[batch.stop])
+    starts_B1 = (packed.starts_N1[batch.start : batch.stop + 1] - tokens.start).int()
+    max_length = int(packed.rows.lengths_N[batch].max())
+    hidden_XH: torch.Tensor = model.base_model(
+        input_ids=packed.ids_X[None, tokens],
+        position_ids=packed.positions_X[None, tokens],
+        use_cache=False,
+        cu_seq_lens_q=starts_B1,
+        cu_seq_lens_k=starts_B1,
+        max_length_q=max_length,
+        max_length_k=max_length,
+    ).last_hidden_state[0]
+    return hidden_XH[packed.predictors_T[targets] - tokens.start], packed.targets_T[targets]

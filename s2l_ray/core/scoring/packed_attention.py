@@ -19,6 +19,9 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, PreTrainedModel
 from transformers.masking_utils import AttentionMaskInterface
 
+# Queries, keys and values [H, X, D].
+Heads = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+
 NAME = "s2l_ray_packed"
 # Queries per product on a CPU. Larger blocks compute more masked scores, smaller ones spend more time on calls.
 QUERY_BLOCKS = {torch.float32: 64, torch.bfloat16: 128}
@@ -74,14 +77,14 @@ def packed_attention_forward(
     window, max_length = sliding_window or None, int(max_length_q)
     qkv_HXD = query_1HXD[0], key_1HXD[0], value_1HXD[0]
     if query_1HXD.device.type == "cpu":
-        return attention_per_sequence(*qkv_HXD, cu_seq_lens_q.tolist(), scale, window)[None], None
+        return attention_per_sequence(qkv_HXD, cu_seq_lens_q.tolist(), scale, window)[None], None
     if window is not None and window >= max_length:
         window = None
     if query_1HXD.dtype != torch.float32 and query_1HXD.shape[-1] % 8 == 0 and query_1HXD.shape[-1] <= 256:
-        return variable_length_attention(*qkv_HXD, cu_seq_lens_q, max_length, scale, window)[None], None
+        return variable_length_attention(qkv_HXD, cu_seq_lens_q, max_length, scale, window)[None], None
     if window is not None:
         raise PackedUnsupported("a sliding window over padded attention")
-    return padded_attention(*qkv_HXD, cu_seq_lens_q, max_length, scale)[None], None
+    return padded_attention(qkv_HXD, cu_seq_lens_q, max_length, scale)[None], None
 
 
 def _check_arguments(mask: torch.Tensor | None, arguments: dict[str, object]) -> None:
@@ -90,18 +93,9 @@ def _check_arguments(mask: torch.Tensor | None, arguments: dict[str, object]) ->
         raise PackedUnsupported(f"attention has the argument {', '.join(sorted(unsupported)) or 'attention_mask'}")
 
 
-def attention_per_sequence(
-    query_HXD: torch.Tensor,
-    key_HXD: torch.Tensor,
-    value_HXD: torch.Tensor,
-    starts_B1: list[int],
-    scale: float,
-    window: int | None,
-) -> torch.Tensor:
+def attention_per_sequence(qkv_HXD: Heads, starts_B1: list[int], scale: float, window: int | None) -> torch.Tensor:
     """Each sequence separately, in blocks of queries with only the keys up to the end of the block. Returns out_XHD."""
-    groups = query_HXD.shape[0] // key_HXD.shape[0]
-    if groups > 1:
-        key_HXD, value_HXD = key_HXD.repeat_interleave(groups, 0), value_HXD.repeat_interleave(groups, 0)
+    query_HXD, key_HXD, value_HXD = _repeat_heads(qkv_HXD)
     pieces = []
     zero, block = query_HXD.new_zeros(()), QUERY_BLOCKS.get(query_HXD.dtype, 128)
     future_QQ = query_HXD.new_full((block, block), -torch.inf).triu_(1)
@@ -119,14 +113,17 @@ def attention_per_sequence(
     return torch.cat(pieces)
 
 
+def _repeat_heads(qkv_HXD: Heads) -> Heads:
+    """As many heads of keys and values as of queries."""
+    query_HXD, key_HXD, value_HXD = qkv_HXD
+    groups = query_HXD.shape[0] // key_HXD.shape[0]
+    if groups == 1:
+        return qkv_HXD
+    return query_HXD, key_HXD.repeat_interleave(groups, 0), value_HXD.repeat_interleave(groups, 0)
+
+
 def variable_length_attention(
-    query_HXD: torch.Tensor,
-    key_HXD: torch.Tensor,
-    value_HXD: torch.Tensor,
-    starts_B1: torch.Tensor,
-    max_length: int,
-    scale: float,
-    window: int | None,
+    qkv_HXD: Heads, starts_B1: torch.Tensor, max_length: int, scale: float, window: int | None
 ) -> torch.Tensor:
     """torch's variable-length flash attention. Its keywords differ between torch 2.11 and 2.13. Returns out_XHD."""
     attention, parameters = _varlen_kernel()
@@ -137,16 +134,15 @@ def variable_length_attention(
         keywords["is_causal"] = True
     else:
         raise PackedUnsupported("a sliding window, which variable-length attention of this torch lacks")
+    if "enable_gqa" in parameters:
+        keywords["enable_gqa"] = qkv_HXD[0].shape[0] != qkv_HXD[1].shape[0]
+    else:
+        qkv_HXD = _repeat_heads(qkv_HXD)
+    qkv_XHD = [each_HXD.transpose(0, 1) for each_HXD in qkv_HXD]
     if "scale" in parameters:
         keywords["scale"] = scale
     else:
-        query_HXD = query_HXD * (scale * query_HXD.shape[-1] ** 0.5)
-    groups = query_HXD.shape[0] // key_HXD.shape[0]
-    if groups > 1 and "enable_gqa" in parameters:
-        keywords["enable_gqa"] = True
-    elif groups > 1:
-        key_HXD, value_HXD = key_HXD.repeat_interleave(groups, 0), value_HXD.repeat_interleave(groups, 0)
-    qkv_XHD = [each_HXD.transpose(0, 1) for each_HXD in (query_HXD, key_HXD, value_HXD)]
+        qkv_XHD[0] = qkv_XHD[0] * (scale * qkv_XHD[0].shape[-1] ** 0.5)
     return attention(*qkv_XHD, starts_B1, starts_B1, max_length, max_length, **keywords)
 
 
@@ -159,17 +155,10 @@ def _varlen_kernel() -> tuple[Callable[..., torch.Tensor], frozenset[str]]:
     return kernel, frozenset(inspect.signature(kernel).parameters)
 
 
-def padded_attention(
-    query_HXD: torch.Tensor,
-    key_HXD: torch.Tensor,
-    value_HXD: torch.Tensor,
-    starts_B1: torch.Tensor,
-    max_length: int,
-    scale: float,
-) -> torch.Tensor:
+def padded_attention(qkv_HXD: Heads, starts_B1: torch.Tensor, max_length: int, scale: float) -> torch.Tensor:
     """Sequences padded on the right, where the causal mask also hides the padding. Returns out_XHD."""
-    total = query_HXD.shape[1]
-    token_X = torch.arange(total, device=query_HXD.device)
+    heads, total, _ = qkv_HXD[0].shape
+    token_X = torch.arange(total, device=starts_B1.device)
     sequence_X = torch.searchsorted(starts_B1, token_X.to(starts_B1.dtype), right=True) - 1
     padded_X = sequence_X * max_length + token_X - starts_B1[sequence_X]
     rows = len(starts_B1) - 1
@@ -179,15 +168,10 @@ def padded_attention(
         flat[padded_X] = each_HXD.transpose(0, 1)
         return flat.view(rows, max_length, *flat.shape[1:]).transpose(1, 2)
 
-    out_BHLD = scaled_dot_product_attention(
-        pad(query_HXD),
-        pad(key_HXD),
-        pad(value_HXD),
-        is_causal=True,
-        scale=scale,
-        enable_gqa=query_HXD.shape[0] != key_HXD.shape[0],
-    )
-    return out_BHLD.transpose(1, 2).reshape(rows * max_length, query_HXD.shape[0], -1)[padded_X]
+    gqa = heads != qkv_HXD[1].shape[0]
+    query, key, value = map(pad, qkv_HXD)
+    out_BHLD = scaled_dot_product_attention(query, key, value, is_causal=True, scale=scale, enable_gqa=gqa)
+    return out_BHLD.transpose(1, 2).reshape(rows * max_length, heads, -1)[padded_X]
 
 
 AttentionInterface.register(NAME, packed_attention_forward)

@@ -5,6 +5,7 @@ attention. With random weights that changes a loss by less than rounding does, s
 to the head's output bit for bit, and first compares losses with the weights in float32.
 """
 
+import math
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +15,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
-from s2l_ray.core.data.token_rows import PAD, TokenRows, collate
+from s2l_ray.core.data.token_rows import TokenRows, collate
 from s2l_ray.core.scoring.packed import packed_token_statistics
 from s2l_ray.core.scoring.padded import MAX_LOGITS, padded_token_statistics
 
@@ -27,20 +28,15 @@ PROBE_ROWS = 8
 
 @dataclass(frozen=True)
 class AttentionChoice:
-    """Attention that scores a model ("padded" or "packed") and the reason.
+    """Attention that scores or trains a model ("padded" or "packed") and the reason.
 
-    max_difference: nats of a row's mean loss; NaN if nothing was compared.
+    difference: of the packed and padded results that were compared, in nats of a row's mean loss or as the relative
+    difference of gradients; None if nothing was compared or the difference is not finite.
     """
 
     attention: str
-    tolerance: float
-    max_difference: float
     reason: str
-
-
-def padded_choice(reason: str) -> AttentionChoice:
-    """Padded attention, chosen without a comparison."""
-    return AttentionChoice("padded", 0.0, float("nan"), reason)
+    difference: float | None = None
 
 
 def check_packed_scoring(model: PreTrainedModel, rows: TokenRows, tokens_per_batch: int) -> AttentionChoice:
@@ -50,14 +46,22 @@ def check_packed_scoring(model: PreTrainedModel, rows: TokenRows, tokens_per_bat
     """
     probe = probe_rows(model, rows)
     if not len(probe):
-        return padded_choice("no row has a target to compare")
+        return AttentionChoice("padded", "no row has a target to compare")
     try:
         with torch.inference_mode():
-            return _check_in_float32_and_own_dtype(model, probe, tokens_per_batch)
+            with _float32_weights(model):
+                if not _logits_are_head_output(model, probe):
+                    return AttentionChoice(
+                        "padded", "the logits are more than the output embeddings' product: scaled or capped"
+                    )
+                choice = _compare_losses(model, probe, tokens_per_batch, TOLERANCES[torch.float32])
+            if choice.attention == "packed" and model.dtype != torch.float32:
+                choice = _compare_losses(model, probe, tokens_per_batch, TOLERANCES[model.dtype])
+            return choice
     except torch.OutOfMemoryError:
         raise
     except Exception as error:  # model code may fail on packed rows in any way; padded scoring is the fallback
-        return padded_choice(f"packed rows: {type(error).__name__}: {error}")
+        return AttentionChoice("padded", f"packed rows: {type(error).__name__}: {error}")
 
 
 def probe_rows(model: PreTrainedModel, rows: TokenRows) -> TokenRows:
@@ -72,17 +76,6 @@ def probe_rows(model: PreTrainedModel, rows: TokenRows) -> TokenRows:
 def max_positions(model: PreTrainedModel) -> int:
     """Longest row that the model has positions for; sys.maxsize if its config states none."""
     return getattr(model.config.get_text_config(), "max_position_embeddings", None) or sys.maxsize
-
-
-def _check_in_float32_and_own_dtype(model: PreTrainedModel, probe: TokenRows, tokens_per_batch: int) -> AttentionChoice:
-    dtype = model.dtype
-    with _float32_weights(model):
-        if not _logits_are_head_output(model, probe):
-            return padded_choice("the logits are more than the output embeddings' product: scaled or capped")
-        choice = _compare_losses(model, probe, tokens_per_batch, TOLERANCES[torch.float32])
-    if choice.attention == "packed" and dtype != torch.float32:
-        choice = _compare_losses(model, probe, tokens_per_batch, TOLERANCES[dtype])
-    return choice
 
 
 @contextmanager
@@ -100,7 +93,7 @@ def _float32_weights(model: PreTrainedModel) -> Iterator[None]:
 
 def _logits_are_head_output(model: PreTrainedModel, probe: TokenRows) -> bool:
     """Whether the logits equal the output embeddings applied to the last hidden state, bit for bit."""
-    ids_1L = collate(probe, [len(probe) - 1], PAD).input_ids_BL.to(model.device)
+    ids_1L = collate(probe, [len(probe) - 1]).input_ids_BL.to(model.device)
     hidden_1LH = model.base_model(input_ids=ids_1L, use_cache=False).last_hidden_state
     logits_1LV = model(input_ids=ids_1L, use_cache=False).logits
     head = model.get_output_embeddings()
@@ -121,5 +114,6 @@ def _compare_losses(
         mean_loss.append(np.add.reduceat(nll_T, first_T) / probe.target_tokens_N)
     difference = float(np.abs(mean_loss[0] - mean_loss[1]).max())
     if difference <= tolerance:
-        return AttentionChoice("packed", tolerance, difference, "agrees with the padded forward pass")
-    return AttentionChoice("padded", tolerance, difference, "packed rows differ from the padded forward pass")
+        return AttentionChoice("packed", "agrees with the padded forward pass", difference)
+    finite = difference if math.isfinite(difference) else None
+    return AttentionChoice("padded", "packed rows differ from the padded forward pass", finite)

@@ -7,9 +7,11 @@ B batch, L length, V vocabulary, T target tokens
 
 from collections.abc import Iterator
 
+import torch
 from transformers import PreTrainedModel
 
-from s2l_ray.core.data.token_rows import IGNORE, PAD, TokenRows, collate, plan_batches
+from s2l_ray.core.arrays import Int64
+from s2l_ray.core.data.token_rows import IGNORE, TokenRows, collate, plan_batches
 from s2l_ray.core.scoring.token_statistics import TokenStatistics, statistics_from_logits
 
 # Numbers in the logits of one batch: 1 GiB in float32.
@@ -22,12 +24,14 @@ def padded_token_statistics(
     """Yield the statistics of each batch of at most `tokens_per_batch` padded tokens and MAX_LOGITS logits."""
     max_tokens = max(1, min(tokens_per_batch, MAX_LOGITS // model.config.get_text_config().vocab_size))
     for index_B in plan_batches(rows.lengths_N, max_tokens):
-        batch = collate(rows, index_B, PAD)
-        logits_BLV = model(
-            input_ids=batch.input_ids_BL.to(model.device),
-            attention_mask=batch.attention_mask_BL.to(model.device),
-            use_cache=False,
-        ).logits
-        label_BL = batch.labels_BL[:, 1:].to(model.device)
-        is_target_BL = label_BL != IGNORE
-        yield statistics_from_logits(logits_BLV[:, :-1][is_target_BL], label_BL[is_target_BL], statistics)
+        yield statistics_from_logits(*padded_target_logits(model, rows, index_B), statistics)
+
+
+def padded_target_logits(model: PreTrainedModel, rows: TokenRows, index_B: Int64) -> tuple[torch.Tensor, torch.Tensor]:
+    """The logits_TV that predict the targets of the rows index_B, and target_T."""
+    batch = collate(rows, index_B)
+    ids_BL, mask_BL = batch.input_ids_BL.to(model.device), batch.attention_mask_BL.to(model.device)
+    logits_BLV = model(input_ids=ids_BL, attention_mask=mask_BL, use_cache=False).logits
+    label_BL = batch.labels_BL[:, 1:].to(model.device)
+    is_target_BL = label_BL != IGNORE
+    return logits_BLV[:, :-1][is_target_BL], label_BL[is_target_BL]

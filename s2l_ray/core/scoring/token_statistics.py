@@ -9,7 +9,6 @@ T target tokens, V vocabulary, W width of a block, H hidden size, I tiles of the
 """
 
 import math
-from dataclasses import dataclass
 
 import torch
 from torch.nn.functional import linear
@@ -24,33 +23,47 @@ MIN_GAP = -1000.0
 BLOCK_LOGITS = {"cpu": 2**20, "cuda": 2**26}
 
 
-@dataclass
 class SoftmaxSums:
     """Sums over all tokens but the target, float64 [T]: of w = exp(g), w^2 and w g, and the largest g.
 
     g = l - c is the gap between a logit and a reference c, which is constant for each target; own_gap is the gap of
-    the target.
+    the target. A sum that `statistics` does not need stays 0.
     """
 
-    own_gap_T: torch.Tensor
-    weight_T: torch.Tensor
-    square_T: torch.Tensor
-    weighted_gap_T: torch.Tensor
-    largest_gap_T: torch.Tensor
+    def __init__(self, own_gap_T: torch.Tensor, statistics: frozenset[str]) -> None:
+        self.statistics = statistics
+        self.own_gap_T = own_gap_T
+        self.weight_T, self.square_T, self.weighted_gap_T = (torch.zeros_like(own_gap_T) for _ in range(3))
+        self.largest_gap_T = torch.full_like(own_gap_T, -torch.inf)
 
-    def to_statistics(self, statistics: frozenset[str]) -> TokenStatistics:
-        """The requested statistics; reads only the sums they need."""
+    def add(self, gap_WT: torch.Tensor) -> None:
+        """Add a block of gaps, without those of the targets. Overwrites gap_WT."""
+        if "token_accuracy" in self.statistics:
+            self.largest_gap_T = torch.maximum(self.largest_gap_T, gap_WT.amax(dim=0).double())
+        # exp2 is vectorised in every build of torch; exp is three times slower on some processors.
+        gap_WT.mul_(LOG2_E)
+        if "mean_entropy" in self.statistics:
+            gap_WT.clamp_(min=MIN_GAP)
+            weight_WT = gap_WT.exp2()
+            self.weighted_gap_T += gap_WT.mul_(weight_WT).sum(dim=0) / LOG2_E
+        else:
+            weight_WT = gap_WT.exp2_()
+        self.weight_T += weight_WT.sum(dim=0)
+        if "el2n" in self.statistics:
+            self.square_T += weight_WT.square_().sum(dim=0)
+
+    def to_statistics(self) -> TokenStatistics:
         own_weight_T = self.own_gap_T.exp()
         total_T = own_weight_T + self.weight_T
         values = {"nll": (total_T.log() - self.own_gap_T).clamp(min=0)}
-        if "mean_probability" in statistics:
+        if "mean_probability" in self.statistics:
             values["mean_probability"] = own_weight_T / total_T
-        if "token_accuracy" in statistics:
+        if "token_accuracy" in self.statistics:
             values["token_accuracy"] = self.largest_gap_T <= self.own_gap_T
-        if "mean_entropy" in statistics:
+        if "mean_entropy" in self.statistics:
             mean_gap_T = (self.weighted_gap_T + own_weight_T * self.own_gap_T) / total_T
             values["mean_entropy"] = total_T.log() - mean_gap_T
-        if "el2n" in statistics:
+        if "el2n" in self.statistics:
             # ||p - onehot||^2 = (1 - p_target)^2 + sum of the other p^2
             values["el2n"] = (self.weight_T.square() + self.square_T).sqrt() / total_T
         return {name: value_T.float() for name, value_T in values.items()}
@@ -65,14 +78,15 @@ def statistics_from_hidden(
         own_T = own_T + head.bias[target_T].float()
     # Subtracted inside the product, before its result is rounded: the logits that weigh most keep the most digits.
     shift_T = (-own_T).to(hidden_TH.dtype)
-    accumulator = _BlockAccumulator(target_T, (own_T + shift_T).double(), statistics)
+    sums = SoftmaxSums((own_T + shift_T).double(), statistics)
     width = max(256, BLOCK_LOGITS[hidden_TH.device.type] // max(1, len(target_T)))
     for start in range(0, len(head.weight), width):
         gap_WT = linear(head.weight[start : start + width], hidden_TH, shift_T).float()
         if head.bias is not None:
             gap_WT += head.bias[start : start + width, None]
-        accumulator.add(start, gap_WT)
-    values = accumulator.sums.to_statistics(statistics)
+        _exclude_targets(gap_WT, target_T - start)
+        sums.add(gap_WT)
+    values = sums.to_statistics()
     overflow_T = ~torch.stack(list(values.values())).isfinite().all(dim=0)
     if overflow_T.any():
         for at_T in overflow_T.nonzero()[:, 0].split(256):
@@ -81,38 +95,11 @@ def statistics_from_hidden(
     return values
 
 
-class _BlockAccumulator:
-    """Running sums over blocks of the vocabulary."""
-
-    def __init__(self, target_T: torch.Tensor, own_gap_T: torch.Tensor, statistics: frozenset[str]) -> None:
-        self.target_T = target_T
-        self.statistics = statistics
-        zero_T = torch.zeros_like(own_gap_T)
-        self.sums = SoftmaxSums(own_gap_T, zero_T, zero_T.clone(), zero_T.clone(), zero_T - torch.inf)
-
-    def add(self, start: int, gap_WT: torch.Tensor) -> None:
-        """Add the gaps of vocabulary entries `start` onwards. Overwrites gap_WT."""
-        self._exclude_targets(start, gap_WT)
-        sums = self.sums
-        if "token_accuracy" in self.statistics:
-            sums.largest_gap_T = torch.maximum(sums.largest_gap_T, gap_WT.amax(dim=0).double())
-        # exp2 is vectorised in every build of torch; exp is three times slower on some processors.
-        gap_WT.mul_(LOG2_E)
-        if "mean_entropy" in self.statistics:
-            gap_WT.clamp_(min=MIN_GAP)
-            weight_WT = gap_WT.exp2()
-            sums.weighted_gap_T += gap_WT.mul_(weight_WT).sum(dim=0) / LOG2_E
-        else:
-            weight_WT = gap_WT.exp2_()
-        sums.weight_T += weight_WT.sum(dim=0)
-        if "el2n" in self.statistics:
-            sums.square_T += weight_WT.square_().sum(dim=0)
-
-    def _exclude_targets(self, start: int, gap_WT: torch.Tensor) -> None:
-        column_T = self.target_T - start
-        inside_T = (column_T >= 0) & (column_T < len(gap_WT))
-        column_1T = column_T.clamp(0, len(gap_WT) - 1)[None]
-        gap_WT.scatter_(0, column_1T, gap_WT.gather(0, column_1T).masked_fill(inside_T, -torch.inf))
+def _exclude_targets(gap_WT: torch.Tensor, column_T: torch.Tensor) -> None:
+    """Set the gap of each target to -inf if its column is in the block."""
+    inside_T = (column_T >= 0) & (column_T < len(gap_WT))
+    column_1T = column_T.clamp(0, len(gap_WT) - 1)[None]
+    gap_WT.scatter_(0, column_1T, gap_WT.gather(0, column_1T).masked_fill(inside_T, -torch.inf))
 
 
 def merge_tiles(tiles: dict[str, torch.Tensor], own_T: torch.Tensor, statistics: frozenset[str]) -> TokenStatistics:
@@ -127,13 +114,13 @@ def merge_tiles(tiles: dict[str, torch.Tensor], own_T: torch.Tensor, statistics:
     drop_IT = (top_IT - reference_T).clamp(min=MIN_GAP)
     scale_IT = drop_IT.exp()
     weight_IT = tiles["weight"] * scale_IT
-    unused_T = torch.zeros_like(own_T)
-    sums = SoftmaxSums(own_T - reference_T, weight_IT.sum(dim=0), unused_T, unused_T, largest_T - reference_T)
+    sums = SoftmaxSums(own_T - reference_T, statistics)
+    sums.weight_T, sums.largest_gap_T = weight_IT.sum(dim=0), largest_T - reference_T
     if "el2n" in statistics:
         sums.square_T = (tiles["square"] * scale_IT.square()).sum(dim=0)
     if "mean_entropy" in statistics:
         sums.weighted_gap_T = (tiles["weighted_gap"] * scale_IT + weight_IT * drop_IT).sum(dim=0)
-    return sums.to_statistics(statistics)
+    return sums.to_statistics()
 
 
 def statistics_from_logits(

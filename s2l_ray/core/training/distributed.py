@@ -5,8 +5,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -34,7 +34,6 @@ class Replica:
 
     @property
     def model(self) -> PreTrainedModel:
-        """The transformers model."""
         return self.loss.model
 
     @property
@@ -44,7 +43,6 @@ class Replica:
 
     @property
     def device(self) -> torch.device:
-        """Device of the weights."""
         return torch.device(next(self.model.parameters()).device)
 
     def accumulate(self, last: bool) -> AbstractContextManager[object]:
@@ -66,8 +64,7 @@ class Replica:
 
 def make_replica(loss: TrainingLoss, shard: bool) -> Replica:
     """Wrap the model for the current process group; `shard` selects FSDP2, even with a single rank."""
-    ranks = dist.get_world_size() if dist.is_initialized() else 1
-    rank = dist.get_rank() if dist.is_initialized() else 0
+    rank, ranks = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
     if shard:
         if not dist.is_initialized():
             raise ValueError("FSDP needs a torch process group; use DDP, or start the training with Ray Train")
@@ -110,15 +107,3 @@ def _transformer_blocks(model: PreTrainedModel) -> Iterable[torch.nn.Module]:
     """The modules of the model's longest ModuleList."""
     lists = [module for module in model.modules() if isinstance(module, torch.nn.ModuleList)]
     return max(lists, key=len, default=torch.nn.ModuleList())
-
-
-@contextmanager
-def evaluation_mode(module: torch.nn.Module) -> Iterator[None]:
-    """Run the block in eval mode without gradients."""
-    training = module.training
-    module.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        module.train(training)

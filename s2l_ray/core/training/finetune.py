@@ -20,14 +20,14 @@ from transformers import PreTrainedModel
 
 from s2l_ray.core.arrays import Int64
 from s2l_ray.core.data.token_rows import TokenRows
+from s2l_ray.core.scoring.packed_check import AttentionChoice
 from s2l_ray.core.training import schedule
-from s2l_ray.core.training.distributed import Replica, evaluation_mode, full_tensor, gather_weights, make_replica
-from s2l_ray.core.training.log import History
+from s2l_ray.core.training.distributed import Replica, full_tensor, gather_weights, make_replica
 from s2l_ray.core.training.loss import TrainingLoss, micro_batches
-from s2l_ray.core.training.packed_check import TrainingAttention, choose_training_attention
+from s2l_ray.core.training.packed_check import choose_training_attention
 from s2l_ray.core.training.records import CheckpointRecord, StepRecord
-from s2l_ray.core.training.settings import SIGNALS, FinetuneSettings, Signal, grid_steps
-from s2l_ray.core.training.state import TrainingState, capture_state, restore_state
+from s2l_ray.core.training.schedule import SIGNALS, FinetuneSettings, Signal
+from s2l_ray.core.training.state import History, TrainingState, capture_state, restore_state
 
 Weights = dict[str, torch.Tensor]
 
@@ -44,22 +44,23 @@ class Hooks:
     on_step: Callable[[StepRecord], None] = lambda record: None
     on_checkpoint: Callable[[CheckpointRecord, Weights], None] = lambda record, weights: None
     signal: Callable[[int], Signal] = lambda step: "continue"
-    on_attention: Callable[[TrainingAttention], None] = lambda attention: None
+    on_attention: Callable[[AttentionChoice], None] = lambda attention: None
     on_state: Callable[[TrainingState], None] = lambda state: None
 
 
 @dataclass
 class _Training:
-    """State of the training loop."""
-
     replica: Replica
     optimizer: torch.optim.AdamW
     train_rows: TokenRows
     held_out_rows: TokenRows
     settings: FinetuneSettings
     per_epoch: int
-    total_steps: int
     history: History
+
+    @property
+    def total_steps(self) -> int:
+        return self.per_epoch * self.settings.epochs
 
 
 def finetune(
@@ -77,16 +78,20 @@ def finetune(
     """
     if settings.gradient_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
+    per_epoch = schedule.steps_per_epoch(len(train_rows), settings.batch_size)
     chosen = choose_training_attention(model, train_rows, settings)
     hooks.on_attention(chosen)
     model.train()
     loss = TrainingLoss(model, settings.precision, chosen.attention)
     with loss.execution_context(settings.gradient_checkpointing):
-        return _run(_set_up(loss, train_rows, held_out_rows, settings), hooks, state)
+        replica, optimizer = make_replica(loss, settings.shard), _make_optimizer(model, settings)
+        _check_ranks(replica, settings)
+        training = _Training(replica, optimizer, train_rows, held_out_rows, settings, per_epoch, History())
+        return _run(training, hooks, state)
 
 
 def _run(training: _Training, hooks: Hooks, state: TrainingState | None) -> History:
-    grid = grid_steps(len(training.train_rows), training.settings)
+    grid = schedule.grid_steps(len(training.train_rows), training.settings)
     if state is None:
         _checkpoint(training, hooks)
     else:
@@ -102,16 +107,6 @@ def _run(training: _Training, hooks: Hooks, state: TrainingState | None) -> Hist
         if signal == "save and stop":
             break
     return training.history
-
-
-def _set_up(
-    loss: TrainingLoss, train_rows: TokenRows, held_out_rows: TokenRows, settings: FinetuneSettings
-) -> _Training:
-    per_epoch = schedule.steps_per_epoch(len(train_rows), settings.batch_size)
-    replica = make_replica(loss, settings.shard)
-    _check_ranks(replica, settings)
-    optimizer, total = _make_optimizer(loss.model, settings), per_epoch * settings.epochs
-    return _Training(replica, optimizer, train_rows, held_out_rows, settings, per_epoch, total, History())
 
 
 def _check_ranks(replica: Replica, settings: FinetuneSettings) -> None:
@@ -201,9 +196,11 @@ def _held_out_loss(training: _Training) -> float | None:
     # under FSDP a forward pass is a collective operation: every rank runs all rows, so that the numbers are equal
     share = slice(None) if replica.sharded else slice(replica.rank, None, replica.ranks)
     total = torch.zeros((), dtype=torch.float64, device=replica.device)
-    with evaluation_mode(replica.loss):
+    replica.loss.eval()
+    with torch.no_grad():
         for index_B in micro_batches(rows, np.arange(len(rows))[share], training.settings.micro_batch):
             total += replica.loss(rows, index_B)
+    replica.loss.train()
     nll = total.item() if replica.sharded else replica.sum_over_ranks([total.item()])[0]
     return nll / int(rows.target_tokens_N.sum())
 

@@ -4,7 +4,7 @@ The training loop divides by the target tokens of the global batch, so the divis
 the objective. Packed and padded attention give the same gradients to rounding; packed applies the head to target
 positions only, padded is the model's own forward pass for models that packing does not fit.
 
-B rows, L length, V vocabulary, T targets of the batch, M rows of a rank
+B rows, V vocabulary, T targets of the batch, H hidden size, M rows of a rank
 """
 
 from __future__ import annotations
@@ -17,10 +17,11 @@ import torch
 from transformers import PreTrainedModel
 
 from s2l_ray.core.arrays import Int64
-from s2l_ray.core.data.token_rows import IGNORE, PAD, TokenRows, collate
+from s2l_ray.core.data.token_rows import TokenRows
 from s2l_ray.core.onednn_linear import OneDnnLinearMode
+from s2l_ray.core.scoring.packed import output_head, pack, target_hidden_states
 from s2l_ray.core.scoring.packed_attention import packed_attention
-from s2l_ray.core.scoring.packed_rows import output_head, pack, target_hidden_states
+from s2l_ray.core.scoring.padded import padded_target_logits
 from s2l_ray.core.training.fused_linear_cross_entropy import sum_nll
 
 
@@ -39,8 +40,17 @@ class TrainingLoss(torch.nn.Module):
 
     def forward(self, rows: TokenRows, index_B: Int64) -> torch.Tensor:
         """Sum of -log p over the targets of the rows index_B, on the model's device."""
-        loss = self._packed_loss if self.attention == "packed" else self._padded_loss
-        return loss(rows, index_B, next(self.model.parameters()).device)
+        device = next(self.model.parameters()).device
+        autocast = torch.autocast(device.type, dtype=torch.bfloat16, enabled=self.precision == "bfloat16")
+        if self.attention == "padded":
+            with autocast:
+                logits_TV, target_T = padded_target_logits(self.model, rows, index_B)
+            return torch.nn.functional.cross_entropy(logits_TV.float(), target_T, reduction="sum")
+        packed = pack(rows.take(index_B), device)
+        with autocast:
+            hidden_TH, target_T = target_hidden_states(self.model, packed, slice(0, len(index_B)))
+        dtype = torch.bfloat16 if self.precision == "bfloat16" else torch.float32
+        return sum_nll(hidden_TH, output_head(self.model), target_T, dtype)
 
     @contextmanager
     def execution_context(self, recompute: bool = False) -> Iterator[None]:
@@ -55,29 +65,6 @@ class TrainingLoss(torch.nn.Module):
             if self.precision == "float32" and not recompute:
                 stack.enter_context(OneDnnLinearMode(frozen_weights=False))
             yield
-
-    def _packed_loss(self, rows: TokenRows, index_B: Int64, device: torch.device) -> torch.Tensor:
-        packed = pack(rows.take(index_B), device)
-        with self._autocast(device):
-            hidden_TH = target_hidden_states(self.model, packed, slice(0, len(index_B)))
-        dtype = torch.bfloat16 if self.precision == "bfloat16" else torch.float32
-        return sum_nll(hidden_TH, output_head(self.model), packed.targets_T, dtype)
-
-    def _padded_loss(self, rows: TokenRows, index_B: Int64, device: torch.device) -> torch.Tensor:
-        batch = collate(rows, index_B, PAD)
-        with self._autocast(device):
-            logits_BLV = self.model(
-                input_ids=batch.input_ids_BL.to(device),
-                attention_mask=batch.attention_mask_BL.to(device),
-                use_cache=False,
-            ).logits
-        labels_BL = batch.labels_BL[:, 1:].to(device)
-        is_target_BL = labels_BL != IGNORE
-        logits_TV = logits_BLV[:, :-1][is_target_BL].float()
-        return torch.nn.functional.cross_entropy(logits_TV, labels_BL[is_target_BL], reduction="sum")
-
-    def _autocast(self, device: torch.device) -> torch.autocast:
-        return torch.autocast(device.type, dtype=torch.bfloat16, enabled=self.precision == "bfloat16")
 
 
 def micro_batches(rows: TokenRows, rows_M: Int64, size: int) -> Iterator[Int64]:

@@ -6,52 +6,39 @@ Includes the check of the forward pass (scoring/packed_check.py), which runs fir
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 from transformers import PreTrainedModel
 
 from s2l_ray.core.data.token_rows import TokenRows
-from s2l_ray.core.scoring.packed_check import check_packed_scoring, probe_rows
+from s2l_ray.core.scoring.packed_check import AttentionChoice, check_packed_scoring, probe_rows
 from s2l_ray.core.training.loss import TrainingLoss, micro_batches
-from s2l_ray.core.training.settings import FinetuneSettings
+from s2l_ray.core.training.schedule import FinetuneSettings
 
 # Norm of the difference of the two gradients over the norm of the padded one.
 TOLERANCES = {"float32": 1e-3, "bfloat16": 0.05}
 
 
-@dataclass(frozen=True)
-class TrainingAttention:
-    """Attention that trains the model ("padded" or "packed") and the reason.
-
-    gradient_difference: norm of the difference over the norm of the padded gradient; None if nothing was compared.
-    """
-
-    attention: str
-    gradient_difference: float | None
-    reason: str
-
-
-def choose_training_attention(model: PreTrainedModel, rows: TokenRows, settings: FinetuneSettings) -> TrainingAttention:
+def choose_training_attention(model: PreTrainedModel, rows: TokenRows, settings: FinetuneSettings) -> AttentionChoice:
     """Compare packed and padded gradients on a few rows, including the longest, in micro batches as in training.
 
     The model is in eval mode before and after, without gradients. `settings.attention` "padded" skips the check.
     """
     if settings.attention == "padded":
-        return TrainingAttention("padded", None, "requested")
+        return AttentionChoice("padded", "requested")
     scoring = check_packed_scoring(model, rows, int(rows.lengths_N.max(initial=1)))
     if scoring.attention != "packed":
-        return TrainingAttention("padded", None, scoring.reason)
+        return AttentionChoice("padded", scoring.reason)
     try:
         difference = _gradient_difference(model, probe_rows(model, rows), settings)
     except torch.OutOfMemoryError:
         raise
     except Exception as error:  # a kernel may have no backward pass; padded training is the fallback
-        return TrainingAttention("padded", None, f"packed rows: {type(error).__name__}: {error}")
+        return AttentionChoice("padded", f"packed rows: {type(error).__name__}: {error}")
     if difference is not None and difference <= TOLERANCES[settings.precision]:
-        return TrainingAttention("packed", difference, "agrees with the padded gradient")
-    return TrainingAttention("padded", difference, "the gradient of packed rows differs from the padded one")
+        return AttentionChoice("packed", "agrees with the padded gradient", difference)
+    return AttentionChoice("padded", "the gradient of packed rows differs from the padded one", difference)
 
 
 def _gradient_difference(model: PreTrainedModel, probe: TokenRows, settings: FinetuneSettings) -> float | None:

@@ -1,7 +1,8 @@
-"""Training schedule: steps, checkpoints, data order, learning rate and held-out rows.
+"""Settings and schedule of a training: steps, checkpoints, data order, learning rate and held-out rows.
 
 Everything is a function of counts, a seed and a position, so a training is the same for any number of workers and can
-resume at any step. A step is one update of the weights from one global batch; step 0 is before training.
+resume at any step. A step is one update of the weights from one global batch; step 0 is before training. Free of torch,
+so that the driver can use it.
 
 N rows, M rows trained on, H rows held out, B rows of a global batch
 """
@@ -11,6 +12,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Literal
 
 import numpy as np
 
@@ -18,6 +20,9 @@ from s2l_ray.core.arrays import Int64
 
 # Independent random streams of one seed.
 HELD_OUT, SAMPLE, ORDER = 0, 1, 2
+# The instruction to the training loop after a step.
+Signal = Literal["continue", "save", "save and stop"]
+SIGNALS: tuple[Signal, ...] = ("continue", "save", "save and stop")
 
 
 @dataclass(frozen=True)
@@ -34,6 +39,28 @@ class CheckpointGrid:
     fraction: float | None = None
     log: int | None = None
     epoch_ends: bool = False
+
+
+@dataclass(frozen=True)
+class FinetuneSettings:
+    """Hyperparameters of the proxy's training. Fields from micro_batch on change the result by rounding only.
+
+    shard: use FSDP2. attention: "auto" packs rows if the check passes (packed_check.py), "padded" never packs.
+    """
+
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    warmup_ratio: float
+    weight_decay: float
+    max_grad_norm: float
+    precision: Literal["float32", "bfloat16"]
+    grid: CheckpointGrid
+    seed: int
+    micro_batch: int
+    gradient_checkpointing: bool = False
+    shard: bool = False
+    attention: Literal["auto", "padded"] = "auto"
 
 
 def split_held_out(rows_ok: int, held_out: int, seed: int) -> tuple[Int64, Int64]:
@@ -86,6 +113,12 @@ def checkpoint_steps(grid: CheckpointGrid, total_steps: int, steps_per_epoch: in
     if grid.epoch_ends:
         steps.update(range(steps_per_epoch, total_steps + 1, steps_per_epoch))
     return sorted(steps)
+
+
+def grid_steps(train_rows: int, settings: FinetuneSettings) -> list[int]:
+    """Steps that are checkpoints, ascending, step 0 first."""
+    per_epoch = steps_per_epoch(train_rows, settings.batch_size)
+    return checkpoint_steps(settings.grid, per_epoch * settings.epochs, per_epoch, settings.batch_size)
 
 
 def batch_indices(train_rows: int, batch_size: int, epoch: int, step_in_epoch: int, seed: int) -> Int64:

@@ -1,22 +1,56 @@
 """Resume state of a training: weights, AdamW moments, random number states and history as one dict of CPU tensors.
 
 Stored as one safetensors file, so nothing is pickled. Tensors are unsharded: a training may resume under DDP or FSDP,
-whichever wrote the state. Schedule and data order are functions of the step, so only the step is stored.
+whichever wrote the state. Schedule and data order are functions of the step, so only the step is stored. The history
+is two float64 tables, in which a loss that was not measured is NaN.
+
+S steps, C checkpoints
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from collections.abc import Callable
+from dataclasses import astuple, dataclass, field, fields
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from safetensors.torch import load_file, save_file
 
 from s2l_ray.core.training.distributed import Replica, copy_into, full_tensor, gather_weights
-from s2l_ray.core.training.log import History
+from s2l_ray.core.training.records import CheckpointRecord, StepRecord
 
 STATE_FILE = "state.safetensors"
 MOMENTS = ("step", "exp_avg", "exp_avg_sq")
+Record = TypeVar("Record", StepRecord, CheckpointRecord)
+
+
+@dataclass
+class History:
+    """All records of a training so far, in order."""
+
+    steps: list[StepRecord] = field(default_factory=list)
+    checkpoints: list[CheckpointRecord] = field(default_factory=list)
+
+    def training_loss(self) -> float | None:
+        """Loss per target token over the steps since the last checkpoint; None if there were no steps."""
+        since = self.checkpoints[-1].step if self.checkpoints else 0
+        recent = self.steps[since:]
+        tokens = sum(record.target_tokens for record in recent)
+        return sum(record.loss * record.target_tokens for record in recent) / tokens if tokens else None
+
+    def tables(self) -> dict[str, torch.Tensor]:
+        """`steps` [S, columns] and `checkpoints` [C, columns] in float64; columns are the fields of the records."""
+        return {
+            "steps": _to_table(self.steps, StepRecord),
+            "checkpoints": _to_table(self.checkpoints, CheckpointRecord),
+        }
+
+    @classmethod
+    def from_tables(cls, tables: dict[str, torch.Tensor]) -> History:
+        """Restore the history that `tables` was called on."""
+        return cls(_from_table(tables["steps"], StepRecord), _from_table(tables["checkpoints"], CheckpointRecord))
 
 
 @dataclass(frozen=True)
@@ -108,3 +142,18 @@ def _set_rng_states(states: dict[str, torch.Tensor]) -> None:
     torch.random.set_rng_state(states["cpu"])
     if "cuda" in states and torch.cuda.is_available():
         torch.cuda.set_rng_state(states["cuda"])
+
+
+def _to_table(records: list[Record], record_type: type[Record]) -> torch.Tensor:
+    rows = [[math.nan if value is None else value for value in astuple(record)] for record in records]
+    return torch.tensor(rows, dtype=torch.float64).reshape(-1, len(fields(record_type)))
+
+
+def _from_table(table: torch.Tensor, record_type: type[Record]) -> list[Record]:
+    make: Callable[..., Record] = record_type
+    integer = [column.type in (int, "int") for column in fields(record_type)]
+
+    def restore(is_integer: bool, value: float) -> int | float | None:
+        return None if math.isnan(value) else int(value) if is_integer else value
+
+    return [make(*map(restore, integer, row)) for row in table.tolist()]

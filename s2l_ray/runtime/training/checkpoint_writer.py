@@ -7,10 +7,9 @@ Train uploads. `training.parquet` is written last of all and marks the training 
 import math
 import shutil
 import tempfile
-from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, astuple, fields
+from dataclasses import asdict, fields
 from pathlib import Path
 
 import pyarrow as pa
@@ -19,74 +18,62 @@ from transformers import PreTrainedModel
 
 from s2l_ray import storage
 from s2l_ray.artifacts.fingerprint import seal
-from s2l_ray.artifacts.schemas import step_name
+from s2l_ray.artifacts.schemas import CHECKPOINT_RECORD, HELD_OUT_TABLE, TRAINING_TABLE, step_name
 from s2l_ray.artifacts.tables import FileRecord, write_table
 from s2l_ray.core.causal_lm import on_meta_device, save_model
-from s2l_ray.core.training.log import History
-from s2l_ray.core.training.packed_check import TrainingAttention
+from s2l_ray.core.scoring.packed_check import AttentionChoice
 from s2l_ray.core.training.records import CheckpointRecord, StepRecord
-from s2l_ray.core.training.state import TrainingState, save_state
-from s2l_ray.runtime.training.job import StoredCheckpoint
-from s2l_ray.runtime.training.store import (
-    HELD_OUT,
-    STATE,
-    TRAINING,
-    is_complete_checkpoint,
-    read_checkpoint,
-    write_checkpoint_record,
-)
+from s2l_ray.core.training.state import History, TrainingState, load_state, save_state
+from s2l_ray.runtime.training.store import STATE, is_complete_checkpoint, read_checkpoint, state_record
 
-# Checkpoints in memory that wait for their upload before training waits for them.
-MAX_PENDING = 2
 # Relative difference of the losses of two runs of one training on a device that sums in no fixed order.
 LOSS_TOLERANCE = 1e-3
 
 
 class CheckpointWriter:
-    """Uploads checkpoints one after the other in a thread."""
+    """Uploads one checkpoint at a time in a thread."""
 
     def __init__(self, output: str, model: PreTrainedModel, tokenizer: Path) -> None:
         self._output = output
         self._model = on_meta_device(model)
         self._tokenizer = tokenizer
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint-upload")
-        self._pending: deque[Future[None]] = deque()
-        self._attention: TrainingAttention | None = None
+        self._upload: Future[None] | None = None
+        self._attention: AttentionChoice | None = None
 
-    def set_training_attention(self, attention: TrainingAttention) -> None:
-        """Set the attention that later checkpoints record."""
+    def set_training_attention(self, attention: AttentionChoice) -> None:
         self._attention = attention
 
     def put(self, record: CheckpointRecord, weights: dict[str, torch.Tensor]) -> None:
-        """Queue a checkpoint. Raises the failure of an earlier upload."""
-        while len(self._pending) >= MAX_PENDING:
-            self._pending.popleft().result()
-        self._pending.append(self._thread.submit(self._put, record, weights))
+        """Upload a checkpoint after the previous one. Raises the failure of that."""
+        self.flush()
+        self._upload = self._thread.submit(self._put, record, weights)
 
     def flush(self) -> None:
-        """Wait until all queued checkpoints are stored. Raises the failure of an upload."""
-        while self._pending:
-            self._pending.popleft().result()
+        """Wait for the upload. Raises its failure."""
+        if self._upload is not None:
+            self._upload.result()
 
     def _put(self, record: CheckpointRecord, weights: dict[str, torch.Tensor]) -> None:
         folder = storage.join(self._output, step_name(record.step))
+        if _is_stored(self._output, record):
+            return
         with tempfile.TemporaryDirectory() as temporary:
             local = Path(temporary)
             save_model(self._model, local, state_dict=weights)
             shutil.copytree(self._tokenizer, local, dirs_exist_ok=True)
             files = [_file_record(local, path) for path in sorted(local.rglob("*")) if path.is_file()]
-            checkpoint = StoredCheckpoint(record, files)
-            if _is_stored(self._output, checkpoint):
-                return
             for file in files:
                 storage.put_file(local / file.path, storage.join(folder, file.path))
-        write_checkpoint_record(self._output, checkpoint, self._attention)
+        attention = asdict(self._attention) if self._attention else None
+        sealed = seal({**asdict(record), "attention": attention, "files": [asdict(file) for file in files]})
+        storage.write_bytes(storage.join(folder, CHECKPOINT_RECORD), sealed)
 
 
 def put_tables(output: str, history: History) -> None:
     """Write the tables of a complete training."""
-    write_table(output, HELD_OUT, _table(history.checkpoints, CheckpointRecord))
-    write_table(output, TRAINING, _table(history.steps, StepRecord))
+    write_table(output, HELD_OUT_TABLE, _table(history.checkpoints, CheckpointRecord))
+    write_table(output, TRAINING_TABLE, _table(history.steps, StepRecord))
 
 
 def write_state(state: TrainingState, folder: Path) -> None:
@@ -95,33 +82,35 @@ def write_state(state: TrainingState, folder: Path) -> None:
     (folder / STATE).write_bytes(seal({"step": state.step, "files": [asdict(record)]}))
 
 
+def read_state(output: str, step: int) -> TrainingState:
+    """The state of a step that `newest_state` returned."""
+    folder, record = state_record(output, step)
+    if storage.is_local(folder):
+        return load_state(storage.local_path(folder), step)
+    with tempfile.TemporaryDirectory() as temporary:
+        storage.get_file(storage.join(folder, record.path), Path(temporary) / record.path)
+        return load_state(Path(temporary), step)
+
+
 def _file_record(folder: Path, path: Path) -> FileRecord:
     return FileRecord(str(path.relative_to(folder)), None, path.stat().st_size, storage.sha256_file(str(path)))
 
 
-def _is_stored(output: str, checkpoint: StoredCheckpoint) -> bool:
+def _is_stored(output: str, record: CheckpointRecord) -> bool:
     """Whether storage has this checkpoint complete, written by the same training."""
-    step = checkpoint.record.step
-    if not is_complete_checkpoint(output, step):
+    if not is_complete_checkpoint(output, record.step):
         return False
-    stored = read_checkpoint(output, step)
-    if [file.path for file in stored.files] != [file.path for file in checkpoint.files]:
-        return False
-    pairs = zip(fields(stored.record), astuple(stored.record), astuple(checkpoint.record), strict=True)
-    return all(_close(one, other) if column.name.endswith("loss") else one == other for column, one, other in pairs)
+    stored = read_checkpoint(output, record.step).record
+    return _agree(stored.training_loss, record.training_loss) and _agree(stored.held_out_loss, record.held_out_loss)
 
 
-def _close(one: float | None, other: float | None) -> bool:
+def _agree(one: float | None, other: float | None) -> bool:
     if one is None or other is None:
         return one is other
     return math.isclose(one, other, rel_tol=LOSS_TOLERANCE)
 
 
 def _table(records: Sequence[StepRecord | CheckpointRecord], kind: type[StepRecord | CheckpointRecord]) -> pa.Table:
-    types = {"int": pa.int64(), "float": pa.float64(), "float | None": pa.float64()}
-    schema = pa.schema([(column.name, types[_type_name(column.type)]) for column in fields(kind)])
-    return pa.Table.from_pylist([asdict(record) for record in records], schema=schema)
-
-
-def _type_name(kind: object) -> str:
-    return kind.__name__ if isinstance(kind, type) else str(kind)
+    """A typed table, since the column of a loss may be all null."""
+    types = {column.name: pa.int64() if column.type in (int, "int") else pa.float64() for column in fields(kind)}
+    return pa.Table.from_pylist([asdict(record) for record in records], schema=pa.schema(types))

@@ -5,7 +5,8 @@ from typing import Any
 
 from s2l_ray.artifacts.tables import FileRecord
 from s2l_ray.core.training.records import CheckpointRecord
-from s2l_ray.core.training.settings import FinetuneSettings
+from s2l_ray.core.training.schedule import FinetuneSettings, grid_steps, steps_per_epoch
+from s2l_ray.runtime.contracts import RemoteTask, ResourceRequest, RetryOptions
 
 MEMORY_HINT = "lower resources.train.micro_batch"
 
@@ -34,6 +35,16 @@ class TrainJob:
     threads: int = 1
     save_minutes: float = 5.0
 
+    def train_rows(self) -> int:
+        return self.train_examples or self.rows_ok - self.held_out
+
+    def total_steps(self) -> int:
+        return self.settings.epochs * steps_per_epoch(self.train_rows(), self.settings.batch_size)
+
+    def planned_steps(self) -> list[int]:
+        """The steps of the checkpoints, ascending, step 0 first."""
+        return grid_steps(self.train_rows(), self.settings)
+
 
 @dataclass(frozen=True)
 class TrainWorkers:
@@ -48,24 +59,15 @@ class TrainWorkers:
     retries: int = 3
     stall_minutes: float = 30.0
 
-
-@dataclass(frozen=True)
-class TrainProgress:
-    """Progress of a training. Rates are over this run of it. A record with a `note` is a warning and has no figures."""
-
-    step: int = 0
-    total_steps: int = 0
-    loss: float = 0.0
-    learning_rate: float = 0.0
-    tokens_per_second: float = 0.0
-    examples_per_second: float = 0.0
-    seconds_left: float = 0.0
-    note: str = ""
+    def task(self) -> RemoteTask:
+        """The work of one worker. Ray Train starts lost workers again, and not the monitor."""
+        request = ResourceRequest("train", MEMORY_HINT, self.workers, self.cpus, self.gpus)
+        return RemoteTask("checkpoints", "train", MEMORY_HINT, request, RetryOptions(0, self.stall_minutes, 0.0))
 
 
 @dataclass(frozen=True)
 class StoredCheckpoint:
-    """A checkpoint in storage; paths of the files are relative to its folder."""
+    """A checkpoint in storage and all its files, with paths relative to the artifact."""
 
     record: CheckpointRecord
     files: list[FileRecord]

@@ -6,9 +6,8 @@ uploads states and keeps two. The state to resume from is found by its own check
 """
 
 import threading
-import time
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, wait
 
 import ray
 from ray.exceptions import RayError
@@ -18,30 +17,21 @@ from ray.train.v2.api.config import LoggingConfig
 from ray.train.v2.api.exceptions import WorkerGroupError
 
 from s2l_ray import storage
-from s2l_ray.artifacts.schemas import step_name
-from s2l_ray.artifacts.tables import FileRecord, find_complete_unit, record_of
-from s2l_ray.core.training.settings import grid_steps
+from s2l_ray.artifacts.schemas import HELD_OUT_TABLE, RESUME_FOLDER, TRAINING_TABLE
+from s2l_ray.artifacts.tables import find_complete_unit
 from s2l_ray.errors import DamagedError, S2LError
-from s2l_ray.runtime.contracts import ActorHandle, Failure
-from s2l_ray.runtime.failures import exception_from_failure, first_line, stall_message
-from s2l_ray.runtime.training.job import (
-    MEMORY_HINT,
-    StoredCheckpoint,
-    TrainJob,
-    TrainProgress,
-    TrainResult,
-    TrainWorkers,
-)
-from s2l_ray.runtime.training.mailbox import open_mailbox
-from s2l_ray.runtime.training.store import CHECKPOINT, HELD_OUT, RESUME, TRAINING, prune_states, read_checkpoint
+from s2l_ray.runtime.contracts import ActorHandle, Failure, Progress, Report
+from s2l_ray.runtime.failures import engine_error, exception_from_failure, first_line
+from s2l_ray.runtime.monitor import StallError, start_monitor, watch
+from s2l_ray.runtime.training.job import MEMORY_HINT, TrainJob, TrainResult, TrainWorkers
+from s2l_ray.runtime.training.store import prune_states, read_checkpoint
 
-POLL_SECONDS = 0.5
 STOP_SECONDS = 60.0
 STATES_KEPT = 2
 SNAPSHOT = "checkpoint_manager_snapshot.json"
 
 
-def train_proxy(job: TrainJob, workers: TrainWorkers, report: Callable[[TrainProgress], None]) -> TrainResult:
+def train_proxy(job: TrainJob, workers: TrainWorkers, report: Report) -> TrainResult:
     """Train the proxy, or resume its training.
 
     report: called about twice a second. After an exception in it, such as Ctrl-C, the workers save a state and end.
@@ -52,7 +42,7 @@ def train_proxy(job: TrainJob, workers: TrainWorkers, report: Callable[[TrainPro
         return result
     losses, saved = 0, prune_states(job.output, STATES_KEPT)
     while True:
-        storage.delete_file(storage.join(job.output, RESUME, SNAPSHOT))
+        storage.delete_file(storage.join(job.output, RESUME_FOLDER, SNAPSHOT))
         try:
             _attempt(job, workers, report)
             break
@@ -64,7 +54,7 @@ def train_proxy(job: TrainJob, workers: TrainWorkers, report: Callable[[TrainPro
                     f"train: lost workers {losses} time{'s' * (losses != 1)} since the state saved at step {saved} "
                     f"(last error: {error}). Run again to resume from step {saved}; if memory ran out, {MEMORY_HINT}"
                 ) from error
-            report(TrainProgress(note=f"lost workers ({error}); resuming from step {saved}"))
+            report(Progress(workers.task().kind, warning=f"lost workers ({error}); resuming from step {saved}"))
     if (result := finished_training(job)) is None:
         raise DamagedError(f"{job.output}: files of the training are missing or damaged; run again")
     return result
@@ -72,128 +62,96 @@ def train_proxy(job: TrainJob, workers: TrainWorkers, report: Callable[[TrainPro
 
 def finished_training(job: TrainJob) -> TrainResult | None:
     """The result of a complete training, or None."""
-    tables = [find_complete_unit(job.output, path, {}) for path in (HELD_OUT, TRAINING)]
+    tables = [find_complete_unit(job.output, path, {}) for path in (HELD_OUT_TABLE, TRAINING_TABLE)]
     if None in tables:
         return None
     try:
-        checkpoints = [read_checkpoint(job.output, step) for step in planned_steps(job)]
+        checkpoints = [read_checkpoint(job.output, step) for step in job.planned_steps()]
     except (FileNotFoundError, DamagedError):
         return None
-    files = [record for record in tables if record is not None]
-    for checkpoint in checkpoints:
-        files += _checkpoint_files(job.output, checkpoint)
+    files = [record for record in tables if record] + [file for one in checkpoints for file in one.files]
     sizes = {entry.path: entry.bytes for entry in storage.list_files(job.output)}
     return TrainResult(checkpoints, files) if all(sizes.get(file.path) == file.bytes for file in files) else None
-
-
-def planned_steps(job: TrainJob) -> list[int]:
-    """The steps of the training's checkpoints."""
-    return grid_steps(job.train_examples or job.rows_ok - job.held_out, job.settings)
 
 
 class _WorkersLost(Exception):
     """Workers, or the connections between them, were lost; another attempt may succeed."""
 
 
-def _attempt(job: TrainJob, workers: TrainWorkers, report: Callable[[TrainProgress], None]) -> None:
-    mailbox = open_mailbox()
-    fit = _Fit(_make_trainer(job, workers, mailbox))
-    received, step, patience = time.monotonic(), 0, STOP_SECONDS
+def _attempt(job: TrainJob, workers: TrainWorkers, report: Report) -> None:
+    task = workers.task()
+    monitor = start_monitor(task)
+    fit = _start(_make_trainer(job, workers, monitor).fit)
+    patience = STOP_SECONDS
     try:
-        while fit.is_running(POLL_SECONDS):
-            if (progress := ray.get(mailbox.take.remote())) is not None:
-                received, step = time.monotonic(), progress.step
-                report(progress)
-            elif time.monotonic() - received > workers.stall_minutes * 60:
-                patience = 0.0  # workers that make no step cannot save and stop
-                raise S2LError(_stalled(step, workers, ray.get(mailbox.workers.remote())))
-        if (progress := ray.get(mailbox.take.remote())) is not None:
-            report(progress)
-        fit.raise_failure(ray.get(mailbox.failures.remote()))
+        failures = watch(monitor, task, lambda seconds: not wait([fit], seconds).done, report)
+        _raise_failure(fit.exception(), failures)
+    except StallError:
+        patience = 0.0  # workers that make no step cannot save and stop
+        raise
     except RayError as error:
-        raise S2LError(f"train: no reply from the workers: {_reason(error)}; run again") from error
+        raise engine_error(error, task) from error
     finally:
-        if fit.is_running(0):
-            mailbox.stop.remote()
-            fit.is_running(patience)
-        ray.kill(mailbox)  # type: ignore[arg-type]
+        if not fit.done():
+            monitor.stop.remote()
+            wait([fit], patience)
+        ray.kill(monitor)  # type: ignore[arg-type]
 
 
-def _stalled(step: int, workers: TrainWorkers, registered: list[str]) -> str:
-    not_started = f"none of {workers.workers} workers is running"
-    return stall_message(f"train, at step {step}", workers.stall_minutes, registered, not_started)
+def _start(function: Callable[[], object]) -> Future[object]:
+    """Call a function in a daemon thread, which leaves Ray's Ctrl-C handler uninstalled and does not block the exit."""
+    future: Future[object] = Future()
+
+    def call() -> None:
+        try:
+            future.set_result(function())
+        except BaseException as error:  # raised in the driver's thread
+            future.set_exception(error)
+
+    threading.Thread(target=call, name="ray-train-fit", daemon=True).start()
+    return future
 
 
-def _make_trainer(job: TrainJob, workers: TrainWorkers, mailbox: ActorHandle) -> TorchTrainer:
+def _raise_failure(error: BaseException | None, failures: Sequence[Failure]) -> None:
+    """Raise a failure that a worker reported, or `_WorkersLost`; return if the training succeeded."""
+    if error is None:
+        return
+    if failures:
+        raise exception_from_failure(failures[0]) from error
+    # A worker that fails reports its failure before it ends; one that is killed does not.
+    if isinstance(error, WorkerGroupError):
+        raise _WorkersLost(_reason(error)) from error
+    raise S2LError(f"train: Ray Train failed: {_reason(error)}") from error
+
+
+def _make_trainer(job: TrainJob, workers: TrainWorkers, monitor: ActorHandle) -> TorchTrainer:
     filesystem, path = storage.filesystem(job.output)
-    resources = {"CPU": workers.cpus} | ({"GPU": workers.gpus} if workers.gpus else {})
+    task = workers.task()
+
+    def train() -> None:
+        from s2l_ray.runtime.training.worker import train_worker  # imports transformers, which the driver does not need
+
+        train_worker(job, task, monitor)
+
     return TorchTrainer(
-        lambda: _train_worker(job, mailbox),
+        train,
         scaling_config=ScalingConfig(
-            num_workers=workers.workers, use_gpu=workers.gpus > 0, resources_per_worker=resources
+            num_workers=workers.workers, use_gpu=workers.gpus > 0, resources_per_worker=task.request.per_worker()
         ),
         run_config=RunConfig(
-            name=RESUME,
+            name=RESUME_FOLDER,
             storage_path=path,
             storage_filesystem=filesystem,
             checkpoint_config=CheckpointConfig(num_to_keep=STATES_KEPT),
-            # Ray cannot distinguish a failure of the training from a lost worker and would retry both; _Fit can.
+            # Ray cannot distinguish a failure of the training from a lost worker and would retry both.
             failure_config=FailureConfig(max_failures=0),
             logging_config=LoggingConfig(log_level="ERROR"),  # type: ignore[call-arg]
         ),
     )
 
 
-def _train_worker(job: TrainJob, mailbox: ActorHandle) -> None:
-    from s2l_ray.runtime.training.worker import train_worker  # imports transformers, which the driver does not need
-
-    train_worker(job, mailbox)
-
-
-class _Fit:
-    """`trainer.fit()` in a thread, which keeps the driver free and Ray's Ctrl-C handler uninstalled."""
-
-    def __init__(self, trainer: TorchTrainer) -> None:
-        self._trainer = trainer
-        self._error: Exception | None = None
-        # Thread.join is unsuitable: interrupted by Ctrl-C it marks the thread as ended (CPython 3.11).
-        self._ended = threading.Event()
-        threading.Thread(target=self._run, name="ray-train-fit", daemon=True).start()
-
-    def _run(self) -> None:
-        try:
-            self._trainer.fit()
-        except Exception as error:  # raised in the driver's thread
-            self._error = error
-        finally:
-            self._ended.set()
-
-    def is_running(self, seconds: float) -> bool:
-        """Wait for the end for at most `seconds`. Returns whether it is still running."""
-        return not self._ended.wait(seconds)
-
-    def raise_failure(self, failures: list[Failure]) -> None:
-        """Raise a failure that a worker posted, or `_WorkersLost`; return if the training succeeded."""
-        if self._error is None:
-            return
-        if failures:
-            raise exception_from_failure(failures[0]) from self._error
-        # A worker that fails posts its failure before it ends; one that is killed does not.
-        if isinstance(self._error, WorkerGroupError):
-            raise _WorkersLost(_reason(self._error)) from self._error
-        raise S2LError(f"train: Ray Train failed: {_reason(self._error)}") from self._error
-
-
-def _reason(error: Exception) -> str:
+def _reason(error: BaseException) -> str:
     """One line: the first worker's failure, or Ray's own error."""
     cause = next(iter(error.worker_failures.values()), error) if isinstance(error, WorkerGroupError) else error
     cause = getattr(cause, "health_check_failure", cause)
     return first_line(str(cause).strip()) or type(cause).__name__
-
-
-def _checkpoint_files(output: str, checkpoint: StoredCheckpoint) -> list[FileRecord]:
-    """The files of a checkpoint with paths relative to the artifact."""
-    folder = step_name(checkpoint.record.step)
-    sealed = storage.read_bytes(storage.join(output, folder, CHECKPOINT))
-    files = [replace(file, path=f"{folder}/{file.path}") for file in checkpoint.files]
-    return [*files, record_of(f"{folder}/{CHECKPOINT}", sealed)]

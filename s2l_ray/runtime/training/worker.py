@@ -1,9 +1,13 @@
 """One worker of a training, in a process that Ray Train has started and connected with the other ranks."""
 
 import tempfile
+import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow.compute as pc
 import ray
 import ray.train
 import torch
@@ -13,65 +17,98 @@ from ray.train.torch import get_device
 from transformers import PreTrainedModel
 
 from s2l_ray.artifacts.manifest import Artifact, open_artifact
-from s2l_ray.artifacts.schemas import step_name
+from s2l_ray.artifacts.schemas import OK, step_name, token_rows
+from s2l_ray.core.arrays import Int64
 from s2l_ray.core.causal_lm import init_model, load_model
 from s2l_ray.core.data.token_rows import TokenRows
 from s2l_ray.core.training.finetune import Hooks, finetune
-from s2l_ray.core.training.records import CheckpointRecord, StepRecord
-from s2l_ray.core.training.schedule import sample_train, split_held_out
-from s2l_ray.core.training.settings import grid_steps, total_steps
+from s2l_ray.core.training.records import StepRecord
+from s2l_ray.core.training.schedule import Signal, sample_train, split_held_out
 from s2l_ray.core.training.state import TrainingState
-from s2l_ray.errors import S2LError
-from s2l_ray.runtime.contracts import ActorHandle
+from s2l_ray.errors import DamagedError, S2LError
+from s2l_ray.runtime.contracts import ActorHandle, Progress, RemoteTask
 from s2l_ray.runtime.failures import failure_from_exception
-from s2l_ray.runtime.training.checkpoint_writer import CheckpointWriter, put_tables, write_state
-from s2l_ray.runtime.training.job import MEMORY_HINT, TrainJob
-from s2l_ray.runtime.training.mailbox import Reporter
-from s2l_ray.runtime.training.rows import read_rows
-from s2l_ray.runtime.training.store import newest_state, read_state
-from s2l_ray.runtime.worker_process import arm_exit_watchdog, this_process
+from s2l_ray.runtime.training.checkpoint_writer import CheckpointWriter, put_tables, read_state, write_state
+from s2l_ray.runtime.training.job import TrainJob
+from s2l_ray.runtime.training.store import newest_state
+from s2l_ray.runtime.worker_process import Process, join_monitor
 
-# Errors of a collective whose peer was lost contain one of these.
+# Errors of a collective, which fails if a peer was lost, contain one of these.
 COLLECTIVE_SIGNS = ("gloo", "NCCL")
+REPORT_SECONDS = 0.5
 
 
-def train_worker(job: TrainJob, mailbox: ActorHandle) -> None:
-    """Train from the newest state. Posts a failure of the training itself to the mailbox before raising it."""
-    arm_exit_watchdog()
-    mailbox.register.remote(ray.train.get_context().get_world_rank(), str(this_process()))
+def train_worker(job: TrainJob, task: RemoteTask, monitor: ActorHandle) -> None:
+    """Train from the newest state. Reports a failure of the training itself to the monitor before raising it."""
+    process = join_monitor(monitor)
+    monitor.start.remote(process, f"rank {ray.train.get_context().get_world_rank()}")
     try:
-        _train(job, mailbox)
+        _train(job, monitor, process)
     except Exception as error:
-        if not _is_lost_peer(error):
+        in_collective = any(sign in str(error) for sign in COLLECTIVE_SIGNS)
+        if not in_collective and not isinstance(error, torch.distributed.DistError):
             known = S2LError(f"train: {error}") if isinstance(error, FloatingPointError | ValueError) else error
-            ray.get(mailbox.post_failure.remote(failure_from_exception(known, "train", MEMORY_HINT)))
+            ray.get(monitor.fail.remote(process, failure_from_exception(known, task)))
         raise
+    monitor.finish.remote(process)
 
 
-def _is_lost_peer(error: Exception) -> bool:
-    return isinstance(error, torch.distributed.DistError) or any(sign in str(error) for sign in COLLECTIVE_SIGNS)
+class Reporter:
+    """Rank 0's reports to the monitor, and the action after each step. Ray Train's reports are barriers over ranks."""
+
+    def __init__(self, monitor: ActorHandle, process: Process, job: TrainJob) -> None:
+        self._monitor, self._process, self._job = monitor, process, job
+        self._started = self.saved = time.monotonic()
+        self._reported = 0.0
+        self._steps = self._tokens = 0
+        self._reply: Any = None
+        self._stopping = False
+
+    def add_step(self, record: StepRecord) -> None:
+        """Count a step; report progress at most twice a second, and at the last step."""
+        now, total = time.monotonic(), self._job.total_steps()
+        self._steps += 1
+        self._tokens += record.tokens
+        if now - self._reported < REPORT_SECONDS and record.step < total:
+            return
+        self._reported = now
+        seconds = now - self._started
+        rows = self._steps * self._job.settings.batch_size
+        rates = {"rows": rows / seconds, "tokens": self._tokens / seconds}
+        progress = Progress("", record.step, total, "steps", rates, {"loss": record.loss})
+        self._reply = self._monitor.progress.remote(self._process, progress)
+
+    def signal(self, step: int) -> Signal:
+        """The action after a step. The last step needs no state, since the tables follow it."""
+        if self._reply is not None and ray.wait([self._reply], timeout=0)[0]:
+            self._stopping = ray.get(self._reply)
+        if self._stopping:
+            return "save and stop"
+        due = time.monotonic() - self.saved >= self._job.save_minutes * 60
+        return "save" if due and step < self._job.total_steps() else "continue"
 
 
-def _train(job: TrainJob, mailbox: ActorHandle) -> None:
+def _train(job: TrainJob, monitor: ActorHandle, process: Process) -> None:
     torch.set_num_threads(job.threads)
     dataset = open_artifact(job.dataset)
-    train_rows, held_out_rows = _read(job, dataset)
-    total = total_steps(len(train_rows), job.settings)
-    with tempfile.TemporaryDirectory() as temporary:
+    train_index, held_out_index = split_held_out(job.rows_ok, job.held_out, job.settings.seed)
+    train_index = sample_train(train_index, job.train_examples, job.settings.seed)
+    train_rows, held_out_rows = read_rows(dataset, job.rows_ok, [train_index, held_out_index])
+    with dataset.hold("tokenizer/") as folder:
         model = _make_model(job)
         check_fit(model, job, [train_rows, held_out_rows])
-        writer = CheckpointWriter(job.output, model, dataset.fetch("tokenizer", Path(temporary)))
-        state = _read_state(job, grid_steps(len(train_rows), job.settings))
+        writer = CheckpointWriter(job.output, model, folder / "tokenizer")
+        state = _read_state(job)
         torch.nn.Module.to(model, get_device())
-        reporter = Reporter(mailbox, total, job.settings.batch_size, job.save_minutes * 60)
-        history = finetune(model, train_rows, held_out_rows, job.settings, _hooks(writer, reporter), state)
+        hooks = _hooks(writer, Reporter(monitor, process, job))
+        history = finetune(model, train_rows, held_out_rows, job.settings, hooks, state)
         writer.flush()
-    if _is_rank_zero() and len(history.steps) == total:
+    if _is_rank_zero() and len(history.steps) == job.total_steps():
         put_tables(job.output, history)
 
 
-def _read_state(job: TrainJob, grid: list[int]) -> TrainingState | None:
-    step = broadcast_from_rank_zero(newest_state(job.output, grid) if _is_rank_zero() else None)
+def _read_state(job: TrainJob) -> TrainingState | None:
+    step = broadcast_from_rank_zero(newest_state(job.output, job.planned_steps()) if _is_rank_zero() else None)
     return read_state(job.output, step) if step is not None else None
 
 
@@ -79,10 +116,35 @@ def _is_rank_zero() -> bool:
     return int(ray.train.get_context().get_world_rank()) == 0
 
 
-def _read(job: TrainJob, dataset: Artifact) -> list[TokenRows]:
-    train_index, held_out_index = split_held_out(job.rows_ok, job.held_out, job.settings.seed)
-    train_index = sample_train(train_index, job.train_examples, job.settings.seed)
-    return read_rows(dataset, job.rows_ok, [train_index, held_out_index])
+def read_rows(dataset: Artifact, rows_ok: int, indices: Sequence[Int64]) -> list[TokenRows]:
+    """The rows of each of `indices`: ascending positions among the rows with status ok, over all shards in order.
+
+    Raises `DamagedError` for a damaged shard, or if the shards do not hold `rows_ok` rows with status ok.
+    """
+    parts: list[list[TokenRows]] = [[] for _ in indices]
+    first = 0
+    for table in dataset.read_tables(["status", "input_ids", "target_spans"]):
+        rows = token_rows(table.filter(pc.equal(table["status"], OK)))
+        for index, taken in zip(indices, parts, strict=True):
+            low, high = np.searchsorted(index, [first, first + len(rows)])
+            taken.append(rows.take(index[low:high] - first))
+        first += len(rows)
+    if first != rows_ok:
+        raise DamagedError(f"{dataset.uri}: has {first} rows to train on instead of {rows_ok}")
+    return [_concatenate(taken) for taken in parts]
+
+
+def _concatenate(parts: list[TokenRows]) -> TokenRows:
+    return TokenRows(
+        np.concatenate([part.ids_X for part in parts]),
+        _concatenate_starts([part.starts_N1 for part in parts]),
+        np.concatenate([part.spans_S2 for part in parts]),
+        _concatenate_starts([part.span_starts_N1 for part in parts]),
+    )
+
+
+def _concatenate_starts(starts: list[Int64]) -> Int64:
+    return np.concatenate([[0], np.cumsum(np.concatenate([np.diff(one) for one in starts]))])
 
 
 def _make_model(job: TrainJob) -> PreTrainedModel:
@@ -120,30 +182,21 @@ def check_fit(model: PreTrainedModel, job: TrainJob, sampled: list[TokenRows]) -
 
 def _hooks(writer: CheckpointWriter, reporter: Reporter) -> Hooks:
     """Rank 0 writes and reports; every rank takes part in Ray's report of a state, which is a barrier."""
-
-    def put_checkpoint(record: CheckpointRecord, weights: dict[str, torch.Tensor]) -> None:
-        if _is_rank_zero():
-            writer.put(record, weights)
+    if not _is_rank_zero():
+        return Hooks(on_state=lambda state: ray.train.report({}, checkpoint_dir_name=step_name(state.step)))
 
     def put_state(state: TrainingState) -> None:
-        if not _is_rank_zero():
-            ray.train.report({}, checkpoint_dir_name=step_name(state.step))
-            return
         # A training resumed from this state never writes the earlier checkpoints.
         writer.flush()
         with tempfile.TemporaryDirectory() as folder:
             write_state(state, Path(folder))
             checkpoint = ray.train.Checkpoint.from_directory(folder)
             ray.train.report({}, checkpoint, checkpoint_dir_name=step_name(state.step))
-        reporter.mark_saved()
-
-    def add_step(record: StepRecord) -> None:
-        if _is_rank_zero():
-            reporter.add_step(record)
+        reporter.saved = time.monotonic()
 
     return Hooks(
-        on_step=add_step,
-        on_checkpoint=put_checkpoint,
+        on_step=reporter.add_step,
+        on_checkpoint=writer.put,
         signal=reporter.signal,
         on_attention=writer.set_training_attention,
         on_state=put_state,

@@ -9,9 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from s2l_ray.core.data.token_rows import IGNORE, TokenRows, collate, plan_batches
-
-PAD = 7777
+from s2l_ray.core.data.token_rows import IGNORE, PAD, TokenRows, collate, plan_batches
 
 Row = tuple[list[int], list[tuple[int, int]]]
 
@@ -32,19 +30,21 @@ def target_positions(row: Row) -> list[int]:
 
 
 @given(st.lists(token_row(), max_size=8))
+@settings(deadline=None)
 def test_lengths_and_targets_match_lists(rows: list[Row]) -> None:
     built = build(rows)
     assert len(built) == len(rows)
     assert built.lengths_N.tolist() == [len(ids) for ids, _ in rows]
     assert built.target_tokens_N.tolist() == [len(target_positions(row)) for row in rows]
     for index, (ids, spans) in enumerate(rows):
-        ids_L, spans_S2 = built.row(index)
-        assert ids_L.tolist() == ids
-        assert [tuple(span) for span in spans_S2.tolist()] == spans
-        assert np.flatnonzero(built.target_mask(index)).tolist() == target_positions(rows[index])
+        taken = built.take([index])
+        assert taken.ids_X.tolist() == ids
+        assert [tuple(span) for span in taken.spans_S2.tolist()] == spans
+        assert np.flatnonzero(taken.target_mask_X).tolist() == target_positions(rows[index])
 
 
 @given(st.lists(token_row(), min_size=1, max_size=8), st.data())
+@settings(deadline=None)
 def test_take_returns_rows_in_index_order(rows: list[Row], data: st.DataObject) -> None:
     index_M = data.draw(st.lists(st.integers(0, len(rows) - 1), max_size=10))
     taken, expected = build(rows).take(index_M), build([rows[i] for i in index_M])
@@ -58,7 +58,7 @@ def test_take_returns_rows_in_index_order(rows: list[Row], data: st.DataObject) 
 @settings(deadline=None)
 def test_collate_pads_on_the_right_and_labels_targets_only(rows: list[Row], data: st.DataObject) -> None:
     index_B = data.draw(st.lists(st.integers(0, len(rows) - 1), min_size=1, max_size=5))
-    batch = collate(build(rows), index_B, PAD)
+    batch = collate(build(rows), index_B)
     longest = max(len(rows[i][0]) for i in index_B)
     for position, index in enumerate(index_B):
         ids, padding = rows[index][0], longest - len(rows[index][0])
@@ -71,11 +71,12 @@ def test_collate_pads_on_the_right_and_labels_targets_only(rows: list[Row], data
 
 def test_target_mask_excludes_position_0() -> None:
     rows = TokenRows.from_rows([[5, 6, 7, 8, 9, 10]], [[(0, 2), (4, 6)]])
-    assert rows.target_mask(0).tolist() == [False, True, False, False, True, True]
+    assert rows.target_mask_X.tolist() == [False, True, False, False, True, True]
     assert rows.target_tokens_N.tolist() == [3]
 
 
 @given(st.lists(st.integers(0, 50), max_size=60), st.integers(1, 120))
+@settings(deadline=None)
 def test_batches_hold_every_row_once_within_the_budget(lengths: list[int], budget: int) -> None:
     batches = plan_batches(lengths, budget)
     order = [int(i) for batch in batches for i in batch]

@@ -10,12 +10,7 @@ import pytest
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from s2l_ray.core.data.examples import FORMATS, Example, Turn
-from s2l_ray.core.data.tokenization import (
-    encode_examples,
-    load_tokenizer,
-    save_tokenizer,
-    train_tokenizer,
-)
+from s2l_ray.core.data.tokenization import encode_examples, load_tokenizer, train_tokenizer
 
 TEXTS = [f"What is {a} plus {b}? It is {a + b}. Éa ≠ 漢字 {'<|im_start|>user'}" for a in range(20) for b in range(20)]
 
@@ -49,7 +44,7 @@ def tokenizer() -> PreTrainedTokenizerBase:
 
 
 def with_template(tokenizer: PreTrainedTokenizerBase, template: str, folder: Path) -> PreTrainedTokenizerBase:
-    save_tokenizer(tokenizer, folder)
+    tokenizer.save_pretrained(str(folder))
     copy = load_tokenizer(str(folder))
     copy.add_special_tokens({"additional_special_tokens": ["<|im_start|>", "<|im_end|>"]})
     copy.chat_template = template
@@ -142,7 +137,7 @@ def test_chat_without_template_raises(tokenizer: PreTrainedTokenizerBase) -> Non
 def test_trained_tokenizer_round_trips_text_and_reloads(tokenizer: PreTrainedTokenizerBase, tmp_path: Path) -> None:
     assert len(tokenizer) == 320
     assert tokenizer.pad_token_id not in (None, tokenizer.eos_token_id)
-    save_tokenizer(tokenizer, tmp_path)
+    tokenizer.save_pretrained(str(tmp_path))
     loaded = load_tokenizer(str(tmp_path))
     for text in (*TEXTS[:3], "\x00\t  two  spaces , and \U0001f600 !", " don 't"):
         assert tokenizer.decode(token_ids(tokenizer, text)) == text
@@ -156,11 +151,11 @@ def test_tokenizer_training_is_deterministic_across_processes(
 ) -> None:
     code = (
         "import sys, json; from s2l_ray.core.data.tokenization import *;"
-        "save_tokenizer(train_tokenizer(json.load(open(sys.argv[1])), 320), sys.argv[2])"
+        "train_tokenizer(json.load(open(sys.argv[1])), 320).save_pretrained(sys.argv[2])"
     )
     (tmp_path / "texts.json").write_text(json.dumps(TEXTS))
     subprocess.run([sys.executable, "-c", code, tmp_path / "texts.json", tmp_path / "other"], check=True)
-    save_tokenizer(tokenizer, tmp_path / "own")
+    tokenizer.save_pretrained(str(tmp_path / "own"))
     for name in ("tokenizer.json", "tokenizer_config.json"):
         assert (tmp_path / "own" / name).read_bytes() == (tmp_path / "other" / name).read_bytes()
 

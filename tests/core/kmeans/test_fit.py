@@ -153,10 +153,10 @@ def test_few_distinct_rows_are_clustered_exactly(distinct: int, copies: int, k: 
     points = rng.normal(4, 1, (distinct, 5)).astype(np.float32)
     x_NT = rng.permutation(np.repeat(points, copies, axis=0))
     fit = fit_kmeans(x_NT, k, seed=seed, options=TORCH, workers=1)
-    assert fit.k == min(k, len(x_NT))
+    assert len(fit.centroids_KT) == min(k, len(x_NT))
     if k >= distinct:
         assert fit.inertia == pytest.approx(0, abs=1e-6)
-        assert fit.empty_clusters == fit.k - distinct
+        assert fit.empty_clusters == len(fit.centroids_KT) - distinct
         assert assign_clusters(x_NT, fit.centroids_KT, workers=1)[1].max() == 0
 
 
@@ -175,7 +175,7 @@ def test_empty_cluster_moves_to_the_farthest_row() -> None:
 )
 def test_degenerate_data(x_NT: list[list[float]], k: int, empty: int) -> None:
     fit = fit_kmeans(x_NT, k, seed=0, options=TORCH)
-    assert (fit.inertia, fit.empty_clusters, fit.k) == (0, empty, min(k, len(x_NT)))
+    assert (fit.inertia, fit.empty_clusters, len(fit.centroids_KT)) == (0, empty, min(k, len(x_NT)))
     assert assign_clusters(x_NT, fit.centroids_KT)[1].tolist() == [0.0] * len(x_NT)
 
 

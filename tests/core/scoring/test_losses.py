@@ -44,8 +44,8 @@ def batch_size_1_statistics(model: PreTrainedModel, rows: TokenRows) -> dict[str
     """Every statistic by its definition, from logits in float64 at batch size 1."""
     columns = {name: np.full(len(rows), np.nan) for name in EVERYTHING}
     for index in range(len(rows)):
-        ids_L, _ = rows.row(index)
-        position_T = np.flatnonzero(rows.target_mask(index))
+        ids_L = rows.take([index]).ids_X
+        position_T = np.flatnonzero(rows.take([index]).target_mask_X)
         if not len(position_T):
             continue
         with torch.no_grad():
@@ -130,7 +130,7 @@ def two_checkpoints(real_rows: TokenRows) -> list[PreTrainedModel]:
         model = GPTNeoXForCausalLM(config)
         optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
         for step in range(steps):
-            ids_1L = torch.from_numpy(real_rows.row(step)[0].astype(np.int64))[None]
+            ids_1L = torch.from_numpy(real_rows.take([step]).ids_X.astype(np.int64))[None]
             model(ids_1L, labels=ids_1L).loss.backward()
             optimizer.step()
             optimizer.zero_grad()
@@ -145,8 +145,8 @@ def transformers_losses(real_rows: TokenRows, two_checkpoints: list[PreTrainedMo
     for model in two_checkpoints:
         losses = np.full(len(real_rows), np.nan)
         for index in np.flatnonzero(real_rows.target_tokens_N):
-            ids_1L = torch.from_numpy(real_rows.row(index)[0].astype(np.int64))[None]
-            labels_1L = torch.where(torch.from_numpy(real_rows.target_mask(index))[None], ids_1L, -100)
+            ids_1L = torch.from_numpy(real_rows.take([index]).ids_X.astype(np.int64))[None]
+            labels_1L = torch.where(torch.from_numpy(real_rows.take([index]).target_mask_X)[None], ids_1L, -100)
             with torch.no_grad():
                 losses[index] = model(input_ids=ids_1L, labels=labels_1L).loss.item()
         columns.append(losses)

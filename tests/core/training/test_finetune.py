@@ -18,11 +18,9 @@ from transformers import PreTrainedModel, get_cosine_schedule_with_warmup
 from s2l_ray.core.causal_lm import init_model
 from s2l_ray.core.data.token_rows import TokenRows
 from s2l_ray.core.training.finetune import Hooks, finetune
-from s2l_ray.core.training.log import History
 from s2l_ray.core.training.records import CheckpointRecord
-from s2l_ray.core.training.schedule import CheckpointGrid, batch_indices
-from s2l_ray.core.training.settings import FinetuneSettings
-from s2l_ray.core.training.state import TrainingState, load_state, save_state
+from s2l_ray.core.training.schedule import CheckpointGrid, FinetuneSettings, batch_indices
+from s2l_ray.core.training.state import History, TrainingState, load_state, save_state
 
 VOCAB = 50
 NEOX = {
@@ -112,11 +110,11 @@ def reference_loop(model: PreTrainedModel) -> tuple[list[float], list[float]]:
     for step in range(10):
         nll, tokens = torch.zeros(()), 0
         for index in batch_indices(43, 8, step // 5, step % 5, 7):
-            ids, spans = TRAIN.row(int(index))
-            log_p_LV = model(torch.tensor(ids, dtype=torch.int64)[None]).logits[0].log_softmax(-1)
-            for start, end in spans:
+            row = TRAIN.take([index])
+            log_p_LV = model(torch.tensor(row.ids_X, dtype=torch.int64)[None]).logits[0].log_softmax(-1)
+            for start, end in row.spans_S2:
                 for position in range(start, end):
-                    nll = nll - log_p_LV[position - 1, ids[position]]
+                    nll = nll - log_p_LV[position - 1, row.ids_X[position]]
                     tokens += 1
         (nll / tokens).backward()
         norms.append(float(torch.nn.utils.clip_grad_norm_(model.parameters(), 0.5)))
@@ -155,8 +153,8 @@ def test_records_count_examples_tokens_and_losses() -> None:
     model.load_state_dict(saved[9])
     nll = 0.0
     for index in range(len(HELD_OUT)):
-        ids = torch.tensor(HELD_OUT.row(index)[0], dtype=torch.int64)
-        mask = torch.from_numpy(HELD_OUT.target_mask(index))
+        ids = torch.tensor(HELD_OUT.take([index]).ids_X, dtype=torch.int64)
+        mask = torch.from_numpy(HELD_OUT.take([index]).target_mask_X)
         labels = torch.where(mask, ids, -100)[None]
         nll += model(ids[None], labels=labels).loss.item() * int(mask.sum())
     assert history.checkpoints[-1].held_out_loss == pytest.approx(nll / HELD_OUT.target_tokens_N.sum(), abs=1e-5)

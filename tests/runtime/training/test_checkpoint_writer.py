@@ -10,12 +10,11 @@ import pytest
 import torch
 
 from s2l_ray.core.causal_lm import init_model, load_model
-from s2l_ray.core.training.log import History
-from s2l_ray.core.training.packed_check import TrainingAttention
+from s2l_ray.core.scoring.packed_check import AttentionChoice
 from s2l_ray.core.training.records import CheckpointRecord
-from s2l_ray.core.training.state import TrainingState
-from s2l_ray.runtime.training.checkpoint_writer import CheckpointWriter, put_tables, write_state
-from s2l_ray.runtime.training.store import newest_state, prune_states, read_checkpoint, read_state
+from s2l_ray.core.training.state import History, TrainingState
+from s2l_ray.runtime.training.checkpoint_writer import CheckpointWriter, put_tables, read_state, write_state
+from s2l_ray.runtime.training.store import newest_state, prune_states, read_checkpoint
 from tests.support.tiny_training import NEOX, VOCAB
 
 RECORD = CheckpointRecord(30, 0.5, 240, 1e-3, 2.5, 2.75)
@@ -29,7 +28,7 @@ def tokenizer(tmp_path: Path) -> Path:
     return folder
 
 
-ATTENTION = TrainingAttention("packed", 1e-7, "agrees with the padded gradient")
+ATTENTION = AttentionChoice("packed", "agrees with the padded gradient", 1e-7)
 
 
 def put(output: Path, tokenizer: Path, seed: int, record: CheckpointRecord = RECORD) -> dict[str, tuple[int, bytes]]:
@@ -48,7 +47,7 @@ def test_a_stored_checkpoint_equals_the_model_and_has_its_record(tmp_path: Path,
     loaded, expected = load_model(tmp_path / "out/step-000030"), init_model(NEOX, VOCAB, 0)
     assert all(torch.equal(a, b) for a, b in zip(loaded.parameters(), expected.parameters(), strict=True))
     stored = read_checkpoint(str(tmp_path / "out"), 30)
-    assert {file.path for file in stored.files} == {*files} - {"checkpoint.json"}
+    assert {file.path for file in stored.files} == {f"step-000030/{name}" for name in files}
     assert dataclasses.asdict(stored.record) == dataclasses.asdict(RECORD)
     assert json.loads(files["checkpoint.json"][1])["attention"] == dataclasses.asdict(ATTENTION)
 

@@ -9,7 +9,7 @@ import pytest
 
 from s2l_ray.artifacts.manifest import open_artifact
 from s2l_ray.errors import DamagedError
-from s2l_ray.runtime.training.rows import read_rows
+from s2l_ray.runtime.training.worker import read_rows
 from tests.support.tiny_training import make_job
 
 
@@ -23,9 +23,9 @@ def test_rows_equal_those_of_the_table_with_status_ok(tmp_path: Path) -> None:
         assert len(odd) == job.rows_ok // 2
         assert len(rows) == len(index)
         for position, row in enumerate(index):
-            ids, spans = rows.row(position)
-            assert ids.tolist() == expected[row]["input_ids"]
-            assert spans.ravel().tolist() == expected[row]["target_spans"]
+            taken = rows.take([position])
+            assert taken.ids_X.tolist() == expected[row]["input_ids"]
+            assert taken.spans_S2.ravel().tolist() == expected[row]["target_spans"]
 
 
 def test_a_dataset_of_another_size_or_a_damaged_shard_is_refused(tmp_path: Path) -> None:

@@ -18,29 +18,30 @@ import torch
 from safetensors.torch import load_file
 
 from s2l_ray.errors import LockedError, S2LError
-from s2l_ray.runtime.training.job import TrainJob, TrainProgress, TrainResult, TrainWorkers
+from s2l_ray.runtime.contracts import Progress
+from s2l_ray.runtime.training.job import TrainJob, TrainResult, TrainWorkers
 from s2l_ray.runtime.training.store import newest_state
-from s2l_ray.runtime.training.trainer import planned_steps, train_proxy
+from s2l_ray.runtime.training.trainer import train_proxy
 from tests.support import tiny_training
 from tests.support.tiny_training import long_job, make_job
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 
 
-def run(job: TrainJob, workers: TrainWorkers = TrainWorkers()) -> tuple[TrainResult, list[TrainProgress]]:  # noqa: B008
+def run(job: TrainJob, workers: TrainWorkers = TrainWorkers()) -> tuple[TrainResult, list[Progress]]:  # noqa: B008
     """Train to the end. Returns the result and all progress."""
-    reported: list[TrainProgress] = []
+    reported: list[Progress] = []
     return train_proxy(job, workers, reported.append), reported
 
 
-def run_with_losses(job: TrainJob, workers: TrainWorkers, losses: int) -> list[TrainProgress]:
+def run_with_losses(job: TrainJob, workers: TrainWorkers, losses: int) -> list[Progress]:
     """Train to the end and kill the worker `losses` times, each time after a newer state. Returns the warnings."""
-    warnings: list[TrainProgress] = []
+    warnings: list[Progress] = []
     at, killed = newest_state(job.output) or 0, 0
 
-    def kill_after_newer_state(progress: TrainProgress) -> None:
+    def kill_after_newer_state(progress: Progress) -> None:
         nonlocal at, killed
-        if progress.note:
+        if progress.warning:
             warnings.append(progress)
             at = newest_state(job.output) or 0
         elif killed < losses and killed == len(warnings) and (newest_state(job.output) or 0) > at:
@@ -105,8 +106,8 @@ def start_driver(folder: Path) -> subprocess.Popen[bytes]:
 def test_one_and_two_workers_train_the_same_model(tmp_path: Path) -> None:
     alone, together = make_job(tmp_path, "alone"), make_job(tmp_path, "together")
     result, reported = run(alone)
-    assert [checkpoint.record.step for checkpoint in result.checkpoints] == planned_steps(alone) == [0, 13, 26, 30, 39, 52, 60, 65, 78, 90, 91, 104]  # fmt: skip  # noqa: E501
-    assert reported[-1].step == reported[-1].total_steps == 104
+    assert [checkpoint.record.step for checkpoint in result.checkpoints] == alone.planned_steps() == [0, 13, 26, 30, 39, 52, 60, 65, 78, 90, 91, 104]  # fmt: skip  # noqa: E501
+    assert reported[-1].done == reported[-1].total == 104
     other, _ = run(together, TrainWorkers(workers=2))
     for one, two in zip(result.checkpoints, other.checkpoints, strict=True):
         assert one.record.held_out_loss == pytest.approx(two.record.held_out_loss, abs=1e-4)
@@ -126,7 +127,7 @@ def test_a_complete_training_is_not_changed(long_training: TrainJob) -> None:
     before = {path: path.stat().st_mtime_ns for path in Path(long_training.output).rglob("*")}
     result, reported = run(long_training)
     assert reported == []
-    assert [checkpoint.record.step for checkpoint in result.checkpoints] == planned_steps(long_training)
+    assert [checkpoint.record.step for checkpoint in result.checkpoints] == long_training.planned_steps()
     assert {path: path.stat().st_mtime_ns for path in Path(long_training.output).rglob("*")} == before
 
 
@@ -137,7 +138,7 @@ def test_a_killed_driver_changes_no_byte(interrupted: TrainJob) -> None:
     driver.send_signal(signal.SIGKILL)
     driver.wait()
     _, reported = run(interrupted)
-    assert reported[0].step > 1
+    assert reported[0].done > 1
 
 
 @pytest.mark.slow
@@ -150,12 +151,12 @@ def test_ctrl_c_saves_a_state_and_ends(interrupted: TrainJob) -> None:
     saved = newest_state(interrupted.output)
     assert before is not None and saved is not None and saved > before
     _, reported = run(interrupted)
-    assert reported[0].step > saved
+    assert reported[0].done > saved
 
 
 @pytest.mark.long
 def test_a_damaged_state_is_skipped(interrupted: TrainJob) -> None:
-    def stop_at_100(progress: TrainProgress) -> None:
+    def stop_at_100(progress: Progress) -> None:
         if (newest_state(interrupted.output) or 0) >= 100:
             raise LockedError("stop")
 
@@ -184,7 +185,7 @@ def test_a_stalled_training_ends_and_names_its_processes(tmp_path: Path, ray_ses
     job = long_job(tmp_path)
     stopped: list[psutil.Process] = []
 
-    def stop_worker(progress: TrainProgress) -> None:
+    def stop_worker(progress: Progress) -> None:
         if stopped or newest_state(job.output) is None:
             return
         processes = psutil.Process().children(recursive=True)
@@ -193,9 +194,9 @@ def test_a_stalled_training_ends_and_names_its_processes(tmp_path: Path, ray_ses
 
     workers = TrainWorkers(stall_minutes=1.0)
     try:
-        with pytest.raises(S2LError, match=r"at step [1-9]\d*") as caught:
+        with pytest.raises(S2LError, match=r"rank 0, [1-9]\d* of \d+ steps") as caught:
             train_proxy(job, workers, stop_worker)
-        assert f"rank 0: pid {stopped[0].pid} on" in str(caught.value)
+        assert f"pid {stopped[0].pid} on" in str(caught.value)
     finally:
         for one in stopped:
             one.kill()

@@ -1,0 +1,111 @@
+"""The pipeline: a table of steps, in the order in which they run. Read this first.
+
+    sources -prepare-> dataset -train-> checkpoints -score-> trajectories -cluster-> clusters -select-> subset
+
+Each step builds one kind of artifact from earlier ones. The artifact's name is the fingerprint of its kind, version,
+identity and inputs, so a second run finds it, and a changed key of the job rebuilds only what depends on that key.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from s2l_ray.artifacts.execution import Settings
+from s2l_ray.artifacts.schemas import KINDS
+from s2l_ray.config import identity
+from s2l_ray.config.identity import Identity
+from s2l_ray.config.sections import Config
+from s2l_ray.core.selection.registry import SELECTORS
+from s2l_ray.errors import ConfigError
+from s2l_ray.runtime.contracts import Cluster, ResourceRequest
+from s2l_ray.stages import cluster, prepare, score, select, train
+from s2l_ray.stages.build import Build, Product
+
+Inputs = Callable[[Config], tuple[str, ...]]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One kind of artifact.
+
+    inputs: the kinds it is made from. identity: the part of the config that decides it. stage: builds it. execution:
+    resolves how, once, when it is begun. resources: without which the stage cannot start. version: raised by hand when
+    the meaning of the output changes. leftovers: folders that only the building needs.
+    """
+
+    kind: str
+    inputs: Inputs
+    identity: Callable[[Config], Identity]
+    stage: Callable[[Build[Any]], Product]
+    execution: Callable[[Config, Cluster], Settings]
+    resources: Callable[[Build[Any]], ResourceRequest]
+    version: int = 1
+    leftovers: tuple[str, ...] = ()
+
+
+def always(*kinds: str) -> Inputs:
+    """The same inputs for every config."""
+    return lambda config: kinds
+
+
+STEPS = (
+    Step(
+        "dataset",
+        always(),
+        identity.dataset_identity,
+        prepare.prepare,
+        prepare.execution,
+        prepare.resources,
+        leftovers=("work",),
+    ),
+    Step(
+        "checkpoints",
+        always("dataset"),
+        identity.checkpoints_identity,
+        train.train,
+        train.execution,
+        train.resources,
+        leftovers=("resume",),
+    ),
+    Step(
+        "trajectories",
+        always("dataset", "checkpoints"),
+        lambda config: {"score": config.score.model_dump(mode="json")},
+        score.score,
+        score.execution,
+        score.resources,
+    ),
+    Step(
+        "clusters",
+        always("trajectories"),
+        lambda config: {"cluster": config.cluster.model_dump(mode="json")},
+        cluster.cluster,
+        cluster.execution,
+        cluster.resources,
+    ),
+    Step(
+        "subset",
+        lambda config: SELECTORS[config.select.method].inputs(),
+        identity.subset_identity,
+        select.select,
+        select.execution,
+        select.resources,
+    ),
+)
+assert tuple(step.kind for step in STEPS) == KINDS
+
+
+def step_of(kind: str) -> Step:
+    """The step that builds a kind."""
+    return STEPS[KINDS.index(kind)]
+
+
+def steps_to(kind: str, config: Config) -> list[Step]:
+    """The steps that a job needs to build `kind`, in order. Raises `ConfigError` for an unknown kind."""
+    if kind not in KINDS:
+        raise ConfigError(f"unknown kind {kind}; the kinds are {', '.join(KINDS)}")
+    needed = {kind}
+    for step in reversed(STEPS):
+        if step.kind in needed:
+            needed.update(step.inputs(config))
+    return [step for step in STEPS if step.kind in needed]

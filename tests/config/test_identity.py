@@ -1,0 +1,301 @@
+"""Which keys of a job decide which artifacts: every key is changed on its own, and fingerprints are compared."""
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from s2l_ray.artifacts.fingerprint import flatten
+from s2l_ray.artifacts.schemas import KINDS
+from s2l_ray.config.identity import dataset_identity, local_folder, source_spec, subset_identity
+from s2l_ray.config.load import make_config
+from s2l_ray.config.sections import Config, Source
+from s2l_ray.errors import ConfigError
+from s2l_ray.pipeline.plan import plan
+
+Changed = Callable[[Mapping[str, object]], set[str]]
+
+# Each key with another value than in `values`. A key decides the first kind built from its section, and all that is
+# built from that.
+DATASET = {
+    "data.sources.0.format": "prompt_response",
+    "data.sources.0.fields": {"prompt": "question"},
+    "data.sources.0.source": {"name": "other"},
+    "data.sources.0.only": {"level": "2"},
+    "data.sources.0.rows": 2,
+    "data.tokenizer": {"train": {"vocab_size": 400}},
+    "data.max_length": 64,
+    "data.duplicates": "keep",
+    "data.too_long": "drop",
+    "data.shard_size": 9,
+    "data.limit": "50%",
+    "data.seed": 1,
+}
+CHECKPOINTS = {
+    "proxy.model": {"architecture": "gpt_neox", "hidden_size": 64},
+    "proxy.epochs": 4,
+    "proxy.learning_rate": 1e-3,
+    "proxy.warmup_ratio": 0.5,
+    "proxy.weight_decay": 0.1,
+    "proxy.max_grad_norm": 0.5,
+    "proxy.batch_size": 2,
+    "proxy.precision": "float32",
+    "proxy.checkpoints": {"steps": 3},
+    "proxy.train_examples": 2,
+    "proxy.held_out": 1,
+    "proxy.seed": 1,
+}
+TRAJECTORIES = {
+    "score.checkpoints": [0],
+    "score.dtype": "bfloat16",
+    "score.statistics": ["loss", "el2n"],
+    "score.non_finite": "null",
+}
+CLUSTERS = {
+    "cluster.k": 7,
+    "cluster.sample_per_cluster": 9,
+    "cluster.sample_iterations": 9,
+    "cluster.iterations": 9,
+    "cluster.restarts": 9,
+    "cluster.group_by": "none",
+    "cluster.checkpoints": "all",
+    "cluster.max_fit_rows": 9,
+    "cluster.seed": 1,
+}
+SUBSET = {"select.method": "source_balanced", "select.budget": "50%", "select.seed": 1, "select.min_cluster_size": 1}
+NOT_IDENTITY = {
+    "root": "elsewhere",
+    "run": "other",
+    "resources.prepare.workers": 2,
+    "resources.prepare.range_bytes": 99,
+    "resources.train.workers": 2,
+    "resources.train.gpus": 1,
+    "resources.train.threads": 2,
+    "resources.train.micro_batch": 1,
+    "resources.train.save_minutes": 1,
+    "resources.train.strategy": "fsdp",
+    "resources.train.attention": "padded",
+    "resources.train.gradient_checkpointing": True,
+    "resources.train.retries": 1,
+    "resources.score.workers": [1, 2],
+    "resources.score.gpus": 1,
+    "resources.score.threads": 2,
+    "resources.score.tokens_per_batch": 9,
+    "resources.score.attention": "padded",
+    "resources.score.cache_gb": 1,
+    "resources.score.allow_failures": 2,
+    "resources.cluster.backend": "torch",
+    "resources.cluster.workers": 2,
+    "resources.wait_minutes": 1,
+    "resources.retries": 1,
+    "resources.stall_minutes": 1,
+}
+# Addresses, and revisions, which only names of the hub have; each has a test of its own.
+OTHERS = {
+    "data.root",
+    "data.sources.0.path",
+    "data.sources.0.hub",
+    "data.sources.0.split",
+    "data.sources.0.revision",
+    "data.tokenizer_revision",
+    "proxy.revision",
+}
+
+
+@pytest.fixture
+def values(tmp_path: Path) -> dict[str, Any]:
+    """A job over two files of rows, with a local tokenizer and a local model."""
+    data = tmp_path / "data"
+    for name in ("rows", "tokenizer", "model"):
+        (data / name).mkdir(parents=True)
+    for name in ("a", "b"):
+        row = {"instruction": f"Question {name}?", "output": "Answer."}
+        (data / "rows" / f"{name}.jsonl").write_text(json.dumps(row) + "\n")
+    (data / "tokenizer" / "tokenizer.json").write_text("{}")
+    (data / "model" / "config.json").write_text('{"vocab_size": 9}')
+    return {
+        "root": str(tmp_path / "root"),
+        "run": "test",
+        "data": {"root": str(data), "sources": [{"path": "rows"}], "tokenizer": "tokenizer"},
+        "proxy": {"model": "model"},
+        "select": {"budget": 1},
+    }
+
+
+def config_of(values: dict[str, Any], changes: Mapping[str, object]) -> Config:
+    changed = json.loads(json.dumps(values))
+    for key, value in changes.items():
+        *sections, last = key.split(".")
+        parent = changed
+        for section in sections:
+            parent = parent[int(section)] if section.isdigit() else parent.setdefault(section, {})
+        parent[last] = value
+    return make_config(changed, "test")
+
+
+def fingerprints(values: dict[str, Any], changes: Mapping[str, object] | None = None) -> dict[str, str]:
+    return plan(config_of(values, changes or {})).fingerprints
+
+
+@pytest.fixture
+def changed(values: dict[str, Any]) -> Changed:
+    """The kinds whose fingerprint changes with some keys of the job. A kind that is no longer built counts."""
+    before = fingerprints(values)
+    assert tuple(before) == KINDS
+
+    def kinds(changes: Mapping[str, object]) -> set[str]:
+        after = fingerprints(values, changes)
+        return {kind for kind in before if after.get(kind) != before[kind]}
+
+    return kinds
+
+
+@pytest.mark.parametrize(
+    ("keys", "kinds"),
+    [
+        (DATASET, set(KINDS)),
+        (CHECKPOINTS, set(KINDS[1:])),
+        (TRAJECTORIES, set(KINDS[2:])),
+        (CLUSTERS, set(KINDS[3:])),
+        (SUBSET, {"subset"}),
+        (NOT_IDENTITY, set()),
+    ],
+    ids=["data", "proxy", "score", "cluster", "select", "others"],
+)
+def test_a_key_decides_its_kind_and_what_is_built_from_it(
+    values: dict[str, Any], changed: Changed, keys: dict[str, object], kinds: set[str]
+) -> None:
+    before = flatten(config_of(values, {}).model_dump(mode="json"))
+    for key, value in keys.items():
+        after = flatten(config_of(values, {key: value}).model_dump(mode="json"))
+        assert after != before, f"{key} does not change the job"
+        # Another method needs neither checkpoints nor clusters.
+        expected = set(KINDS[1:]) if key == "select.method" else kinds
+        assert changed({key: value}) == expected, key
+
+
+def test_every_key_of_a_job_is_tested(values: dict[str, Any]) -> None:
+    known = {**DATASET, **CHECKPOINTS, **TRAJECTORIES, **CLUSTERS, **SUBSET, **NOT_IDENTITY}.keys() | OTHERS
+    keys = flatten(config_of(values, {}).model_dump(mode="json"))
+    untested = {key for key in keys if not any(key == name or key.startswith(f"{name}.") for name in known)}
+    assert not untested
+
+
+def test_a_job_without_a_proxy_depends_on_data_and_select_alone(values: dict[str, Any]) -> None:
+    random = {"select.method": "random"}
+    before = fingerprints(values, random)
+    assert list(before) == ["dataset", "subset"]
+    for key, value in {**CHECKPOINTS, **TRAJECTORIES, **CLUSTERS, **NOT_IDENTITY}.items():
+        assert fingerprints(values, {**random, key: value}) == before, key
+    for key in ("select.budget", "select.seed"):
+        after = fingerprints(values, {**random, key: SUBSET[key]})
+        assert after["dataset"] == before["dataset"] and after["subset"] != before["subset"]
+
+
+def test_only_the_methods_own_keys_are_identity(values: dict[str, Any], changed: Changed) -> None:
+    for method in ("random", "source_balanced"):
+        own = {"select.method": method}
+        assert fingerprints(values, {**own, "select.min_cluster_size": 9}) == fingerprints(values, own)
+    assert changed({"select.min_cluster_size": 9}) == {"subset"}
+    assert subset_identity(config_of(values, {"select.method": "random", "select.min_cluster_size": 9})) == {
+        "select": {"method": "random", "budget": 1, "seed": 0}
+    }
+
+
+def test_a_default_equals_the_same_value_in_the_job(changed: Changed) -> None:
+    defaults = {"select.min_cluster_size": 3, "select.seed": 0, "cluster.k": 100, "data.duplicates": "drop"}
+    assert changed(defaults) == set()
+
+
+def test_data_that_moved_keep_their_fingerprints(values: dict[str, Any], changed: Changed, tmp_path: Path) -> None:
+    shutil.move(tmp_path / "data", tmp_path / "moved")
+    assert changed({"data.root": str(tmp_path / "moved")}) == set()
+    assert changed({"data.root": str(tmp_path), "data.sources.0.path": "moved/rows"} | _absolute(tmp_path)) == set()
+
+
+def _absolute(folder: Path) -> dict[str, object]:
+    return {"data.tokenizer": str(folder / "moved" / "tokenizer"), "proxy.model": str(folder / "moved" / "model")}
+
+
+@pytest.mark.parametrize(
+    ("file", "kinds"),
+    [("rows/b.jsonl", set(KINDS)), ("tokenizer/tokenizer.json", set(KINDS)), ("model/config.json", set(KINDS[1:]))],
+)
+def test_the_content_of_files_is_identity_and_their_times_are_not(
+    changed: Changed, tmp_path: Path, file: str, kinds: set[str]
+) -> None:
+    path = tmp_path / "data" / file
+    os.utime(path, (1, 1))
+    assert changed({}) == set()
+    path.write_text(path.read_text().replace("9", "8").replace("Question", "question").replace("{}", "{ }"))
+    assert changed({}) == kinds
+
+
+def test_a_new_file_of_a_folder_is_identity(changed: Changed, tmp_path: Path) -> None:
+    shutil.copy(tmp_path / "data" / "rows" / "a.jsonl", tmp_path / "data" / "rows" / "c.jsonl")
+    assert changed({}) == set(KINDS)
+
+
+def test_the_order_of_sources_is_identity(values: dict[str, Any]) -> None:
+    sources = [{"path": "rows/a.jsonl"}, {"path": "rows/b.jsonl"}]
+    one = fingerprints(values, {"data.sources": sources})
+    assert fingerprints(values, {"data.sources": sources[::-1]})["dataset"] != one["dataset"]
+
+
+def test_the_name_of_a_source_is_identity(values: dict[str, Any], tmp_path: Path) -> None:
+    """Without one, it is the name of the file or folder; so a renamed source with its old name is the same."""
+    before = fingerprints(values)
+    (tmp_path / "data" / "rows").rename(tmp_path / "data" / "renamed")
+    assert fingerprints(values, {"data.sources": [{"path": "renamed"}]})["dataset"] != before["dataset"]
+    named = [{"path": "renamed", "source": {"name": "rows"}}]
+    assert fingerprints(values, {"data.sources": named}) == before
+
+
+def test_revisions_of_the_hub_are_identity(values: dict[str, Any]) -> None:
+    hub = {"data.tokenizer": "owner/tokenizer", "proxy.model": "owner/model"}
+    hub_source = {"data.sources": [{"hub": "owner/rows", "split": "train"}]}
+    before = fingerprints(values, {**hub, **hub_source})
+    for changes, first in (
+        ({"data.tokenizer_revision": "abc"}, "dataset"),
+        ({"data.sources": [{"hub": "owner/rows", "split": "train", "revision": "abc"}]}, "dataset"),
+        ({"data.sources": [{"hub": "owner/rows", "split": "test"}]}, "dataset"),
+        ({"proxy.revision": "abc"}, "checkpoints"),
+    ):
+        after = fingerprints(values, {**hub, **hub_source, **changes})
+        assert {kind for kind in KINDS if after[kind] != before[kind]} == set(KINDS[KINDS.index(first) :])
+
+
+def test_a_missing_file_is_refused_by_its_name(values: dict[str, Any]) -> None:
+    for key, value in (
+        ("data.sources", [{"path": "none.jsonl"}]),
+        ("data.tokenizer", "./none"),
+        ("proxy.model", "./none"),
+    ):
+        with pytest.raises(ConfigError, match="none"):
+            plan(config_of(values, {key: value}))
+
+
+def test_a_name_is_a_folder_or_a_hub_id(values: dict[str, Any], tmp_path: Path) -> None:
+    config = config_of(values, {})
+    assert local_folder(config, "model", "proxy.model") == tmp_path / "data" / "model"
+    assert local_folder(config, str(tmp_path), "proxy.model") == tmp_path
+    assert local_folder(config, "owner/name", "proxy.model") is None
+    for name in ("./none", "/none", "~/none-of-this", "a/b/c"):
+        with pytest.raises(ConfigError, match=r"proxy\.model"):
+            local_folder(config, name, "proxy.model")
+
+
+def test_identities_hold_no_address(values: dict[str, Any], tmp_path: Path) -> None:
+    assert str(tmp_path) not in json.dumps(dataset_identity(config_of(values, {})))
+
+
+def test_a_source_spec_has_every_field_of_the_source() -> None:
+    given = {"path": "a", "source": {"field": "topic"}, "only": {"level": ["1", "2"]}}
+    spec = source_spec(Source.model_validate(given))
+    assert (spec.path, spec.source, spec.only) == ("a", {"field": "topic"}, {"level": ["1", "2"]})
+    hub = source_spec(Source(hub="a/b", split="train", revision="c"))
+    assert (hub.hub, hub.split, hub.revision, hub.path, hub.source) == ("a/b", "train", "c", None, None)

@@ -1,0 +1,99 @@
+"""SIGKILL of the driver in each stage that takes time; resumed, the subset has the bytes of an undisturbed run."""
+
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from s2l_ray.catalog.verify import verify_artifact
+from tests.support.driver import finish_run, kill_driver_when, run_command, start_driver
+from tests.support.jobs import copy_job, small_job, subset_sha256
+
+# a file of each complete unit, by kind
+UNITS = {
+    "checkpoints": "checkpoints/*/step-*/checkpoint.json",
+    "trajectories": "trajectories/*/losses/*/*.parquet",
+    "clusters": "clusters/*/centroids.parquet",
+}
+
+
+def units(job: Path, kind: str) -> dict[Path, int]:
+    """Modification times of the complete units of a kind."""
+    return {path: path.stat().st_mtime_ns for path in (job.parent / "artifacts").glob(UNITS[kind])}
+
+
+def assert_same_subset(job: Path, undisturbed: Path) -> None:
+    assert subset_sha256(job.parent / "artifacts") == subset_sha256(undisturbed.parent / "artifacts")
+
+
+@pytest.fixture(scope="module")
+def undisturbed(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished job with one subset."""
+    job = copy_job(finished, tmp_path_factory.mktemp("undisturbed"), "dataset", "checkpoints", "trajectories")
+    finish_run(job)
+    return job
+
+
+@pytest.mark.slow
+def test_killed_in_training(undisturbed: Path, tmp_path: Path) -> None:
+    job = copy_job(undisturbed, tmp_path / "train", "dataset")
+    kill_driver_when(job, lambda: len(units(job, "checkpoints")) >= 2)
+    stored = units(job, "checkpoints")
+    assert not list((job.parent / "artifacts").glob("checkpoints/*/manifest.json"))
+    assert not units(job, "trajectories")
+    finish_run(job)
+    first = min(stored)
+    assert units(job, "checkpoints")[first] == stored[first], "a complete checkpoint is not written again"
+    assert_same_subset(job, undisturbed)
+
+
+@pytest.mark.slow
+def test_killed_in_scoring_with_a_unit_damaged_afterwards(undisturbed: Path, tmp_path: Path) -> None:
+    job = copy_job(undisturbed, tmp_path / "score", "dataset", "checkpoints")
+    kill_driver_when(job, lambda: len(units(job, "trajectories")) >= 3)
+    stored = units(job, "trajectories")
+    damaged = min(stored)
+    data = bytearray(damaged.read_bytes())
+    data[len(data) // 2] ^= 4
+    damaged.write_bytes(data)
+    folder = damaged.parents[2]
+    assert [fault.path for fault in verify_artifact(str(folder)).faults] == [str(damaged.relative_to(folder))]
+    finish_run(job)
+    resumed = units(job, "trajectories")
+    assert len(resumed) > len(stored)
+    assert [path for path in stored if resumed[path] != stored[path]] == [damaged], "only this one is scored again"
+    assert verify_artifact(str(folder)).faults == ()
+    assert_same_subset(job, undisturbed)
+
+
+@pytest.mark.slow
+def test_killed_in_clustering(undisturbed: Path, tmp_path: Path) -> None:
+    job = copy_job(undisturbed, tmp_path / "cluster", "dataset", "checkpoints", "trajectories")
+    kill_driver_when(job, lambda: bool(units(job, "clusters")))
+    fitted = units(job, "clusters")
+    assert not list((job.parent / "artifacts").glob("clusters/*/manifest.json"))
+    finish_run(job)
+    assert units(job, "clusters") == fitted, "the stored fit is reused"
+    assert_same_subset(job, undisturbed)
+
+
+@pytest.mark.long
+def test_a_second_driver_is_refused_while_the_first_is_alive(tmp_path: Path) -> None:
+    job = small_job(tmp_path / "two")
+    first = start_driver(job)
+    deadline = time.monotonic() + 120
+    while not list((job.parent / "artifacts").glob("dataset/*/building")):
+        assert time.monotonic() < deadline and first.poll() is None
+        time.sleep(0.02)
+    first.send_signal(signal.SIGSTOP)  # alive, and unable to finish before the second has read the lock
+    try:
+        second = subprocess.run(run_command(job), capture_output=True, text=True, timeout=120)
+        assert second.returncode == 1
+        assert str(first.pid) in second.stderr
+    finally:
+        first.send_signal(signal.SIGKILL)
+        first.wait()
+    resumed = subprocess.run(run_command(job, "--to", "dataset"), capture_output=True, timeout=120)
+    assert resumed.returncode == 0

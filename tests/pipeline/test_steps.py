@@ -1,0 +1,100 @@
+"""The table of steps: order, inputs of each method, and the part of a job that decides each kind."""
+
+from typing import Any
+
+import pytest
+
+from s2l_ray.artifacts.schemas import KINDS
+from s2l_ray.config.load import make_config
+from s2l_ray.config.sections import Config
+from s2l_ray.core.selection.registry import SELECTORS
+from s2l_ray.errors import ConfigError
+from s2l_ray.pipeline.steps import STEPS, step_of, steps_to
+
+
+def config_of(**select: Any) -> Config:
+    return make_config(
+        {
+            "root": "runs",
+            "run": "test",
+            "data": {"sources": [{"hub": "owner/rows"}], "tokenizer": {"train": {"vocab_size": 400}}},
+            "proxy": {"model": {"architecture": "gpt_neox", "hidden_size": 16}, "epochs": 2},
+            "cluster": {"k": 7},
+            "select": {"budget": "10%", **select},
+        },
+        "test",
+    )
+
+
+ANY = config_of()
+# What a job of each method builds, written by hand.
+KINDS_OF_METHODS = {
+    "s2l": ["dataset", "checkpoints", "trajectories", "clusters", "subset"],
+    "random": ["dataset", "subset"],
+    "source_balanced": ["dataset", "subset"],
+}
+
+
+def kinds(to: str, config: Config) -> list[str]:
+    return [step.kind for step in steps_to(to, config)]
+
+
+def test_steps_are_in_the_order_of_kinds() -> None:
+    assert [step.kind for step in STEPS] == list(KINDS)
+    assert all(step_of(kind).kind == kind for kind in KINDS)
+    assert len(set(KINDS)) == len(KINDS)
+
+
+@pytest.mark.parametrize("method", SELECTORS)
+def test_inputs_of_a_step_are_built_before_it(method: str) -> None:
+    config = config_of(method=method)
+    for position, step in enumerate(STEPS):
+        inputs = step.inputs(config)
+        assert set(inputs) <= set(KINDS[:position]) and len(set(inputs)) == len(inputs)
+
+
+@pytest.mark.parametrize("method", SELECTORS)
+def test_kinds_that_a_method_builds(method: str) -> None:
+    assert kinds("subset", config_of(method=method)) == KINDS_OF_METHODS[method]
+    assert step_of("subset").inputs(config_of(method=method)) == SELECTORS[method].inputs()
+
+
+@pytest.mark.parametrize("method", SELECTORS)
+@pytest.mark.parametrize("to", KINDS[:-1])
+def test_kinds_up_to_another_do_not_depend_on_the_method(to: str, method: str) -> None:
+    assert kinds(to, config_of(method=method)) == list(KINDS[: KINDS.index(to) + 1])
+
+
+@pytest.mark.parametrize("kind", ["subsets", "", "runs"])
+def test_an_unknown_kind_is_refused_with_the_known_ones(kind: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        steps_to(kind, ANY)
+    assert all(known in str(caught.value) for known in KINDS)
+
+
+@pytest.mark.parametrize(
+    ("kind", "identity"),
+    [
+        ("trajectories", {"score": ANY.score.model_dump(mode="json")}),
+        ("clusters", {"cluster": ANY.cluster.model_dump(mode="json")}),
+        ("subset", {"select": {"method": "s2l", "budget": "10%", "seed": 0, "min_cluster_size": 3}}),
+    ],
+)
+def test_identity_of_a_kind(kind: str, identity: dict[str, Any]) -> None:
+    assert step_of(kind).identity(ANY) == identity
+
+
+def test_identities_of_data_and_proxy_hold_their_sections() -> None:
+    data, proxy = step_of("dataset").identity(ANY)["data"], step_of("checkpoints").identity(ANY)["proxy"]
+    assert data["tokenizer"] == {"train": {"vocab_size": 400}}
+    assert data["max_length"] == 512 and "root" not in data
+    assert proxy["model"] == {"architecture": "gpt_neox", "hidden_size": 16}
+    assert proxy["epochs"] == 2
+
+
+def test_folders_that_only_the_building_needs() -> None:
+    assert {step.kind: step.leftovers for step in STEPS if step.leftovers} == {
+        "dataset": ("work",),
+        "checkpoints": ("resume",),
+    }
+    assert all(step.version >= 1 for step in STEPS)
