@@ -7,7 +7,7 @@ deletes, so that no file is ever missing without a record.
 from dataclasses import dataclass
 
 from s2l_ray import storage
-from s2l_ray.artifacts.facts import CheckpointsFacts
+from s2l_ray.artifacts.facts import CheckpointsFacts, TrajectoriesFacts
 from s2l_ray.artifacts.lock import live_holder
 from s2l_ray.artifacts.manifest import MANIFEST, Artifact, drop, open_artifact
 from s2l_ray.artifacts.runs import read_history, run_names
@@ -33,13 +33,14 @@ def find_scored_weights(root: str) -> list[ScoredWeights]:
     """The weights of every complete checkpoints artifact. Raises `DamagedError` where a run history is damaged."""
     complete = [info for info in list_root(root).artifacts if info.state == COMPLETE]
     trajectories = [open_artifact(info.uri) for info in complete if info.kind == "trajectories"]
-    scored = {artifact.manifest.inputs["checkpoints"] for artifact in trajectories}
+    scored = _scored_steps(trajectories)
     unfinished = _runs_with_unfinished_scoring(root)
     found = []
     for artifact in (open_artifact(info.uri) for info in complete if info.kind == "checkpoints"):
         records = [record for record in artifact.present() if record.path.endswith(WEIGHTS)]
-        name = artifact.manifest.fingerprint
-        kept_for = unfinished.get(name, "" if name in scored else "no complete trajectories use them")
+        name, steps = artifact.manifest.fingerprint, set(artifact.facts(CheckpointsFacts).steps)
+        unscored = "" if steps <= scored.get(name, set()) else "not every checkpoint is scored on every shard"
+        kept_for = unfinished.get(name, unscored)
         paths = tuple(record.path for record in records)
         found.append(ScoredWeights(artifact.uri, paths, sum(record.bytes for record in records), kept_for))
     return [one for one in found if one.paths]
@@ -70,15 +71,27 @@ def _weight_paths(checkpoints: Artifact, step: int) -> list[str]:
     return [record.path for record in checkpoints.files(f"{step_name(step)}/") if record.path.endswith(WEIGHTS)]
 
 
+def _scored_steps(trajectories: list[Artifact]) -> dict[str, set[int]]:
+    """Steps of each checkpoints artifact that complete trajectories without skipped units cover."""
+    scored: dict[str, set[int]] = {}
+    for artifact in trajectories:
+        facts = artifact.facts(TrajectoriesFacts)
+        if not facts.skipped:
+            scored.setdefault(artifact.manifest.inputs["checkpoints"], set()).update(facts.steps)
+    return scored
+
+
 def _runs_with_unfinished_scoring(root: str) -> dict[str, str]:
     """Checkpoints whose scoring some run still has to do or is doing, by fingerprint, with the reason."""
     unfinished = {}
     for name in run_names(root):
-        for entry in read_history(root, name)[-1:]:
+        history = read_history(root, name)
+        for entry in history:
             checkpoints, scored = entry.fingerprints.get("checkpoints"), entry.fingerprints.get("trajectories")
-            if checkpoints is None or scored is None:
+            if checkpoints is None:
                 continue
-            uri = storage.join(root, "trajectories", scored)
-            if not storage.exists(storage.join(uri, MANIFEST)) or live_holder(uri) is not None:
+            uri = storage.join(root, "trajectories", scored) if scored else ""
+            waiting = entry is history[-1] and not (scored and storage.exists(storage.join(uri, MANIFEST)))
+            if waiting or (scored and live_holder(uri) is not None):
                 unfinished[checkpoints] = f"run {name} has not scored them yet"
     return unfinished

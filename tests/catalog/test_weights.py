@@ -7,7 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from s2l_ray import storage
-from s2l_ray.artifacts.facts import CheckpointsFacts
+from s2l_ray.artifacts.facts import CheckpointsFacts, TrajectoriesFacts
 from s2l_ray.artifacts.lock import Lock
 from s2l_ray.artifacts.manifest import drop, open_artifact, read_dropped
 from s2l_ray.artifacts.runs import record_run
@@ -26,8 +26,6 @@ from tests.support.sample_artifacts import STEPS, begin, complete, fingerprint
 
 CHECKPOINTS, SCORED, UNSCORED = fingerprint(1), fingerprint(2), fingerprint(3)
 WEIGHT_BYTES = 9
-# the sample trajectories have a skipped unit
-ALLOW_SKIPPED = "resources.score.allow_failures=1"
 
 
 def weights_path(step: int) -> str:
@@ -47,9 +45,16 @@ def stored_checkpoints(root: str, name: str = CHECKPOINTS) -> str:
 def scored_checkpoints(root: str) -> str:
     """Complete checkpoints with complete trajectories, both named by one run; their URI."""
     uri = stored_checkpoints(root)
-    complete(root, "trajectories", SCORED, inputs={"checkpoints": CHECKPOINTS})
+    complete_trajectories(root, SCORED, CHECKPOINTS)
     record_run(root, "small", {"checkpoints": CHECKPOINTS, "trajectories": SCORED}, {})
     return uri
+
+
+def complete_trajectories(root: str, name: str, checkpoints: str, without: int | None = None) -> None:
+    """Complete trajectories of every step, or of all but one, without skipped units."""
+    steps = [step for step in STEPS if step != without]
+    facts = TrajectoriesFacts(steps, ["loss"], {"sums": 28}, {"packed": 11}, numerics={"cpu": "exact"})
+    complete(root, "trajectories", name, inputs={"checkpoints": checkpoints}, facts=facts)
 
 
 def stored_weights(uri: str) -> list[str]:
@@ -86,6 +91,23 @@ def test_unscored_weights_are_kept(place: str) -> None:
     assert stored_weights(uri) == WEIGHTS and not open_artifact(uri).dropped
 
 
+def test_weights_with_a_skipped_unit_are_kept(tmp_path: Path) -> None:
+    """A skipped unit is scored by a later run that allows no failures."""
+    root = str(tmp_path)
+    stored_checkpoints(root)
+    complete(root, "trajectories", SCORED, inputs={"checkpoints": CHECKPOINTS})
+    assert [bool(one.kept_for) for one in find_scored_weights(root)] == [True]
+    complete_trajectories(root, UNSCORED, CHECKPOINTS)
+    assert [one.kept_for for one in find_scored_weights(root)] == [""]
+
+
+def test_weights_of_a_step_without_losses_are_kept(tmp_path: Path) -> None:
+    root = str(tmp_path)
+    stored_checkpoints(root)
+    complete_trajectories(root, SCORED, CHECKPOINTS, without=STEPS[-1])
+    assert [bool(one.kept_for) for one in find_scored_weights(root)] == [True]
+
+
 def test_weights_that_another_run_has_not_scored_yet_are_kept(place: str) -> None:
     uri = scored_checkpoints(place)
     record_run(place, "another", {"checkpoints": CHECKPOINTS, "trajectories": UNSCORED}, {})
@@ -111,7 +133,7 @@ def test_only_the_newest_entry_of_a_run_needs_weights(tmp_path: Path) -> None:
     root = str(tmp_path)
     stored_checkpoints(root)
     record_run(root, "small", {"checkpoints": CHECKPOINTS, "trajectories": UNSCORED}, {})
-    complete(root, "trajectories", SCORED, inputs={"checkpoints": CHECKPOINTS})
+    complete_trajectories(root, SCORED, CHECKPOINTS)
     assert [bool(one.kept_for) for one in find_scored_weights(root)] == [True]
     record_run(root, "small", {"checkpoints": CHECKPOINTS, "trajectories": SCORED}, {})
     assert [bool(one.kept_for) for one in find_scored_weights(root)] == [False]
@@ -151,12 +173,11 @@ def test_only_weights_that_scoring_reads_are_missed(tmp_path: Path) -> None:
 
 def job_without_its_weights(tmp_path: Path) -> Config:
     """A job whose dataset and checkpoints are complete, scored, and without weights."""
-    config = load_config(small_job(tmp_path, rows=60), [ALLOW_SKIPPED])
+    config = load_config(small_job(tmp_path, rows=60))
     planned = plan(config, "trajectories")
     complete(config.root, "dataset", planned["dataset"].fingerprint)
     stored_checkpoints(config.root, planned["checkpoints"].fingerprint)
-    inputs = {"checkpoints": planned["checkpoints"].fingerprint}
-    complete(config.root, "trajectories", planned["trajectories"].fingerprint, inputs=inputs)
+    complete_trajectories(config.root, planned["trajectories"].fingerprint, planned["checkpoints"].fingerprint)
     record_run(config.root, config.run, planned.fingerprints, {})
     assert delete_weights(config.root)
     return config
@@ -165,7 +186,7 @@ def job_without_its_weights(tmp_path: Path) -> Config:
 def test_scoring_without_weights_is_blocked_and_refused(tmp_path: Path) -> None:
     config = job_without_its_weights(tmp_path)
     assert plan(config, "trajectories").missing == ()
-    other = load_config(tmp_path / "job.yaml", ["score.statistics=[loss, el2n]", ALLOW_SKIPPED])
+    other = load_config(tmp_path / "job.yaml", ["score.statistics=[loss, el2n]"])
     planned = plan(other)
     assert planned["trajectories"].state == MISSING and planned["trajectories"].blocked
     assert not any(planned[kind].blocked for kind in ("dataset", "checkpoints", "clusters", "subset"))

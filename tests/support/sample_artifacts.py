@@ -67,7 +67,9 @@ def execution(kind: str) -> Execution:
     return Execution(SETTINGS[kind], {"python": "3.11.7", "torch": "2.13.0"})
 
 
-def manifest(kind: str, name: str, files: list[FileRecord], inputs: dict[str, str] | None = None) -> Manifest:
+def manifest(
+    kind: str, name: str, files: list[FileRecord], inputs: dict[str, str] | None = None, facts: Facts | None = None
+) -> Manifest:
     """A manifest of this kind."""
     return Manifest(
         kind=kind,
@@ -79,7 +81,7 @@ def manifest(kind: str, name: str, files: list[FileRecord], inputs: dict[str, st
         execution=execution(kind),
         files=files,
         counts=COUNTS,
-        facts=FACTS[kind],
+        facts=facts or FACTS[kind],
         timings={"seconds": 1.5},
         provenance={"command": "tests", "host": "localhost", "finished": "2026-01-02T03:04:05Z", "commit": None},
         columns={"example_id": "string"},
@@ -100,11 +102,15 @@ def begin(root: str, kind: str, name: str) -> str:
 
 
 def complete(
-    root: str, kind: str, name: str, files: dict[str, bytes] | None = None, inputs: dict[str, str] | None = None
+    root: str,
+    kind: str,
+    name: str,
+    files: dict[str, bytes] | None = None,
+    inputs: dict[str, str] | None = None,
+    facts: Facts | None = None,
 ) -> Artifact:
     """A complete artifact with these files."""
     uri = begin(root, kind, name)
     contents = files if files is not None else {"shard-00000.parquet": name.encode()}
-    return write_manifest(
-        uri, manifest(kind, name, [put_bytes(uri, path, data) for path, data in contents.items()], inputs)
-    )
+    records = [put_bytes(uri, path, data) for path, data in contents.items()]
+    return write_manifest(uri, manifest(kind, name, records, inputs, facts))
