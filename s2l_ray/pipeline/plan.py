@@ -119,7 +119,7 @@ def _with_allowance(one: PlannedStep, config: Config) -> PlannedStep:
 
 def _digest_of_skipped(trajectories: PlannedStep | None) -> str:
     """Digest of the units that complete trajectories skipped; empty if none."""
-    if trajectories is None or trajectories.artifact is None:
+    if trajectories is None or trajectories.artifact is None or trajectories.rebuild:
         return ""
     paths = [skipped.path for skipped in trajectories.artifact.facts(TrajectoriesFacts).skipped]
     return hashlib.sha256("\n".join(paths).encode()).hexdigest()[:12] if paths else ""

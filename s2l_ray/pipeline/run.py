@@ -55,7 +55,9 @@ def run_plan(planned: Plan, report: Report = ignore_progress) -> Plan:
     entry = record_run(config.root, config.run, planned.fingerprints, config.model_dump(mode="json"))
     record = {"started": entry.started, "steps": plan_to_json(planned)}
     write_plan(config.root, config.run, entry.started, record)
-    raise_if_locked(planned.missing[0].uri)  # before Ray is started for nothing
+    for step in planned.missing:
+        if step.rebuild or step is planned.missing[0]:
+            raise_if_locked(step.uri)  # before artifacts are moved and Ray is started for nothing
     _move_replaced(planned)
     from s2l_ray.runtime.session import connect
 
@@ -66,7 +68,7 @@ def run_plan(planned: Plan, report: Report = ignore_progress) -> Plan:
                 artifact = _build(planned, planned[kind], report)
                 seconds[kind] = artifact.manifest.timings["seconds"]
                 planned = _with_artifact(planned, artifact)
-    write_plan(config.root, config.run, entry.started, {**record, "seconds": seconds})
+    write_plan(config.root, config.run, entry.started, {**record, "steps": plan_to_json(planned), "seconds": seconds})
     return planned
 
 
@@ -74,16 +76,20 @@ def _with_artifact(planned: Plan, artifact: Artifact) -> Plan:
     """The plan after a step. Skipped units change the fingerprints of later artifacts, so that a new plan is needed."""
     config, kind = planned.config, artifact.manifest.kind
     if isinstance(artifact.manifest.facts, TrajectoriesFacts) and artifact.manifest.facts.skipped:
-        planned = plan(config, planned.to)
-        record_run(config.root, config.run, planned.fingerprints, config.model_dump(mode="json"))
-        return planned
+        fresh = plan(config, planned.to)
+        steps = (replace(step, rebuild=planned[step.kind].rebuild and step.kind != kind) for step in fresh.steps)
+        fresh = replace(fresh, steps=tuple(steps))
+        check_plan(fresh)
+        record_run(config.root, config.run, fresh.fingerprints, config.model_dump(mode="json"))
+        _move_replaced(fresh)
+        return fresh
     complete = replace(planned[kind], state=COMPLETE, artifact=artifact, rebuild=False, reasons=())
     return replace(planned, steps=tuple(complete if step.kind == kind else step for step in planned.steps))
 
 
 def _move_replaced(planned: Plan) -> None:
-    """Move artifacts that are rebuilt to `{root}/replaced/`."""
-    for step in planned.steps:
+    """Move artifacts that are rebuilt to `{root}/replaced/`, last ones first: none is left on a replaced input."""
+    for step in reversed(planned.steps):
         if step.rebuild and storage.exists(step.uri):
             name = f"{step.kind}-{step.fingerprint}-{time.strftime('%Y%m%d-%H%M%S')}"
             root = storage.absolute(planned.config.root)
@@ -97,11 +103,9 @@ def _build(planned: Plan, one: PlannedStep, report: Report) -> Artifact:
 
     config, step, started = planned.config, step_of(one.kind), time.time()
     with building(one.uri, one.kind, config.run) as artifact_building:
-        if storage.exists(storage.join(one.uri, MANIFEST)):
-            fresh = plan(config, one.kind)[one.kind]
-            if fresh.artifact is not None:  # another driver completed it since the plan was made
-                return fresh.artifact
-            artifact_building.reopen()
+        reopen = storage.exists(storage.join(one.uri, MANIFEST))
+        if reopen and (fresh := plan(config, one.kind)[one.kind]).artifact is not None:
+            return fresh.artifact  # another driver completed it since the plan was made
 
         def checked_report(progress: Progress) -> None:
             artifact_building.lock.check()
@@ -115,8 +119,10 @@ def _build(planned: Plan, one: PlannedStep, report: Report) -> Artifact:
         if recorded is not None:
             hint = f"{request.hint} (recorded settings change only with --rebuild {one.kind})"
             request = replace(request, hint=hint)
-        # nothing is recorded before resources are available, so that others can be requested until then
+        # nothing is changed before resources are available, so that others can be requested until then
         wait_for_resources(cluster, request, config.resources.wait_minutes, build.note)
+        if reopen:
+            artifact_building.reopen()
         execution = artifact_building.begin(execution)
         product = _run_stage(step, build, inputs)
         seconds = round(time.time() - started, 3)
