@@ -79,7 +79,7 @@ def list_root(root: str) -> Listing:
             run_names.append(name)
         elif top == REPLACED:
             replaced_bytes += entry.bytes
-        elif path and FINGERPRINT.fullmatch(name):
+        elif top != "runs" and path and FINGERPRINT.fullmatch(name):
             folders.setdefault((top, name), []).append(storage.Entry(path, entry.bytes, entry.mtime_ns))
     if not folders and not run_names:
         raise S2LError(f"{root}: no artifacts there; give the root of a job, the key `root` of its file")

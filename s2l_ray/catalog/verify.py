@@ -29,16 +29,18 @@ class Fault:
 
     path: str
     problem: str
+    left_over: bool = False
 
 
 @dataclass(frozen=True)
 class Verified:
-    """An artifact or a run history after every file of it was read."""
+    """An artifact or a run history after every file of it was read. complete: an artifact with a manifest."""
 
     uri: str
     files: int
     bytes: int
     faults: tuple[Fault, ...]
+    complete: bool = False
 
 
 def verify(uri: str) -> Iterator[Verified]:
@@ -60,7 +62,8 @@ def verify_artifact(uri: str) -> Verified:
     entries = storage.list_files(uri)
     if not entries:
         raise S2LError(f"{uri}: does not exist; `s2l ls ROOT` lists the artifacts of a root")
-    return Verified(uri, len(entries), sum(entry.bytes for entry in entries), tuple(_faults(uri, entries)))
+    size, complete = sum(entry.bytes for entry in entries), any(entry.path == MANIFEST for entry in entries)
+    return Verified(uri, len(entries), size, tuple(_faults(uri, entries)), complete)
 
 
 def _faults(uri: str, entries: list[storage.Entry]) -> Iterator[Fault]:
@@ -85,7 +88,7 @@ def _faults_of_complete(artifact: Artifact, paths: list[str]) -> Iterator[Fault]
     for path in paths:
         if path not in known:
             why = "dropped" if path in artifact.dropped else "not in the manifest"
-            yield Fault(path, f"{why}: left over, safe to delete")
+            yield Fault(path, f"{why}: left over, safe to delete", left_over=True)
 
 
 def _faults_of_incomplete(uri: str, paths: list[str]) -> Iterator[Fault]:

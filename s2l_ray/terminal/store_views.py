@@ -142,8 +142,8 @@ def verdict(verified: list[Verified]) -> str:
     faults = sum(len(one.faults) for one in verified)
     if not faults:
         return f"{files} verified, no differences"
-    kinds = dict.fromkeys(one.uri.rsplit("/", 2)[-2] for one in verified if one.faults and "/runs/" not in one.uri)
-    hint = ", ".join(f"--rebuild {kind}" for kind in kinds)
+    damaged = [one for one in verified if one.complete and any(not fault.left_over for fault in one.faults)]
+    hint = ", ".join(f"--rebuild {kind}" for kind in dict.fromkeys(one.uri.rsplit("/", 2)[-2] for one in damaged))
     return f"{files} verified, {humanize.plural(faults, 'fault')}" + (f"; s2l run JOB {hint}" if hint else "")
 
 
