@@ -106,9 +106,10 @@ class Monitor:
         """Record a failure of the active unit. Returns whether to end the run, as for no memory before any success."""
         self._reported = time.monotonic()
         active = self._active.pop(process.actor, None)
-        if active is not None:
-            self._failures.setdefault(active.unit, []).append(replace(failure, process=str(process)))
-        return failure.final or (failure.out_of_memory and not self._done)
+        final = failure.final or (failure.out_of_memory and not self._done)
+        unit = active.unit if active is not None else str(process)
+        self._failures.setdefault(unit, []).append(replace(failure, process=str(process), final=final))
+        return final
 
     def status(self) -> Status:
         failures = [failure for failures in self._failures.values() for failure in failures]
@@ -143,7 +144,7 @@ class Monitor:
 
 
 def start_monitor(task: RemoteTask, done_before: int = 0) -> ActorHandle:
-    """The handle of a new monitor. It ends by `ray.kill`, or with the driver."""
+    """The handle of a new monitor. It ends with `ray.kill`, or with the driver."""
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     actor_class: Any = ray.remote(num_cpus=0)(Monitor)
     monitor: ActorHandle = actor_class.options(scheduling_strategy=here).remote(task, done_before)
@@ -165,7 +166,8 @@ def watch(monitor: ActorHandle, task: RemoteTask, is_running: Callable[[float], 
             report(replace(reported, kind=task.kind))
         for failure in status.failures[warned : retry.retries]:
             warned += 1
-            report(Progress(task.kind, warning=f"{first_line(failure.message)}; retrying"))
+            if not failure.final:
+                report(Progress(task.kind, warning=f"{first_line(failure.message)}; retrying"))
         if not running:
             return status.failures
         minutes = retry.stall_minutes if status.active else max(retry.stall_minutes, retry.wait_minutes)

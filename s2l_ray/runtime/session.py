@@ -68,7 +68,7 @@ def _start(address: str | None) -> None:
 def describe_cluster() -> Cluster:
     """Current resources of the connected cluster.
 
-    A cluster whose head has no CPUs is taken for an autoscaling one.
+    A cluster whose head has no CPUs is assumed to be autoscaling.
     """
     resources = ray.cluster_resources()
     alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]

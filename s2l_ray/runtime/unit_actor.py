@@ -36,7 +36,12 @@ class UnitActor:
 
     def __call__(self, row: dict[str, bytes]) -> dict[str, bytes]:
         """Results of a row of Ray Data, one for each of its pickled units."""
-        return {"results": cloudpickle.dumps([self.run(unit) for unit in cloudpickle.loads(row["units"])])}
+        results: list[Done[Any] | Failed] = []
+        for unit in cloudpickle.loads(row["units"]):
+            results.append(result := self.run(unit))
+            if isinstance(result, Failed) and result.failure.final:
+                break  # the driver ends the run
+        return {"results": cloudpickle.dumps(results)}
 
     def run(self, unit: Unit) -> Done[Any] | Failed:
         """The result of one unit. A `Failed` with a final failure ends the run."""

@@ -71,7 +71,6 @@ class CheckpointWriter:
 
 
 def put_tables(output: str, history: History) -> None:
-    """Write the tables of a complete training."""
     write_table(output, HELD_OUT_TABLE, _table(history.checkpoints, CheckpointRecord))
     write_table(output, TRAINING_TABLE, _table(history.steps, StepRecord))
 

@@ -14,7 +14,7 @@ from ray.exceptions import RayError
 from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 from ray.train.v2.api.config import LoggingConfig
-from ray.train.v2.api.exceptions import WorkerGroupError
+from ray.train.v2.api.exceptions import PreemptionError, WorkerGroupError
 
 from s2l_ray import storage
 from s2l_ray.artifacts.schemas import HELD_OUT_TABLE, RESUME_FOLDER, TRAINING_TABLE
@@ -119,7 +119,7 @@ def _raise_failure(error: BaseException | None, failures: Sequence[Failure]) -> 
     if failures:
         raise exception_from_failure(failures[0]) from error
     # A worker that fails reports its failure before it ends; one that is killed does not.
-    if isinstance(error, WorkerGroupError):
+    if isinstance(error, WorkerGroupError | PreemptionError):
         raise _WorkersLost(_reason(error)) from error
     raise S2LError(f"train: Ray Train failed: {_reason(error)}") from error
 
@@ -144,8 +144,8 @@ def _make_trainer(job: TrainJob, workers: TrainWorkers, monitor: ActorHandle) ->
             storage_filesystem=filesystem,
             checkpoint_config=CheckpointConfig(num_to_keep=STATES_KEPT),
             # Ray cannot distinguish a failure of the training from a lost worker and would retry both.
-            failure_config=FailureConfig(max_failures=0),
-            logging_config=LoggingConfig(log_level="ERROR"),  # type: ignore[call-arg]
+            failure_config=FailureConfig(max_failures=0, max_preemption_failures=0),  # type: ignore[call-arg]
+            logging_config=LoggingConfig(log_level="ERROR"),
         ),
     )
 
