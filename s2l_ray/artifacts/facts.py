@@ -74,7 +74,7 @@ class TrajectoriesFacts:
     statistics: list[str]
     ok_by_source: dict[str, int]
     attention: dict[str, int] = field(default_factory=dict)
-    max_difference: float = 0.0
+    max_difference: float | None = None
     numerics: dict[str, float | int | str | None] = field(default_factory=dict)
     skipped: tuple[SkippedUnit, ...] = ()
     skipped_steps: list[int] = field(default_factory=list)

@@ -61,7 +61,7 @@ def score(build: ScoreBuild) -> Product:
         statistics=list(other_statistics(build.config.score)),
         ok_by_source=total_counts(shard.ok_by_source for shard in shards),
         attention=dict(Counter(unit.attention for unit in scored)),
-        max_difference=max((unit.max_difference or 0.0 for unit in scored), default=0.0),
+        max_difference=max((unit.max_difference for unit in scored if unit.max_difference is not None), default=None),
         numerics=_numerics(build, steps[-1]),
         skipped=tuple(sorted(skipped, key=lambda unit: unit.path)),
         skipped_steps=sorted(set(steps_to_score(build)) - set(steps)),

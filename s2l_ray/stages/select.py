@@ -10,7 +10,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from s2l_ray.artifacts.execution import SelectExecution
-from s2l_ray.artifacts.facts import Counts, DatasetFacts, SubsetFacts
+from s2l_ray.artifacts.facts import Counts, DatasetFacts, SubsetFacts, TrajectoriesFacts
 from s2l_ray.artifacts.manifest import open_artifact
 from s2l_ray.artifacts.schemas import SUBSET, shard_path
 from s2l_ray.artifacts.tables import FileRecord, write_table
@@ -18,6 +18,7 @@ from s2l_ray.catalog.pool import read_pool, subset_table
 from s2l_ray.config.budget import check_budget
 from s2l_ray.config.sections import Config, Select
 from s2l_ray.core.selection.registry import SELECTORS
+from s2l_ray.errors import ConfigError
 from s2l_ray.runtime.contracts import Cluster, ResourceRequest
 from s2l_ray.runtime.worker_process import report_progress
 from s2l_ray.stages.build import Build, Product, cpus_per_actor, memory_request
@@ -42,6 +43,11 @@ def select(build: SelectBuild) -> Product:
     config = build.config.select
     rows_ok = build.inputs["dataset"].facts(DatasetFacts).ok
     budget = check_budget(config.budget, rows_ok)
+    if "trajectories" in build.inputs:
+        scored = sum(build.inputs["trajectories"].facts(TrajectoriesFacts).ok_by_source.values())
+        if budget > scored:
+            hint = f"set it to at most {scored}, or score the rest with resources.score.allow_failures: 0"
+            raise ConfigError(f"select.budget: {budget} rows, but only {scored} of {rows_ok} are scored; {hint}")
     build.note(f"selecting {budget} rows by {config.method}")
     uris = {kind: artifact.uri for kind, artifact in build.inputs.items()}
     name, arguments = f"selecting by {config.method}", (build.folder, uris, config, budget, rows_ok)
@@ -49,7 +55,8 @@ def select(build: SelectBuild) -> Product:
     build.progress(budget, budget, "rows")
     if facts.pool != rows_ok:
         build.warn(f"{config.method} selects from {facts.pool} scored rows; the dataset has {rows_ok} with status ok")
-    return Product([file], Counts(facts.pool, budget, {"not_selected": facts.pool - budget}), facts, SUBSET)
+    left = facts.pool - budget
+    return Product([file], Counts(facts.pool, budget, {"not_selected": left} if left else {}), facts, SUBSET)
 
 
 def select_rows(
