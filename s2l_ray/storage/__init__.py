@@ -55,8 +55,8 @@ def _resolve(uri: str) -> "tuple[DiskStore | ObjectStore, str]":
         return DISK, str(local_path(uri).absolute())
     scheme, _, rest = uri.partition("://")
     bucket, _, key = rest.partition("/")
-    if "@" in bucket:
-        raise ConfigError(f"{scheme}://...@...: credentials belong in the environment; remove them from the URI")
+    if "@" in bucket or "sig=" in rest:
+        raise ConfigError(f"{scheme}://...: credentials belong in the environment; remove them from the URI")
     if scheme not in SCHEMES or not bucket:
         raise ConfigError(f"{uri}: unknown scheme; write a local path, or s3://, gs:// or az:// with bucket/path")
     from s2l_ray.storage.object_store import ObjectStore

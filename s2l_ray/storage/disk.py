@@ -87,8 +87,9 @@ class DiskStore:
         Path(key).unlink(missing_ok=True)
 
     def delete_folder(self, key: str) -> None:
-        with contextlib.suppress(FileNotFoundError):
-            shutil.rmtree(key)
+        while os.path.isdir(key):
+            with contextlib.suppress(FileNotFoundError):  # of an entry that another process deleted
+                shutil.rmtree(key)
 
     def move_folder(self, source: str, target: str) -> None:
         Path(target).parent.mkdir(parents=True, exist_ok=True)
@@ -113,7 +114,6 @@ def file_lock(path: Path, shared: bool = False, blocking: bool = True) -> Iterat
 
 
 def _open_locked(path: Path, mode: int) -> int:
-    """Descriptor of the locked file."""
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
