@@ -44,7 +44,6 @@ Verb = TypeVar("Verb", bound=Callable[..., None])
 
 
 def main() -> None:
-    """Entry point of the console script."""
     app(prog_name="s2l")
 
 

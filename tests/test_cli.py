@@ -23,7 +23,7 @@ VERBS = ("init", "demo", "plan", "run", "ls", "show", "verify", "export", "gc", 
 
 
 def s2l(*arguments: str | Path) -> Result:
-    return CliRunner(env={"COLUMNS": "200"}).invoke(app, [str(argument) for argument in arguments])
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
 @pytest.fixture(scope="module")

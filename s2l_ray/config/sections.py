@@ -218,7 +218,7 @@ class ClusterResources(Section):
 
 
 class Resources(Section):
-    """Speed, retries and timeouts. None of this is identity: changing it rebuilds nothing."""
+    """Speed, retries and timeouts; never identity. A lower `score.allow_failures` has skipped units scored again."""
 
     prepare: PrepareResources = PrepareResources()
     train: TrainResources = TrainResources()

@@ -96,7 +96,6 @@ assert tuple(step.kind for step in STEPS) == KINDS
 
 
 def step_of(kind: str) -> Step:
-    """The step that builds a kind."""
     return STEPS[KINDS.index(kind)]
 
 

@@ -43,7 +43,7 @@ def invocation() -> str:
 def _console(stream: IO[str]) -> Console:
     width = None  # rich asks the terminal each time
     if not stream.isatty():
-        width = None if "COLUMNS" in os.environ else WIDE
+        width = WIDE
     elif not os.isatty(0):
         width = os.get_terminal_size(stream.fileno()).columns  # rich would ask the redirected descriptors
     return Console(file=stream, width=width, highlight=False, emoji=False)

@@ -144,9 +144,7 @@ def collate(rows: TokenRows, index_B: ArrayLike) -> Batch:
     input_ids_BL[mask_BL] = taken.ids_X
     labels_BL = np.full(mask_BL.shape, IGNORE, np.int64)
     labels_BL[mask_BL] = np.where(taken.target_mask_X, taken.ids_X, IGNORE)
-    return Batch(
-        torch.from_numpy(input_ids_BL), torch.from_numpy(mask_BL.astype(np.int64)), torch.from_numpy(labels_BL)
-    )
+    return Batch(*map(torch.from_numpy, (input_ids_BL, mask_BL.astype(np.int64), labels_BL)))
 
 
 def _starts(lengths: ArrayLike) -> Int64:
