@@ -28,7 +28,7 @@ test: $(VENV)/.ready
 	$(PYTEST) -m "not slow and not long"
 
 test-slow: $(VENV)/.ready
-	$(PYTEST) -m slow --durations 10
+	$(PYTEST) -m "slow and not long" --durations 10
 
 test-long: $(VENV)/.ready
 	$(PYTEST) -m long --durations 10

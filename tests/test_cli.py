@@ -90,6 +90,7 @@ def test_debug_adds_the_traceback(job: Path) -> None:
     assert "Traceback" in s2l("plan", job, "--to", "gold", "--debug").stderr
 
 
+@pytest.mark.slow
 def test_a_disk_too_small_for_the_checkpoints_is_refused(job: Path, tmp_path: Path) -> None:
     """Sparse weights of a quarter of the free space, of which the job would write several copies."""
     weights = shutil.disk_usage(tmp_path).free // 4 // 4

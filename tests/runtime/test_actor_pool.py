@@ -101,6 +101,7 @@ def test_each_unit_has_one_result_and_the_worker_is_constructed_once(ray_session
     assert len(list(tmp_path.glob("started-*"))) == 1
 
 
+@pytest.mark.slow
 def test_units_that_fail_once_are_retried_and_others_are_listed_at_the_end(ray_session: None, tmp_path: Path) -> None:
     units = numbers(1, "killed", 2, "failed once", "bug", 3, "killed once", 4)
     values, failed = [], []

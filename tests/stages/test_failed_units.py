@@ -185,6 +185,7 @@ def test_units_skipped_in_a_rebuild_change_complete_later_artifacts(undisturbed:
     assert 1 not in subset.read_table()["shard"].to_pylist()
 
 
+@pytest.mark.slow
 def test_a_row_longer_than_the_positions_of_the_model_is_refused_before_training(
     tmp_path: Path, ray_session: None
 ) -> None:

@@ -19,6 +19,8 @@ from s2l_ray.stages.score_join import JoinUnit, JoinWorker
 from s2l_ray.stages.score_workers import ScoreUnit, ScoreWorker
 from tests.support.jobs import small_job
 
+pytestmark = pytest.mark.slow
+
 SHARD_SIZE = 50
 
 
@@ -120,7 +122,6 @@ def test_a_shard_without_any_unit_still_counts_target_tokens(scored: Path, units
     assert tokens == [row["target_tokens"] for row in shard_of(scored, "trajectories", 1)]
 
 
-@pytest.mark.slow
 def test_the_number_of_scoring_workers_changes_no_bit(scored: Path) -> None:
     before = open_artifact(plan(load_config(scored))["trajectories"].uri)
     again = run(load_config(scored, ["resources.score.workers=2"]), to="trajectories", rebuild="trajectories")

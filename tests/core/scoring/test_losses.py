@@ -153,6 +153,7 @@ def transformers_losses(real_rows: TokenRows, two_checkpoints: list[PreTrainedMo
     return columns
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("attention", ["padded", "packed"])
 def test_loss_of_real_rows_matches_transformers(
     attention: str, real_rows: TokenRows, two_checkpoints: list[PreTrainedModel], transformers_losses: list[np.ndarray]

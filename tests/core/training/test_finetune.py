@@ -278,6 +278,7 @@ def assert_same_training(outcome: dict[str, torch.Tensor]) -> None:
         assert largest_difference(weights, saved[one.step]) < 1e-4
 
 
+@pytest.mark.slow
 def test_two_ranks_match_one_rank_under_ddp_and_fsdp(tmp_path: Path) -> None:
     multiprocessing.spawn(_rank, (2, tmp_path), nprocs=2)
     assert_same_training(load_file(tmp_path / "False.safetensors"))
