@@ -50,9 +50,8 @@ def source_budgets(sizes: Mapping[str, int], budget: int) -> dict[str, int]:
 def rows_by_group(group_N: Integers) -> dict[int, Int64]:
     """Row numbers of each group, ascending; groups ascending."""
     groups_G, start_G = np.unique(np.sort(group_N), return_index=True)
-    rows = np.split(np.argsort(group_N, kind="stable"), start_G[1:])
-    # np.split returns one piece even for zero rows
-    return dict(zip(groups_G.tolist(), rows, strict=False))
+    rows = np.split(np.argsort(group_N, kind="stable"), start_G)[1:]  # the first piece is always empty
+    return dict(zip(groups_G.tolist(), rows, strict=True))
 
 
 def draw_rows(size: int, quota: int, rng: np.random.Generator) -> Int64:
