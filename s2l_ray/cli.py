@@ -4,27 +4,29 @@ Results go to standard output, progress and errors to standard error. Exit statu
 command or config, 130 interrupted. Each command imports the modules it needs, so that `s2l --help` starts quickly.
 """
 
-import dataclasses
-import functools
-import inspect
-import json
 import shlex
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from s2l_ray.errors import ConfigError
 from s2l_ray.terminal import arguments as arg
 from s2l_ray.terminal import humanize
-from s2l_ray.terminal.console import invocation, redirect_output_to_log, stderr_console, stdout_console
-from s2l_ray.terminal.failures import FAILED, report_error
+from s2l_ray.terminal.commands import command_line, invocation, job_options
+from s2l_ray.terminal.console import (
+    print_json,
+    print_message,
+    print_result,
+    redirect_output_to_log,
+    stderr_console,
+    stdout_console,
+)
+from s2l_ray.terminal.failures import FAILED, with_error_report
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
-
     from s2l_ray.artifacts.manifest import Artifact
     from s2l_ray.pipeline.plan import Plan
 
@@ -40,31 +42,13 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-Verb = TypeVar("Verb", bound=Callable[..., None])
-
 
 def main() -> None:
     app(prog_name="s2l")
 
 
-def verb(function: Verb) -> Verb:
-    """Register a command with the option --debug, whose exceptions become one message and an exit status."""
-
-    @functools.wraps(function)
-    def guarded(*arguments: Any, debug: bool, **options: Any) -> None:
-        try:
-            function(*arguments, **options)
-        except typer.Exit:
-            raise
-        except (Exception, KeyboardInterrupt) as error:
-            raise typer.Exit(report_error(error, debug)) from None
-
-    signature = inspect.signature(function)
-    debug = inspect.Parameter("debug", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=arg.Debug)
-    guarded.__signature__ = signature.replace(  # type: ignore[attr-defined]
-        parameters=[*signature.parameters.values(), debug]
-    )
-    return app.command()(guarded)  # type: ignore[return-value]
+def verb(function: Callable[..., None]) -> Callable[..., None]:
+    return app.command()(with_error_report(function))
 
 
 @app.callback()
@@ -95,7 +79,7 @@ def init(
     values = job_values(summary, _absolute(model), _absolute(tokenizer), has_gpu())
     make_config(values, to)
     storage.write_bytes(to, job_text(values, f"A job over {rows}, written by `s2l init`.", to).encode())
-    _print_message(f"wrote {to}; next: {invocation()} plan {shlex.quote(to)}")
+    print_message(f"wrote {to}; next: {invocation()} plan {shlex.quote(to)}")
 
 
 @verb
@@ -108,7 +92,7 @@ def demo(
 
     truth = make_demo(folder, seed)
     rejected = sum(truth.rejected().values())
-    _print_message(
+    print_message(
         f"wrote {len(truth.rows):,} rows to {folder}/rows, {rejected} duplicate or malformed ({folder}/truth.jsonl)"
     )
 
@@ -121,11 +105,11 @@ def plan(job: arg.Job, set_: arg.Set = None, to: arg.To = "subset", json_: arg.J
 
     planned = _plan(job, set_, to)
     figures = estimate(planned)
-    _print_result(json_, plan_values(planned, figures), plan_view(planned, figures))
+    print_result(json_, plan_values(planned, figures), plan_view(planned, figures))
     check_feasible(planned, figures)
     if not json_:
-        next_command = f"next: {_command('run', job, set_, to)}"
-        _print_message(next_command if planned.missing else "all artifacts are complete; a run would build nothing")
+        next_command = f"next: {command_line('run', job, set_, to)}"
+        print_message(next_command if planned.missing else "all artifacts are complete; a run would build nothing")
 
 
 @verb
@@ -141,7 +125,7 @@ def run(job: arg.Job, to: arg.To = "subset", set_: arg.Set = None, rebuild: arg.
     check_plan(planned)  # before the log file is created
     built = [step.kind for step in planned.missing]
     with redirect_output_to_log(planned.config.root, planned.config.run) as log:
-        result = follow(planned, log, _command("run", job, set_, to))
+        result = follow(planned, log, command_line("run", job, set_, to))
     artifacts = {step.kind: open_artifact(step.uri) for step in result.steps}
     stdout_console().print(run_view(artifacts, to, built, time.monotonic() - started, invocation()))
 
@@ -153,7 +137,7 @@ def ls(root: arg.Root, json_: arg.Json = False) -> None:
     from s2l_ray.terminal.store_views import listing_view
 
     listing = list_root(root)
-    _print_result(json_, {"version": 1, **vars(listing)}, listing_view(listing))
+    print_result(json_, vars(listing), listing_view(listing))
 
 
 @verb
@@ -171,14 +155,14 @@ def gc(root: arg.Root, yes: arg.Yes = False, weights: arg.Weights = False, json_
     removed = list(remove_garbage(root, found)) if yes else []
     if json_:
         size = sum(one.bytes for one in found)
-        _print_json({"found": found, "removed": [one.uri for one in removed], "bytes": size})
+        print_json({"found": found, "removed": [one.uri for one in removed], "bytes": size})
     elif yes:
         kept = f"; {len(found) - len(removed)} are in use since" if len(removed) < len(found) else ""
-        _print_message(f"deleted {garbage_total(removed)}{kept}")
+        print_message(f"deleted {garbage_total(removed)}{kept}")
     elif found:
-        _print_message(f"nothing was deleted; to delete what is listed: {invocation()} gc {shlex.quote(root)} --yes")
+        print_message(f"nothing was deleted; to delete what is listed: {invocation()} gc {shlex.quote(root)} --yes")
     else:
-        _print_message("nothing to delete: every artifact belongs to a run")
+        print_message("nothing to delete: every artifact belongs to a run")
 
 
 def _gc_weights(root: str, yes: bool, json_: bool) -> None:
@@ -191,14 +175,14 @@ def _gc_weights(root: str, yes: bool, json_: bool) -> None:
     deleted = delete_weights(root) if yes else []
     deletable = [one for one in found if not one.kept_for]
     if json_:
-        _print_json({"version": 1, "found": found, "deleted": [one.uri for one in deleted]})
+        print_json({"found": found, "deleted": [one.uri for one in deleted]})
     elif yes:
-        _print_message(f"deleted {weights_total(deleted)}")
+        print_message(f"deleted {weights_total(deleted)}")
     elif deletable:
         command = f"{invocation()} gc {shlex.quote(root)} --weights --yes"
-        _print_message(f"nothing was deleted; to delete {weights_total(deletable)}: {command}")
+        print_message(f"nothing was deleted; to delete {weights_total(deletable)}: {command}")
     else:
-        _print_message("nothing to delete: no weights of scored checkpoints are stored")
+        print_message("nothing to delete: no weights of scored checkpoints are stored")
 
 
 @verb
@@ -213,11 +197,11 @@ def show(uri: arg.ArtifactUri, json_: arg.Json = False) -> None:
     if incomplete is not None:
         execution = read_execution(incomplete.uri, incomplete.kind)
         values = {**vars(incomplete), "execution": execution}
-        _print_result(json_, values, incomplete_view(incomplete, execution))
+        print_result(json_, values, incomplete_view(incomplete, execution))
         return
     artifact = open_artifact(uri)
     if json_:
-        _print_json({**vars(artifact.manifest), "dropped": sorted(artifact.dropped)})
+        print_json({**vars(artifact.manifest), "dropped": sorted(artifact.dropped)})
         return
     shards = artifact.shards()
     first = artifact.read_file(shards[0].path).slice(0, FIRST_ROWS) if shards else None
@@ -239,9 +223,9 @@ def verify(uri: arg.ArtifactOrRoot, json_: arg.Json = False) -> None:
     faults = sum(len(one.faults) for one in verified)
     if json_:
         files = sum(one.files for one in verified)
-        _print_json({"version": 1, "files": files, "faults": faults, "artifacts": verified})
+        print_json({"files": files, "faults": faults, "artifacts": verified})
     else:
-        _print_message(verdict(verified))
+        print_message(verdict(verified))
     if faults:
         raise typer.Exit(FAILED)
 
@@ -252,7 +236,7 @@ def export(subset: arg.Subset, to: arg.RowsFile, set_: arg.Set = None, force: ar
     from s2l_ray.catalog.export import export_subset
 
     written = export_subset(_open_subset(subset, set_), to, force=force)
-    _print_message(f"wrote {written.path}: {written.rows:,} rows, {humanize.size(written.bytes)}")
+    print_message(f"wrote {written.path}: {written.rows:,} rows, {humanize.size(written.bytes)}")
 
 
 @verb
@@ -268,17 +252,17 @@ def submit(
     from s2l_ray.runtime.submit import submit as submit_job
     from s2l_ray.terminal.follow import follow_job, how_to_follow
 
-    submitted = submit_job(job, load_config(job, set_ or ()), _options(set_, to), address)
-    again = f"{_command('submit', job, set_, to)} --address {address}"
-    _print_message(f"{'already running' if submitted.again else 'submitted'}: {submitted.submission_id}")
+    submitted = submit_job(job, load_config(job, set_ or ()), job_options(set_, to), address)
+    again = f"{command_line('submit', job, set_, to)} --address {address}"
+    print_message(f"{'already running' if submitted.again else 'submitted'}: {submitted.submission_id}")
     if no_wait:
-        _print_message(how_to_follow(submitted, again))
+        print_message(how_to_follow(submitted, again))
         return
     ending = follow_job(submitted, again)
     if ending.exit_status:
         if ending.message:
-            _print_message(ending.message)
-        _print_message(
+            print_message(ending.message)
+        print_message(
             f"{submitted.submission_id} {ending.status.lower()}; completed units are kept. To resume:\n  {again}"
         )
         raise typer.Exit(ending.exit_status)
@@ -298,7 +282,7 @@ def _open_subset(subset: str, overrides: list[str] | None) -> "Artifact":
         return open_artifact(subset)
     step = _plan(subset, overrides, "subset")["subset"]
     if step.artifact is None:
-        command = _command("run", subset, overrides)
+        command = command_line("run", subset, overrides)
         raise ConfigError(f"{subset}: its subset is {step.state}; build it with: {command}")
     return step.artifact
 
@@ -306,29 +290,3 @@ def _open_subset(subset: str, overrides: list[str] | None) -> "Artifact":
 def _absolute(name: str | None) -> str | None:
     """The absolute path of a local folder; a hub id unchanged."""
     return str(Path(name).absolute()) if name is not None and Path(name).is_dir() else name
-
-
-def _command(verb_name: str, job: str, overrides: list[str] | None, to: str = "subset") -> str:
-    """A command line that the user can type."""
-    return f"{invocation()} {shlex.join([verb_name, job, *_options(overrides, to)])}"
-
-
-def _options(overrides: list[str] | None, to: str) -> list[str]:
-    """The options `--to` and `--set` as arguments of a command line."""
-    return [*(["--to", to] if to != "subset" else []), *(text for one in overrides or () for text in ("--set", one))]
-
-
-def _print_message(text: str) -> None:
-    stderr_console().print(text, markup=False, soft_wrap=True)
-
-
-def _print_result(json_: bool, values: object, view: "RenderableType") -> None:
-    if json_:
-        _print_json(values)
-    else:
-        stdout_console().print(view)
-
-
-def _print_json(values: object) -> None:
-    """Print plain values and records as JSON."""
-    print(json.dumps(values, default=dataclasses.asdict, indent=2, ensure_ascii=False))

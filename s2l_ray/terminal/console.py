@@ -6,45 +6,51 @@ duplicate of the terminal.
 """
 
 import contextlib
+import dataclasses
+import json
 import os
-import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 
 # columns in files and pipes, where no terminal defines a width and nothing should be cut
 WIDE = 500
 
 
 def stdout_console() -> Console:
-    """stdout, for results."""
     return _console(sys.stdout)
 
 
 def stderr_console() -> Console:
-    """stderr, for progress and errors."""
     return _console(sys.stderr)
 
 
-def invocation() -> str:
-    """The name by which this program was called, for commands in messages."""
-    called = Path(sys.argv[0])
-    if called.name == "__main__.py":
-        return "python -m s2l_ray"
-    return "s2l" if shutil.which("s2l") else os.path.relpath(called)
+def print_message(text: str) -> None:
+    """Print to stderr; long lines are left to the terminal, so that commands can be copied."""
+    stderr_console().print(text, markup=False, soft_wrap=True)
+
+
+def print_result(as_json: bool, values: Mapping[str, object], view: RenderableType) -> None:
+    if as_json:
+        print_json(values)
+    else:
+        stdout_console().print(view)
+
+
+def print_json(values: Mapping[str, object]) -> None:
+    """Print values and records to stdout, with the version of the format unless `values` have one of their own."""
+    print(json.dumps({"version": 1, **values}, default=dataclasses.asdict, indent=2, ensure_ascii=False))
 
 
 def _console(stream: IO[str]) -> Console:
-    width = None  # rich asks the terminal each time
-    if not stream.isatty():
-        width = WIDE
-    elif not os.isatty(0):
+    width = None if stream.isatty() else WIDE  # rich asks a terminal each time
+    if stream.isatty() and not os.isatty(0):
         width = os.get_terminal_size(stream.fileno()).columns  # rich would ask the redirected descriptors
     return Console(file=stream, width=width, highlight=False, emoji=False)
 

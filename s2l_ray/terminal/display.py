@@ -94,7 +94,6 @@ class Display(ABC):
         """Show the position of a stage. new: it is a new stage, or a new pass of one."""
 
     def show(self, progress: Progress) -> None:
-        """Take in one record."""
         if progress.built:
             self._built(progress)
             return

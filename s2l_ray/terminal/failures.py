@@ -1,9 +1,16 @@
 """Error messages of the command line and its exit status. A traceback is printed only with --debug."""
 
 import errno
+import functools
+import inspect
 import traceback
+from collections.abc import Callable
+from typing import Any
+
+import typer
 
 from s2l_ray.errors import ConfigError, S2LError
+from s2l_ray.terminal import arguments as arg
 from s2l_ray.terminal.console import stderr_console
 
 FAILED, INVALID, INTERRUPTED = 1, 2, 130
@@ -13,7 +20,26 @@ class Interrupted(Exception):
     """A run was interrupted in order; the message contains its position and the command that resumes it."""
 
 
-def report_error(error: BaseException, debug: bool) -> int:
+def with_error_report(command: Callable[..., None]) -> Callable[..., None]:
+    """The command with the option --debug, whose exceptions become one message and an exit status."""
+
+    @functools.wraps(command)
+    def guarded(*arguments: Any, debug: bool, **options: Any) -> None:
+        try:
+            command(*arguments, **options)
+        except typer.Exit:
+            raise
+        except (Exception, KeyboardInterrupt) as error:
+            raise typer.Exit(_report(error, debug)) from None
+
+    signature = inspect.signature(command)
+    debug = inspect.Parameter("debug", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=arg.Debug)
+    parameters = [*signature.parameters.values(), debug]
+    guarded.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    return guarded
+
+
+def _report(error: BaseException, debug: bool) -> int:
     """Print an error with its notes and return the exit status."""
     console = stderr_console()
     if isinstance(error, KeyboardInterrupt | Interrupted):

@@ -22,7 +22,6 @@ def short(number: float) -> str:
 
 
 def size(number: float | None) -> str:
-    """Bytes in decimal units; a dash for None."""
     return "-" if number is None else decimal(int(number))
 
 

@@ -27,8 +27,8 @@ def plan_view(planned: Plan, figures: Estimate) -> RenderableType:
 def plan_values(planned: Plan, figures: Estimate) -> dict[str, object]:
     config = planned.config
     select = config.select.model_dump(mode="json")
-    head = {"version": 1, "run": config.run, "root": config.root}
-    return {**head, "steps": plan_to_json(planned), "select": select, **dataclasses.asdict(figures)}
+    values = {"run": config.run, "root": config.root, "steps": plan_to_json(planned), "select": select}
+    return values | dataclasses.asdict(figures)
 
 
 def _reasons(step: PlannedStep) -> list[str]:
