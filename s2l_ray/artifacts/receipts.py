@@ -29,7 +29,6 @@ Result = TypeVar("Result", bound=UnitResult)
 
 
 def write_receipt(folder: str, path: str, key: Mapping[str, str], result: Result) -> Result:
-    """Store the receipt and return the result."""
     storage.write_bytes(storage.join(folder, path), seal({"key": dict(key), "result": dataclasses.asdict(result)}))
     return result
 

@@ -57,7 +57,6 @@ class DataSummary:
     values: set[str | None] = field(default_factory=set)
 
     def add(self, file: str, raw: RawRow) -> None:
-        """Count one row."""
         self.rows += 1
         try:
             example, guess = _example(raw)

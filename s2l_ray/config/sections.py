@@ -145,7 +145,6 @@ class Select(Section):
 
     @classmethod
     def keys(cls) -> list[str]:
-        """The keys of every method."""
         own = (name for selector in SELECTORS.values() for name in selector.param_names())
         return [*super().keys(), *dict.fromkeys(own)]
 

@@ -47,7 +47,6 @@ class Estimate:
 
 
 def estimate(planned: Plan) -> Estimate:
-    """The figures that are known now."""
     config, dataset = planned.config, _dataset_facts(planned)
     rows = dataset.ok if dataset is not None else None
     budget = budget_rows(config.select.budget, rows) if rows is not None else None

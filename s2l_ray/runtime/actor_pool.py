@@ -69,7 +69,7 @@ def _results(tasks: ray.data.Dataset, options: PoolOptions, monitor: ActorHandle
     done = options.done_before
     try:
         for row in tasks.iter_rows():
-            for result in cloudpickle.loads(row["results"]):
+            for result in cloudpickle.loads(row["results"]):  # pickled by `UnitActor`, never stored
                 if isinstance(result, Done):
                     done += 1
                 elif result.failure.final:

@@ -54,7 +54,6 @@ class Status:
 
 
 def is_alive(node: str) -> bool:
-    """Whether Ray still has the node of this id."""
     return any(one["NodeID"] == node and one["Alive"] for one in ray.nodes())
 
 

@@ -37,7 +37,7 @@ class UnitActor:
     def __call__(self, row: dict[str, bytes]) -> dict[str, bytes]:
         """Results of a row of Ray Data, one for each of its pickled units."""
         results: list[Done[Any] | Failed] = []
-        for unit in cloudpickle.loads(row["units"]):
+        for unit in cloudpickle.loads(row["units"]):  # pickled by the driver, never stored
             results.append(result := self.run(unit))
             if isinstance(result, Failed) and result.failure.final:
                 break  # the driver ends the run

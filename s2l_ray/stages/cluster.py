@@ -34,7 +34,6 @@ def execution(config: Config, cluster: Cluster) -> ClusterExecution:
 
 
 def resources(build: ClusterBuild) -> ResourceRequest:
-    """One node with the memory for the fit."""
     trajectories = build.inputs["trajectories"]
     rows = min(trajectories.manifest.counts.kept, build.config.cluster.max_fit_rows)
     row_bytes = COPIES * 4 * len(trajectories.facts(TrajectoriesFacts).steps) + OTHER_BYTES
@@ -74,7 +73,6 @@ def cluster(build: ClusterBuild) -> Product:
 
 
 def _fit(build: ClusterBuild) -> FileRecord:
-    """The stored centroids, or else new ones."""
     trajectories = build.inputs["trajectories"]
     key = {"trajectories": trajectories.manifest.fingerprint, "backend": build.execution.backend}
     stored = find_complete_unit(build.folder, CENTROIDS, key)

@@ -25,7 +25,6 @@ class JoinUnit:
 
     @property
     def name(self) -> str:
-        """Name of the unit, for messages."""
         return f"shard {self.shard}"
 
 

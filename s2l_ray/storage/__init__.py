@@ -45,7 +45,6 @@ def absolute(uri: str) -> str:
 
 
 def local_path(uri: str) -> Path:
-    """Path of a local URI."""
     return Path(uri.removeprefix("file://"))
 
 

@@ -1,7 +1,7 @@
 """The fsspec file system of buckets, from which Arrow makes one of its own.
 
-Arrow's file systems for buckets have retries and credentials of their own, and create empty objects as placeholders of
-folders, which obstore lists as files.
+Arrow's file systems for buckets have retries and credentials of their own, and create an empty object per
+folder, which obstore lists as a file.
 """
 
 import contextlib

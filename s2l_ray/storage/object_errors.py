@@ -48,7 +48,6 @@ def is_repeatable(error: Exception) -> bool:
 
 
 def translate(error: Exception, uri: str) -> Exception:
-    """Exception for a failed request."""
     text, scheme = _message(error), uri.partition(":")[0]
     status, code = _status(text), _code(text)
     if code in MISSING_BUCKET:

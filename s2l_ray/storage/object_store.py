@@ -111,7 +111,7 @@ class ObjectStore:
             os.replace(temporary, target)
 
     def list_files(self, key: str) -> list[Entry]:
-        # The path is that of the folder where a console has created a placeholder for it.
+        # Web consoles create an empty object with the folder's own path.
         return [_entry(meta, key) for meta in self._list(key) if meta["path"] != key]
 
     def list_folders(self, key: str) -> list[str]:

@@ -66,5 +66,5 @@ def test_a_unit_with_a_damaged_file_is_not_complete(place: str, path: str, chang
 def test_a_receipt_of_another_version_is_not_complete(tmp_path: object) -> None:
     write_unit(str(tmp_path))
     assert read_receipt(str(tmp_path), "work/part.json", KEY, ParsedLater) is None
-    storage.write_bytes(f"{tmp_path}/work/part.json", seal({"facts": KEY, "files": []}))
+    storage.write_bytes(storage.join(str(tmp_path), "work/part.json"), seal({"facts": KEY, "files": []}))
     assert read_receipt(str(tmp_path), "work/part.json", KEY, Parsed) is None

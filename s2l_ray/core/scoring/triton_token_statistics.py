@@ -77,17 +77,17 @@ def triton_statistics_from_hidden(
     sums += ["square"] * ("el2n" in statistics) + ["weighted_gap"] * ("mean_entropy" in statistics)
     tiles = {name: hidden_TH.new_empty(tiles_v, targets, dtype=torch.float32) for name in sums}
     own_T = hidden_TH.new_empty(targets, dtype=torch.float32)
-    unused = own_T  # placeholder for pointers that the kernel does not read
+    unread = own_T  # for pointers that the kernel does not read
     kernel: Any = _tile
     kernel[(triton.cdiv(targets, BLOCK_T) * tiles_v,)](
         hidden_TH.contiguous(),
         head.weight.contiguous(),
-        unused if head.bias is None else head.bias,
+        unread if head.bias is None else head.bias,
         target_T,
         tiles["maximum"],
         tiles["weight"],
-        tiles.get("square", unused),
-        tiles.get("weighted_gap", unused),
+        tiles.get("square", unread),
+        tiles.get("weighted_gap", unread),
         own_T,
         targets,
         vocabulary,

@@ -61,7 +61,6 @@ def train_proxy(job: TrainJob, workers: TrainWorkers, report: Report) -> TrainRe
 
 
 def finished_training(job: TrainJob) -> TrainResult | None:
-    """The result of a complete training, or None."""
     tables = [find_complete_unit(job.output, path, {}) for path in (HELD_OUT_TABLE, TRAINING_TABLE)]
     if None in tables:
         return None
