@@ -21,7 +21,7 @@ STEPS_SHOWN = 5
 
 @dataclass(frozen=True)
 class ScoredWeights:
-    """Weight files of one checkpoints artifact. kept_for: a run that still needs them; empty if they may go."""
+    """Weight files of one checkpoints artifact. kept_for: why they are still needed; empty if they may go."""
 
     uri: str
     paths: tuple[str, ...]

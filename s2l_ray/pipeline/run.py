@@ -126,15 +126,16 @@ def _build(planned: Plan, one: PlannedStep, report: Report) -> Artifact:
         execution = artifact_building.begin(execution)
         product = _run_stage(step, build, inputs)
         seconds = round(time.time() - started, 3)
-        manifest = _manifest(step, one, config, execution, product, seconds)
+        manifest = make_manifest(step, one, config, execution, product, seconds)
         artifact = artifact_building.commit(manifest, step.leftovers)
     report(Progress(one.kind, values={"seconds": seconds}, note=f"{one.uri} is complete", built=True))
     return artifact
 
 
-def _manifest(
+def make_manifest(
     step: Step, one: PlannedStep, config: Config, execution: Execution, product: Product, seconds: float
 ) -> Manifest:
+    """The manifest of a stage's product, with the provenance of this process."""
     return Manifest(
         kind=one.kind,
         version=step.version,

@@ -5,10 +5,11 @@ from typing import TypeVar
 
 from s2l_ray.artifacts.building import building
 from s2l_ray.artifacts.execution import Execution
-from s2l_ray.artifacts.manifest import Artifact, Manifest, open_artifact
+from s2l_ray.artifacts.manifest import Artifact, open_artifact
 from s2l_ray.catalog.listing import COMPLETE
 from s2l_ray.config.sections import Config
 from s2l_ray.pipeline.plan import PlannedStep, plan
+from s2l_ray.pipeline.run import make_manifest
 from s2l_ray.pipeline.steps import step_of
 from s2l_ray.runtime.contracts import Cluster, Done, Failed, PoolOptions, ResourceRequest, Unit, ignore_progress
 from s2l_ray.stages.build import Build, E
@@ -54,16 +55,5 @@ def _build(config: Config, planned: PlannedStep) -> None:
         product = step.stage(
             LocalBuild(planned.kind, planned.uri, config, inputs, execution.settings, ONE_CORE, ignore_progress)
         )
-        manifest = Manifest(
-            kind=planned.kind,
-            version=step.version,
-            fingerprint=planned.fingerprint,
-            inputs=planned.inputs,
-            identity=planned.identity,
-            config=config.model_dump(mode="json"),
-            execution=execution,
-            files=product.files,
-            counts=product.counts,
-            facts=product.facts,
-        )
+        manifest = make_manifest(step, planned, config, execution, product, seconds=0.0)
         artifact_building.commit(manifest, step.leftovers)

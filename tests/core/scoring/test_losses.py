@@ -2,7 +2,6 @@
 
 import gzip
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +11,8 @@ from transformers import GPTNeoXConfig, GPTNeoXForCausalLM, PreTrainedModel, Pre
 
 from s2l_ray.core.data.token_rows import TokenRows
 from s2l_ray.core.scoring.losses import STATISTICS, ScoreOptions, per_example_loss, score_rows
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 VOCABULARY = 1000
 EVERYTHING = tuple(STATISTICS)
@@ -75,14 +76,6 @@ def test_per_example_loss_matches_cross_entropy() -> None:
         )
         assert nll_sum_B[row].item() == pytest.approx(expected.item(), abs=1e-5)
     assert torch.isnan(nll_sum_B[2])
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.mark.parametrize("attention", ["padded", "packed"])

@@ -1,6 +1,5 @@
 """Packed scoring on many architectures: equal to the model's own forward pass at batch size 1, or padded chosen."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -10,6 +9,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from s2l_ray.core.data.token_rows import TokenRows
 from s2l_ray.core.scoring.losses import STATISTICS, ScoreOptions, choose_attention, per_example_loss, score_rows
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 VOCABULARY = 300
 SMALL = {
@@ -48,14 +49,6 @@ PADDED: dict[str, tuple[dict[str, Any], str]] = {
     "stablelm": (GROUPED, "boundaries"),
     "mamba": ({"vocab_size": VOCABULARY, "hidden_size": 32, "num_hidden_layers": 2}, "differ|attention"),
 }
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def model_of(architecture: str, fields: dict[str, Any]) -> PreTrainedModel:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -21,16 +20,9 @@ from s2l_ray.core.training.finetune import Hooks, finetune
 from s2l_ray.core.training.records import CheckpointRecord
 from s2l_ray.core.training.schedule import CheckpointGrid, FinetuneSettings, batch_indices
 from s2l_ray.core.training.state import History, TrainingState, load_state, save_state
+from tests.support.tiny_training import NEOX
 
 VOCAB = 50
-NEOX = {
-    "architecture": "gpt_neox",
-    "hidden_size": 32,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "intermediate_size": 64,
-    "max_position_embeddings": 64,
-}
 TIED_LLAMA = {**NEOX, "architecture": "llama", "tie_word_embeddings": True}
 SETTINGS = FinetuneSettings(
     epochs=2,
@@ -44,6 +36,8 @@ SETTINGS = FinetuneSettings(
     seed=7,
     micro_batch=3,
 )
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 Weights = dict[str, torch.Tensor]
 
 
@@ -57,14 +51,6 @@ def make_rows(count: int, seed: int) -> TokenRows:
 
 
 TRAIN, HELD_OUT = make_rows(43, 0), make_rows(5, 1)
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def train(
