@@ -82,7 +82,10 @@ class TrajectoriesFacts:
 
 @dataclass(frozen=True)
 class ClustersFacts:
-    """Sizes of the clusters in each group (source, or the whole pool) in order of their ids."""
+    """Sizes of the clusters in each group (source, or the whole pool) in order of their ids.
+
+    steps: optimizer steps of the checkpoints that formed the trajectories.
+    """
 
     clusters: int
     empty_clusters: int
@@ -90,6 +93,7 @@ class ClustersFacts:
     group_by: str
     cluster_sizes: dict[str, list[int]]
     fit_seconds: float
+    steps: list[int] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

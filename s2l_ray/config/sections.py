@@ -4,6 +4,7 @@
 `root`, `run` and `data.root` are addresses and never identity.
 """
 
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Annotated, Any, Literal, Self
 
@@ -12,6 +13,8 @@ from pydantic_core import InitErrorDetails
 
 from s2l_ray.config.budget import Budget
 from s2l_ray.core.selection.registry import SELECTORS, SelectorParams
+from s2l_ray.core.trajectories import Window, choose_columns
+from s2l_ray.errors import ConfigError
 
 PositiveInt = Annotated[int, Field(gt=0)]
 NonNegativeInt = Annotated[int, Field(ge=0)]
@@ -25,7 +28,7 @@ class Section(BaseModel):
 
     @classmethod
     def keys(cls) -> list[str]:
-        return list(cls.model_fields)
+        return [field.alias or name for name, field in cls.model_fields.items()]
 
 
 class Source(Section):
@@ -120,6 +123,26 @@ class Score(Section):
     non_finite: Literal["fail", "null"] = "fail"
 
 
+class CheckpointWindow(Section):
+    """Trained checkpoints between two shares of the examples seen, then every n-th of them, then the last m."""
+
+    model_config = ConfigDict(serialize_by_alias=True)
+
+    start: Annotated[float, Field(ge=0, le=1, alias="from")] = 0.0
+    to: Annotated[float, Field(ge=0, le=1)] = 1.0
+    every: PositiveInt = 1
+    last: PositiveInt | None = None
+
+    @model_validator(mode="after")
+    def _check_order(self) -> Self:
+        if self.start > self.to:
+            raise ValueError(f"from: {self.start} is after to: {self.to}; exchange them")
+        return self
+
+    def window(self) -> Window:
+        return Window(self.start, self.to, self.every, self.last)
+
+
 class Cluster(Section):
     """K-means over loss trajectories."""
 
@@ -129,9 +152,17 @@ class Cluster(Section):
     iterations: PositiveInt = 5
     restarts: PositiveInt = 1
     group_by: Literal["source", "none"] = "source"
-    checkpoints: Literal["all", "trained"] | list[NonNegativeInt] = "trained"
+    checkpoints: Literal["all", "trained"] | CheckpointWindow | list[NonNegativeInt] = "trained"
     max_fit_rows: PositiveInt = 20_000_000
     seed: NonNegativeInt = 0
+
+    def columns(self, steps: Sequence[int]) -> list[int]:
+        """Columns of the losses that form a trajectory. Raises `ConfigError` where no checkpoint is left."""
+        wanted = self.checkpoints.window() if isinstance(self.checkpoints, CheckpointWindow) else self.checkpoints
+        try:
+            return choose_columns(wanted, steps)
+        except ValueError as error:
+            raise ConfigError(f"cluster.{error}; change cluster.checkpoints") from error
 
 
 class Select(Section):

@@ -43,6 +43,8 @@ def resources(build: ClusterBuild) -> ResourceRequest:
 
 def cluster(build: ClusterBuild) -> Product:
     """Fit the centroids, unless they are stored, then assign every row to a cluster."""
+    scored = build.inputs["trajectories"].facts(TrajectoriesFacts).steps
+    steps = [scored[column] for column in build.config.cluster.columns(scored)]
     started = time.monotonic()
     fitted = _fit(build)
     fit_seconds = time.monotonic() - started
@@ -67,6 +69,7 @@ def cluster(build: ClusterBuild) -> Product:
             for group, ids in ids_by_group.items()
         },
         fit_seconds=round(fit_seconds, 3),
+        steps=steps,
     )
     counts = Counts(read, kept, {"no_trajectory": read - kept} if read > kept else {})
     return Product([fitted, *(shard.file for shard in shards)], counts, facts, CLUSTERS)

@@ -19,7 +19,6 @@ from s2l_ray.artifacts.schemas import CLUSTERS, OK, shard_path
 from s2l_ray.artifacts.tables import FileRecord, notes_of, read_table, write_table
 from s2l_ray.config.sections import Cluster as ClusterConfig
 from s2l_ray.core.arrays import Float32, Int64, Objects
-from s2l_ray.core.trajectories import choose_columns
 from s2l_ray.errors import S2LError
 from s2l_ray.runtime.worker_process import report_progress
 
@@ -100,7 +99,7 @@ def _read_matrix(uri: str, settings: ClusterConfig) -> tuple[Float32, Objects]:
     """x_NT and the group of every row, for the rows with status ok or a seeded sample of them."""
     trajectories = open_artifact(uri)
     facts = trajectories.facts(TrajectoriesFacts)
-    columns_T = choose_columns(settings.checkpoints, facts.steps)
+    columns_T = settings.columns(facts.steps)
     by_source = facts.ok_by_source
     by_group = by_source if settings.group_by == "source" else {WHOLE_POOL: sum(by_source.values())}
     sampled = fit_rows(by_group, settings.max_fit_rows, settings.k, settings.seed)
@@ -151,7 +150,7 @@ class AssignWorker:
         self._folder = folder
         self._trajectories = open_artifact(trajectories)
         self._group_by = settings.group_by
-        self._columns_T = choose_columns(settings.checkpoints, self._trajectories.facts(TrajectoriesFacts).steps)
+        self._columns_T = settings.columns(self._trajectories.facts(TrajectoriesFacts).steps)
         table = read_table(folder, centroids)
         group_K = np.asarray(table["source"].to_pylist(), object)
         centroid_KT = np.asarray(table["centroid"].combine_chunks().flatten()).reshape(len(table), -1)

@@ -137,6 +137,35 @@ def test_a_config_equals_its_own_values_and_its_pickle(select: dict[str, Any]) -
     assert pickle.loads(pickle.dumps(config.select)).params == config.select.params
 
 
+@pytest.mark.parametrize(
+    ("checkpoints", "columns"),
+    [
+        ("all", [0, 1, 2, 3, 4]),
+        ("trained", [1, 2, 3, 4]),
+        ([10, 40], [1, 4]),
+        ({"from": 0.5}, [2, 3, 4]),
+        ({"to": 0.5, "every": 2}, [2]),
+        ({"from": 0.0, "to": 1.0, "every": 1, "last": 3}, [2, 3, 4]),
+    ],
+)
+def test_checkpoints_of_a_trajectory(checkpoints: object, columns: list[int]) -> None:
+    config = config_with(cluster={"checkpoints": checkpoints})
+    assert config.cluster.columns([0, 10, 20, 30, 40]) == columns
+    assert make_config(config.model_dump(mode="json"), "again") == config
+
+
+@pytest.mark.parametrize("checkpoints", [{"from": 0.6, "to": 0.5}, {"from": -1}, {"every": 0}, {"last": 0}, "some"])
+def test_checkpoints_that_are_refused(checkpoints: object) -> None:
+    with pytest.raises(ConfigError, match=r"cluster\.checkpoints"):
+        config_with(cluster={"checkpoints": checkpoints})
+
+
+def test_checkpoints_that_were_not_recorded_are_refused_with_those_that_were() -> None:
+    for checkpoints in ([5], {"from": 0.3, "to": 0.4}):
+        with pytest.raises(ConfigError, match=r"cluster\.checkpoints.*20"):
+            config_with(cluster={"checkpoints": checkpoints}).cluster.columns([0, 10, 20])
+
+
 def test_a_config_is_frozen() -> None:
     config = config_with()
     for section, key in ((config, "run"), (config.cluster, "k"), (config.select, "budget")):

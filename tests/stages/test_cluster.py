@@ -92,6 +92,15 @@ def test_every_row_has_the_nearest_centroid_of_its_group(tmp_path: Path, traject
         assert distance == pytest.approx(to_centroids[cluster_id], abs=1e-4)
 
 
+def test_a_window_of_checkpoints_clusters_as_its_steps_do(tmp_path: Path, trajectories: Artifact) -> None:
+    """Of steps 10, 20 and 30, the second is the last within two thirds of the training."""
+    window = build_in(tmp_path / "window", trajectories, checkpoints={"to": 0.67, "last": 1})
+    steps = build_in(tmp_path / "steps", trajectories, checkpoints=[20])
+    product = cluster(window)
+    assert assigned(window, product) == assigned(steps, cluster(steps))
+    assert isinstance(product.facts, ClustersFacts) and product.facts.steps == [20]
+
+
 def test_facts_and_counts_follow_from_the_assignment(tmp_path: Path, trajectories: Artifact) -> None:
     build = build_in(tmp_path, trajectories)
     product = cluster(build)
