@@ -113,7 +113,13 @@ def plan(job: arg.Job, set_: arg.Set = None, to: arg.To = "subset", json_: arg.J
 
 
 @verb
-def run(job: arg.Job, to: arg.To = "subset", set_: arg.Set = None, rebuild: arg.Rebuild = None) -> None:
+def run(
+    job: arg.Job,
+    to: arg.To = "subset",
+    set_: arg.Set = None,
+    rebuild: arg.Rebuild = None,
+    allow_version_change: arg.AllowVersionChange = False,
+) -> None:
     """Build the missing artifacts. Run the same command again to resume after an interruption."""
     started = time.monotonic()
     from s2l_ray.artifacts.manifest import open_artifact
@@ -121,11 +127,11 @@ def run(job: arg.Job, to: arg.To = "subset", set_: arg.Set = None, rebuild: arg.
     from s2l_ray.terminal.follow import follow
     from s2l_ray.terminal.summary import run_view
 
-    planned = _plan(job, set_, to, rebuild)
+    planned = _plan(job, set_, to, rebuild, allow_version_change)
     check_plan(planned)  # before the log file is created
     built = [step.kind for step in planned.missing]
     with redirect_output_to_log(planned.config.root, planned.config.run) as log:
-        result = follow(planned, log, command_line("run", job, set_, to))
+        result = follow(planned, log, command_line("run", job, set_, to, allow_version_change))
     artifacts = {step.kind: open_artifact(step.uri) for step in result.steps}
     stdout_console().print(run_view(artifacts, to, built, time.monotonic() - started, invocation()))
 
@@ -246,14 +252,16 @@ def submit(
     to: arg.To = "subset",
     set_: arg.Set = None,
     no_wait: arg.NoWait = False,
+    allow_version_change: arg.AllowVersionChange = False,
 ) -> None:
     """Run a job on a Ray cluster and follow its log. Ctrl-C leaves it running; the same command follows it again."""
     from s2l_ray.config.load import load_config
     from s2l_ray.runtime.submit import submit as submit_job
     from s2l_ray.terminal.follow import follow_job, how_to_follow
 
-    submitted = submit_job(job, load_config(job, set_ or ()), job_options(set_, to), address)
-    again = f"{command_line('submit', job, set_, to)} --address {address}"
+    options = job_options(set_, to, allow_version_change)
+    submitted = submit_job(job, load_config(job, set_ or ()), options, address)
+    again = f"{command_line('submit', job, set_, to, allow_version_change)} --address {address}"
     print_message(f"{'already running' if submitted.again else 'submitted'}: {submitted.submission_id}")
     if no_wait:
         print_message(how_to_follow(submitted, again))
@@ -268,11 +276,14 @@ def submit(
         raise typer.Exit(ending.exit_status)
 
 
-def _plan(job: str, overrides: list[str] | None, to: str, rebuild: str | None = None) -> "Plan":
+def _plan(
+    job: str, overrides: list[str] | None, to: str, rebuild: str | None = None, allow_version_change: bool = False
+) -> "Plan":
     from s2l_ray.config.load import load_config
     from s2l_ray.pipeline.plan import plan as plan_job
 
-    return plan_job(load_config(job, overrides or ()), to, rebuild=rebuild)
+    config = load_config(job, overrides or ())
+    return plan_job(config, to, rebuild=rebuild, allow_version_change=allow_version_change)
 
 
 def _open_subset(subset: str, overrides: list[str] | None) -> "Artifact":

@@ -23,11 +23,12 @@ class Building:
         return read_execution(self.uri, self.kind)
 
     def begin(self, wanted: Execution) -> Execution:
-        """Store the execution record, unless one exists, and return the one that holds."""
+        """Store and return the execution record. A resume keeps the recorded settings and records changed versions."""
         recorded = self.recorded_execution()
-        if recorded is None:
-            write_execution(self.uri, wanted)
-        return recorded or wanted
+        execution = wanted if recorded is None else recorded.resumed(wanted.libraries)
+        if execution != recorded:
+            write_execution(self.uri, execution)
+        return execution
 
     def reopen(self) -> None:
         """Make a complete artifact partial again, by deleting its manifest; its units stay."""

@@ -1,10 +1,10 @@
 """Execution records: how an artifact is computed, fixed when it is begun.
 
-A resume uses the recorded values, because the number of training workers, micro-batches, threads and backends can
-change the last bits of a result. None of this is identity.
+A resume uses the recorded values, because the number of training workers, micro-batches, threads, backends and library
+versions can change the last bits of a result. None of this is identity.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 from pydantic import ValidationError
@@ -14,6 +14,8 @@ from s2l_ray.artifacts.fingerprint import from_json, seal, unseal
 from s2l_ray.errors import S2LError
 
 EXECUTION = "execution.json"
+# Libraries that compute or encode what a unit stores; versions of others are recorded only.
+COMPARED_LIBRARIES = ("torch", "transformers", "tokenizers", "pyarrow")
 
 
 @dataclass(frozen=True)
@@ -73,15 +75,32 @@ EXECUTIONS: dict[str, type[Settings]] = {
 
 @dataclass(frozen=True)
 class Execution:
-    """The settings of one stage and the versions of the libraries at the time."""
+    """The settings of one stage and the versions of the libraries when the artifact was begun.
+
+    resumed_with: the versions of each resume under `--allow-version-change` that changed a compared library, in order.
+    """
 
     settings: Settings
     libraries: dict[str, str]
+    resumed_with: list[dict[str, str]] = field(default_factory=list)
+
+    def changes(self, libraries: dict[str, str]) -> list[str]:
+        """Compared libraries whose versions differ from those of the latest resume: `torch 2.12.0 -> 2.13.0`."""
+        latest = [self.libraries, *self.resumed_with][-1]
+        both = [name for name in COMPARED_LIBRARIES if name in latest and name in libraries]
+        return [f"{name} {latest[name]} -> {libraries[name]}" for name in both if latest[name] != libraries[name]]
+
+    def resumed(self, libraries: dict[str, str]) -> "Execution":
+        """The record after a resume under these versions."""
+        if not self.changes(libraries):
+            return self
+        return replace(self, resumed_with=[*self.resumed_with, libraries])
 
 
 def execution_from_json(kind: str, values: dict[str, Any]) -> Execution:
     """The record of an artifact of this kind. Raises `pydantic.ValidationError` where fields do not match."""
-    return Execution(from_json(EXECUTIONS[kind], values["settings"]), dict(values["libraries"]))
+    settings = from_json(EXECUTIONS[kind], values["settings"])
+    return Execution(settings, dict(values["libraries"]), list(values["resumed_with"]))
 
 
 def read_execution(folder: str, kind: str) -> Execution | None:

@@ -4,9 +4,11 @@ import hashlib
 from dataclasses import dataclass, replace
 
 from s2l_ray import storage
+from s2l_ray.artifacts.execution import read_execution
 from s2l_ray.artifacts.facts import TrajectoriesFacts
 from s2l_ray.artifacts.fingerprint import describe_differences, fingerprint
 from s2l_ray.artifacts.manifest import Artifact, open_artifact
+from s2l_ray.artifacts.provenance import libraries
 from s2l_ray.artifacts.runs import last_fingerprints
 from s2l_ray.catalog.listing import BUILDING, COMPLETE, MISSING, PARTIAL, artifact_state
 from s2l_ray.catalog.weights import missing_weights
@@ -47,6 +49,7 @@ class Plan:
     config: Config
     to: str
     steps: tuple[PlannedStep, ...]
+    allow_version_change: bool = False
 
     def __getitem__(self, kind: str) -> PlannedStep:
         return next(step for step in self.steps if step.kind == kind)
@@ -68,11 +71,11 @@ class Plan:
         return self[kind].artifact if kind in self else None
 
 
-def plan(config: Config, to: str = "subset", *, rebuild: str | None = None) -> Plan:
+def plan(config: Config, to: str = "subset", *, rebuild: str | None = None, allow_version_change: bool = False) -> Plan:
     """Plan a job from storage alone, without Ray or a network.
 
-    rebuild: a kind to build again, with everything that depends on it. Raises `ConfigError` for an unknown kind or a
-    missing file of the job.
+    rebuild: a kind to build again, with everything that depends on it. allow_version_change: resume artifacts that were
+    begun under other library versions. Raises `ConfigError` for an unknown kind or a missing file of the job.
     """
     previous = last_fingerprints(config.root, config.run)
     steps = steps_to(to, config)
@@ -82,10 +85,11 @@ def plan(config: Config, to: str = "subset", *, rebuild: str | None = None) -> P
     for step in steps:
         one = _planned_step(step, config, planned, previous)
         replaced = step.kind == rebuild or any(planned[kind].rebuild for kind in one.inputs)
-        planned[step.kind] = replace(one, rebuild=replaced)
+        one = replace(one, rebuild=replaced)
+        planned[step.kind] = one if allow_version_change else _with_versions_compared(one)
     if "trajectories" in planned:
         planned["trajectories"] = _with_blocked(planned["trajectories"], config, planned["checkpoints"])
-    return Plan(config, to, tuple(planned.values()))
+    return Plan(config, to, tuple(planned.values()), allow_version_change)
 
 
 def _planned_step(step: Step, config: Config, planned: dict[str, PlannedStep], previous: dict[str, str]) -> PlannedStep:
@@ -123,6 +127,19 @@ def _digest_of_skipped(trajectories: PlannedStep | None) -> str:
         return ""
     paths = [skipped.path for skipped in trajectories.artifact.facts(TrajectoriesFacts).skipped]
     return hashlib.sha256("\n".join(paths).encode()).hexdigest()[:12] if paths else ""
+
+
+def _with_versions_compared(one: PlannedStep) -> PlannedStep:
+    """A resume is blocked where it would mix the results of two versions of a library in one artifact."""
+    recorded = read_execution(one.uri, one.kind) if one.state == PARTIAL and not one.rebuild else None
+    changes = recorded.changes(libraries()) if recorded is not None else []
+    if not changes:
+        return one
+    blocked = (
+        f"{one.uri}: begun under other library versions ({', '.join(changes)}). Install the recorded versions, or "
+        f"resume with --allow-version-change, which the manifest records, or start it again with --rebuild {one.kind}"
+    )
+    return replace(one, blocked=blocked, reasons=(*one.reasons, blocked))
 
 
 def _with_blocked(trajectories: PlannedStep, config: Config, checkpoints: PlannedStep) -> PlannedStep:

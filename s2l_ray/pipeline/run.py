@@ -24,13 +24,20 @@ from s2l_ray.stages.build import Build, Product
 
 
 def run(
-    config: Config, to: str = "subset", *, rebuild: str | None = None, report: Report = ignore_progress
+    config: Config,
+    to: str = "subset",
+    *,
+    rebuild: str | None = None,
+    allow_version_change: bool = False,
+    report: Report = ignore_progress,
 ) -> Artifact:
     """Build what is missing up to `to` and return that artifact. The same call resumes after a kill.
 
-    Raises `ConfigError` before anything starts for what cannot work, and `S2LError` for a failure of the job.
+    Arguments as for `plan`. Raises `ConfigError` before anything starts for what cannot work, and `S2LError` for a
+    failure of the job.
     """
-    return open_artifact(run_plan(plan(config, to, rebuild=rebuild), report)[to].uri)
+    planned = plan(config, to, rebuild=rebuild, allow_version_change=allow_version_change)
+    return open_artifact(run_plan(planned, report)[to].uri)
 
 
 def check_plan(planned: Plan) -> None:
@@ -76,7 +83,7 @@ def _with_artifact(planned: Plan, artifact: Artifact) -> Plan:
     """The plan after a step. Skipped units change the fingerprints of later artifacts, so that a new plan is needed."""
     config, kind = planned.config, artifact.manifest.kind
     if isinstance(artifact.manifest.facts, TrajectoriesFacts) and artifact.manifest.facts.skipped:
-        fresh = plan(config, planned.to)
+        fresh = plan(config, planned.to, allow_version_change=planned.allow_version_change)
         steps = (replace(step, rebuild=planned[step.kind].rebuild and step.kind != kind) for step in fresh.steps)
         fresh = replace(fresh, steps=tuple(steps))
         check_plan(fresh)
@@ -112,9 +119,9 @@ def _build(planned: Plan, one: PlannedStep, report: Report) -> Artifact:
             report(progress)
 
         cluster, recorded = describe_cluster(), artifact_building.recorded_execution()
-        execution = recorded or Execution(step.execution(config, cluster), libraries())
+        settings = recorded.settings if recorded is not None else step.execution(config, cluster)
         inputs = {kind: open_artifact(planned[kind].uri) for kind in one.inputs}
-        build = Build(one.kind, one.uri, config, inputs, execution.settings, cluster, checked_report)
+        build = Build(one.kind, one.uri, config, inputs, settings, cluster, checked_report)
         request = step.resources(build)
         if recorded is not None:
             hint = f"{request.hint} (recorded settings change only with --rebuild {one.kind})"
@@ -123,7 +130,7 @@ def _build(planned: Plan, one: PlannedStep, report: Report) -> Artifact:
         wait_for_resources(cluster, request, config.resources.wait_minutes, build.note)
         if reopen:
             artifact_building.reopen()
-        execution = artifact_building.begin(execution)
+        execution = artifact_building.begin(Execution(settings, libraries()))
         product = _run_stage(step, build, inputs)
         seconds = round(time.time() - started, 3)
         manifest = make_manifest(step, one, config, execution, product, seconds)

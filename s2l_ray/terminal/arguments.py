@@ -51,6 +51,13 @@ Rebuild = Annotated[
         help="Rebuild this artifact and all that depend on it; the old ones are moved to ROOT/replaced/.",
     ),
 ]
+AllowVersionChange = Annotated[
+    bool,
+    typer.Option(
+        "--allow-version-change",
+        help="Resume artifacts that were begun under other library versions; the manifest records the change.",
+    ),
+]
 Address = Annotated[
     str,
     typer.Option("--address", metavar="URL", envvar="RAY_API_SERVER_ADDRESS", help="URL of the cluster's dashboard."),

@@ -16,10 +16,16 @@ def invocation() -> str:
     return "s2l" if shutil.which("s2l") else os.path.relpath(called)
 
 
-def command_line(verb: str, job: str, overrides: Iterable[str] | None, to: str = "subset") -> str:
-    return f"{invocation()} {shlex.join([verb, job, *job_options(overrides, to)])}"
+def command_line(
+    verb: str, job: str, overrides: Iterable[str] | None, to: str = "subset", allow_version_change: bool = False
+) -> str:
+    return f"{invocation()} {shlex.join([verb, job, *job_options(overrides, to, allow_version_change)])}"
 
 
-def job_options(overrides: Iterable[str] | None, to: str) -> list[str]:
-    """The options `--to` and `--set`, without defaults."""
-    return [*(["--to", to] if to != "subset" else []), *(text for one in overrides or () for text in ("--set", one))]
+def job_options(overrides: Iterable[str] | None, to: str, allow_version_change: bool = False) -> list[str]:
+    """The options `--to`, `--set` and `--allow-version-change`, without defaults."""
+    return [
+        *(["--to", to] if to != "subset" else []),
+        *(text for one in overrides or () for text in ("--set", one)),
+        *(["--allow-version-change"] if allow_version_change else []),
+    ]

@@ -76,6 +76,19 @@ def test_the_lock_is_released_after_an_exception_and_the_rest_is_kept(place: str
         assert again.begin(later) == execution(KIND)
 
 
+def test_a_resume_under_other_library_versions_is_recorded_once(place: str) -> None:
+    uri, old = uri_in(place), execution(KIND)
+    newer, newest = (old.libraries | {"torch": version} for version in ("2.14.0", "2.15.0"))
+    with building(uri, KIND, "small") as one:
+        one.begin(old)
+        assert one.begin(replace(old, libraries=newer)).resumed_with == [newer]
+        assert one.begin(replace(old, libraries=newer)).resumed_with == [newer]
+        last = one.begin(replace(old, libraries=newest))
+        assert last == replace(old, resumed_with=[newer, newest]) == one.recorded_execution()
+        one.commit(replace(manifest(KIND, NAME, []), execution=last))
+    assert open_artifact(uri).manifest.execution == last
+
+
 def test_a_failed_manifest_write_leaves_the_artifact_incomplete(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,9 +10,11 @@ import pytest
 from safetensors.numpy import save_file
 
 import s2l_ray
+from s2l_ray.artifacts.execution import COMPARED_LIBRARIES, Execution, PrepareExecution, write_execution
+from s2l_ray.artifacts.provenance import libraries
 from s2l_ray.config.load import load_config
 from s2l_ray.config.sections import Config
-from s2l_ray.errors import ConfigError
+from s2l_ray.errors import ConfigError, S2LError
 from s2l_ray.pipeline.plan import plan
 from s2l_ray.runtime import session
 from tests.support.jobs import small_job
@@ -111,3 +113,33 @@ def test_checkpoints_that_do_not_fit_on_the_disk_are_refused(
 def test_a_tokenizer_larger_than_the_embedding_is_refused(job: Path, tmp_path: Path) -> None:
     larger = f"data.tokenizer.train.vocab_size={VOCABULARY + 1}"
     assert_refused(without_dataset(job, tmp_path, larger), r"data\.tokenizer")
+
+
+def begun_under(config: Config, versions: dict[str, str]) -> None:
+    """A dataset that was begun under these library versions."""
+    write_execution(plan(config, "dataset")["dataset"].uri, Execution(PrepareExecution(1000), versions))
+
+
+@pytest.mark.parametrize("library", COMPARED_LIBRARIES)
+def test_a_resume_under_other_library_versions_is_refused(job: Path, tmp_path: Path, library: str) -> None:
+    config = without_dataset(job, tmp_path)
+    begun_under(config, libraries() | {library: "0.0.1"})
+    before = set(tmp_path.rglob("*"))
+    with pytest.raises(S2LError, match=rf"{library} 0\.0\.1 -> .*--allow-version-change"):
+        s2l_ray.run(config)
+    assert set(tmp_path.rglob("*")) == before
+    with pytest.raises(RayStarted):
+        s2l_ray.run(config, allow_version_change=True)
+
+
+def test_a_rebuild_does_not_depend_on_the_versions_before(job: Path, tmp_path: Path) -> None:
+    config = without_dataset(job, tmp_path)
+    begun_under(config, libraries() | {"torch": "0.0.1"})
+    with pytest.raises(RayStarted):
+        s2l_ray.run(config, rebuild="dataset")
+
+
+def test_a_resume_under_the_same_versions_starts(job: Path, tmp_path: Path) -> None:
+    config = without_dataset(job, tmp_path)
+    begun_under(config, libraries() | {"ray": "0.0.1", "python": "3.0"})
+    assert_started(config)

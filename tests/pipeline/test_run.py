@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from s2l_ray.artifacts.execution import Execution, SelectExecution, write_execution
 from s2l_ray.artifacts.facts import DatasetFacts, TrajectoriesFacts
 from s2l_ray.artifacts.manifest import open_artifact
+from s2l_ray.artifacts.provenance import libraries
 from s2l_ray.artifacts.runs import read_history
 from s2l_ray.artifacts.schemas import KINDS
 from s2l_ray.catalog.listing import COMPLETE, DAMAGED
@@ -89,6 +91,14 @@ def test_a_run_is_recorded_with_the_fingerprints_of_its_artifacts(finished: Path
     assert entry.config["select"]["budget"] == 51
     folder = Path(config.root) / "runs" / "recorded" / entry.started
     assert (folder / "plan.json").is_file()
+
+
+def test_a_resume_under_other_library_versions_is_recorded_in_the_manifest(finished: Path) -> None:
+    config = load_config(finished, ["select.method=random", "select.budget=52"])
+    before = libraries() | {"pyarrow": "0.0.1"}
+    write_execution(plan(config)["subset"].uri, Execution(SelectExecution(), before))
+    execution = run(config, allow_version_change=True).manifest.execution
+    assert (execution.libraries, execution.resumed_with) == (before, [libraries()])
 
 
 def test_a_damaged_artifact_is_refused_and_rebuilt(finished: Path) -> None:
