@@ -58,11 +58,18 @@ class ClusterExecution:
 
 
 @dataclass(frozen=True)
+class ImportExecution:
+    """An import has one way to be computed."""
+
+    stage: Literal["imported"]
+
+
+@dataclass(frozen=True)
 class SelectExecution:
     """A draw has one way to be computed."""
 
 
-Settings = PrepareExecution | TrainExecution | ScoreExecution | ClusterExecution | SelectExecution
+Settings = PrepareExecution | TrainExecution | ScoreExecution | ImportExecution | ClusterExecution | SelectExecution
 
 EXECUTIONS: dict[str, type[Settings]] = {
     "dataset": PrepareExecution,
@@ -99,8 +106,8 @@ class Execution:
 
 def execution_from_json(kind: str, values: dict[str, Any]) -> Execution:
     """The record of an artifact of this kind. Raises `pydantic.ValidationError` where fields do not match."""
-    settings = from_json(EXECUTIONS[kind], values["settings"])
-    return Execution(settings, dict(values["libraries"]), list(values["resumed_with"]))
+    record: type[Settings] = ImportExecution if "stage" in values["settings"] else EXECUTIONS[kind]
+    return Execution(from_json(record, values["settings"]), dict(values["libraries"]), list(values["resumed_with"]))
 
 
 def read_execution(folder: str, kind: str) -> Execution | None:

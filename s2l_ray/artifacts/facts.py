@@ -21,7 +21,8 @@ class Counts:
 class DatasetFacts:
     """statuses: rows by status; `ok` of them can be selected. longest: tokens of the longest row.
 
-    vocab_size: largest id of the tokenizer + 1. truncated: rows cut at `data.max_length`.
+    vocab_size: largest id of the tokenizer + 1. truncated: rows cut at `data.max_length`. Row numbers have no tokens,
+    and 0 for what counts them.
     """
 
     statuses: dict[str, int]
@@ -68,6 +69,7 @@ class TrajectoriesFacts:
 
     attention: scored units by attention path. max_difference: of packed and padded losses, in the check of packing.
     numerics: measured error of a loss (see core/scoring/numerical_error.py), or the reason why it is unknown.
+    unused_rows: rows of imported losses that belong to no row of the dataset.
     """
 
     steps: list[int]
@@ -78,6 +80,7 @@ class TrajectoriesFacts:
     numerics: dict[str, float | int | str | None] = field(default_factory=dict)
     skipped: tuple[SkippedUnit, ...] = ()
     skipped_steps: list[int] = field(default_factory=list)
+    unused_rows: int = 0
 
 
 @dataclass(frozen=True)

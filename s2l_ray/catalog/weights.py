@@ -75,9 +75,9 @@ def _scored_steps(trajectories: list[Artifact]) -> dict[str, set[int]]:
     """Steps of each checkpoints artifact that complete trajectories without skipped units cover."""
     scored: dict[str, set[int]] = {}
     for artifact in trajectories:
-        facts = artifact.facts(TrajectoriesFacts)
-        if not facts.skipped:
-            scored.setdefault(artifact.manifest.inputs["checkpoints"], set()).update(facts.steps)
+        facts, checkpoints = artifact.facts(TrajectoriesFacts), artifact.manifest.inputs.get("checkpoints")
+        if checkpoints is not None and not facts.skipped:
+            scored.setdefault(checkpoints, set()).update(facts.steps)
     return scored
 
 

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from s2l_ray import storage
-from s2l_ray.config.sections import Config, Source, TokenizerToTrain
+from s2l_ray.config.sections import Config, Source
 from s2l_ray.errors import ConfigError
-from s2l_ray.sources.digests import file_reference, source_reference
-from s2l_ray.sources.ranges import SourceSpec
+from s2l_ray.sources.digests import file_reference, files_reference, source_reference
+from s2l_ray.sources.losses import LossesSpec, losses_files
+from s2l_ray.sources.ranges import SourceSpec, source_uri
 
 Identity = dict[str, Any]
 
@@ -22,17 +23,37 @@ def dataset_identity(config: Config) -> Identity:
     data = config.data
     fields = data.model_dump(mode="json", exclude={"root", "sources", "tokenizer_revision"})
     fields["sources"] = [_source_identity(source, data.root) for source in data.sources]
-    if not isinstance(data.tokenizer, TokenizerToTrain):
+    if isinstance(data.tokenizer, str):
         fields["tokenizer"] = _reference(config, data.tokenizer, data.tokenizer_revision, "data.tokenizer")
     return {"data": fields}
+
+
+def row_numbers_identity(config: Config) -> Identity:
+    """The dataset of a job without `data`: the rows of its losses and their names."""
+    losses = losses_identity(config)["score"]["losses_from"]
+    return {"data": {"rows_of": {"files": losses["files"], "key": losses["key"]}, "shard_size": config.data.shard_size}}
 
 
 def checkpoints_identity(config: Config) -> Identity:
     """`proxy` with the model as a reference."""
     proxy = config.proxy
     model = proxy.model
-    reference = model if isinstance(model, dict) else _reference(config, model, proxy.revision, "proxy.model")
+    reference = _reference(config, model, proxy.revision, "proxy.model") if isinstance(model, str) else model
     return {"proxy": {**proxy.model_dump(mode="json"), "model": reference}}
+
+
+def trajectories_identity(config: Config) -> Identity:
+    """`score` where losses are computed here."""
+    return {"score": config.score.model_dump(mode="json", exclude={"losses_from"})}
+
+
+def losses_identity(config: Config) -> Identity:
+    """`score.losses_from` with a reference to its files, and what is done with a missing loss."""
+    score, spec = config.score, losses_spec(config)
+    assert score.losses_from is not None
+    fields = score.losses_from.model_dump(mode="json", exclude={"path"})
+    files = files_reference(losses_files(spec.uri))
+    return {"score": {"losses_from": {**fields, "files": files}, "non_finite": score.non_finite}}
 
 
 def subset_identity(config: Config) -> Identity:
@@ -44,6 +65,14 @@ def subset_identity(config: Config) -> Identity:
 def source_spec(source: Source) -> SourceSpec:
     """A source of the job as its reader takes it."""
     return SourceSpec(**source.model_dump(exclude={"format", "fields", "rows"}))
+
+
+def losses_spec(config: Config) -> LossesSpec:
+    """The losses of `score.losses_from` as their reader takes them."""
+    losses = config.score.losses_from
+    assert losses is not None
+    uri = source_uri(losses.path, storage.absolute(config.data.root))
+    return LossesSpec(uri, losses.values, losses.columns, losses.key, losses.tokens)
 
 
 def local_folder(config: Config, name: str, key: str) -> Path | None:

@@ -10,7 +10,8 @@ import yaml
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from s2l_ray.config.sections import Config, Section
+from s2l_ray.config.sections import Config
+from s2l_ray.config.types import Section
 from s2l_ray.errors import ConfigError
 
 

@@ -8,27 +8,15 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 from pydantic_core import InitErrorDetails
 
 from s2l_ray.config.budget import Budget
+from s2l_ray.config.imports import LossesFrom
+from s2l_ray.config.types import NonNegativeInt, PositiveInt, Precision, Section, refuse_keys
 from s2l_ray.core.selection.registry import SELECTORS, SelectorParams
 from s2l_ray.core.trajectories import Window, choose_columns
 from s2l_ray.errors import ConfigError
-
-PositiveInt = Annotated[int, Field(gt=0)]
-NonNegativeInt = Annotated[int, Field(ge=0)]
-Precision = Literal["float32", "bfloat16"]
-
-
-class Section(BaseModel):
-    """A frozen part of the job file; an unknown key is an error."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    @classmethod
-    def keys(cls) -> list[str]:
-        return [field.alias or name for name, field in cls.model_fields.items()]
 
 
 class Source(Section):
@@ -66,11 +54,11 @@ class TokenizerToTrain(Section):
 
 
 class Data(Section):
-    """The pool: its sources and how rows become tokens."""
+    """The pool: its sources and how rows become tokens. Without sources, rows are those of `score.losses_from`."""
 
     root: str = "."
-    sources: Annotated[list[Source], Field(min_length=1)]
-    tokenizer: str | TokenizerToTrain
+    sources: list[Source] = []
+    tokenizer: str | TokenizerToTrain | None = None
     tokenizer_revision: str | None = None
     max_length: Annotated[int, Field(ge=2)] = 512
     duplicates: Literal["drop", "keep"] = "drop"
@@ -99,7 +87,7 @@ class Checkpoints(Section):
 class Proxy(Section):
     """The proxy model and its fine-tuning. model: hub id, folder, or a config {architecture: gpt_neox, ...}."""
 
-    model: str | dict[str, Any]
+    model: str | dict[str, Any] | None = None
     revision: str | None = None
     epochs: PositiveInt = 3
     learning_rate: Annotated[float, Field(gt=0)] = 2e-5
@@ -115,8 +103,9 @@ class Proxy(Section):
 
 
 class Score(Section):
-    """The statistics recorded for every example at every checkpoint."""
+    """The statistics recorded for every example at every checkpoint; losses_from: or losses computed elsewhere."""
 
+    losses_from: LossesFrom | None = None
     checkpoints: Literal["all"] | list[NonNegativeInt] = "all"
     dtype: Precision = "float32"
     statistics: list[Literal["loss", "mean_probability", "token_accuracy", "mean_entropy", "el2n"]] = ["loss"]
@@ -264,9 +253,29 @@ class Config(Section):
 
     root: str
     run: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
-    data: Data
-    proxy: Proxy
+    data: Data = Data()
+    proxy: Proxy = Proxy()
     score: Score = Score()
     cluster: Cluster = Cluster()
     select: Select
     resources: Resources = Resources()
+
+    @model_validator(mode="after")
+    def _check_origin_of_losses(self) -> Self:
+        imported = self.score.losses_from is not None
+        missing = [] if imported or self.proxy.model is not None else ["proxy.model"]
+        if not self.data.sources and (not imported or self.data.tokenizer is not None):
+            missing.append("data.sources")
+        if self.data.tokenizer is None and (not imported or self.data.sources):
+            missing.append("data.tokenizer")
+        unused = ["proxy"] if imported and self.proxy != Proxy() else []
+        if imported:
+            own = self.score.model_copy(update={"losses_from": None, "non_finite": "fail"})
+            unused += [f"score.{name}" for name, value in Score() if getattr(own, name) != value]
+        refuse_keys(missing, unused, "with score.losses_from")
+        return self
+
+    @property
+    def without_data(self) -> bool:
+        """Whether the pool is the row numbers of `score.losses_from`."""
+        return not self.data.sources

@@ -87,7 +87,7 @@ def plan(config: Config, to: str = "subset", *, rebuild: str | None = None, allo
         replaced = step.kind == rebuild or any(planned[kind].rebuild for kind in one.inputs)
         one = replace(one, rebuild=replaced)
         planned[step.kind] = one if allow_version_change else _with_versions_compared(one)
-    if "trajectories" in planned:
+    if "trajectories" in planned and "checkpoints" in planned:
         planned["trajectories"] = _with_blocked(planned["trajectories"], config, planned["checkpoints"])
     return Plan(config, to, tuple(planned.values()), allow_version_change)
 

@@ -140,7 +140,7 @@ def vocabulary(config: Config, dataset: DatasetFacts | None) -> int | None:
         return dataset.vocab_size
     if isinstance(tokenizer, TokenizerToTrain):
         return tokenizer.train.vocab_size
-    folder = local_folder(config, tokenizer, "data.tokenizer")
+    folder = local_folder(config, tokenizer, "data.tokenizer") if tokenizer else None
     if folder is None or not (folder / "tokenizer.json").is_file():
         return None
     from tokenizers import Tokenizer
@@ -177,14 +177,14 @@ def max_rows(config: Config) -> int | None:
     """The most rows that the pool can hold, if the job file limits them."""
     limits = [config.data.limit] if isinstance(config.data.limit, int) else []
     by_source = [source.rows for source in config.data.sources]
-    if None not in by_source:
+    if by_source and None not in by_source:
         limits.append(sum(rows for rows in by_source if rows is not None))
     return min(limits, default=None)
 
 
 def _model_folder(config: Config) -> Path | None:
     model = config.proxy.model
-    return None if isinstance(model, dict) else local_folder(config, model, "proxy.model")
+    return local_folder(config, model, "proxy.model") if isinstance(model, str) else None
 
 
 def _embedding_rows(config: Config) -> int | None:

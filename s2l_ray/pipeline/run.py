@@ -108,7 +108,8 @@ def _build(planned: Plan, one: PlannedStep, report: Report) -> Artifact:
     from s2l_ray.runtime.placement import wait_for_resources
     from s2l_ray.runtime.session import describe_cluster
 
-    config, step, started = planned.config, step_of(one.kind), time.time()
+    config, started = planned.config, time.time()
+    step = step_of(one.kind, config)
     with building(one.uri, one.kind, config.run) as artifact_building:
         reopen = storage.exists(storage.join(one.uri, MANIFEST))
         if reopen and (fresh := plan(config, one.kind)[one.kind]).artifact is not None:

@@ -4,6 +4,7 @@
 
 Each step builds one kind of artifact from earlier ones. The artifact's name is the fingerprint of its kind, version,
 identity and inputs, so a second run finds it, and a changed key of the job rebuilds only what depends on that key.
+IMPORTS are other steps for the same kinds, with what was computed elsewhere.
 """
 
 from collections.abc import Callable
@@ -18,7 +19,7 @@ from s2l_ray.config.sections import Config
 from s2l_ray.core.selection.registry import SELECTORS
 from s2l_ray.errors import ConfigError
 from s2l_ray.runtime.contracts import Cluster, ResourceRequest
-from s2l_ray.stages import cluster, prepare, score, select, train
+from s2l_ray.stages import cluster, imported, prepare, score, select, train
 from s2l_ray.stages.build import Build, Product
 
 Inputs = Callable[[Config], tuple[str, ...]]
@@ -70,7 +71,7 @@ STEPS = (
     Step(
         "trajectories",
         always("dataset", "checkpoints"),
-        lambda config: {"score": config.score.model_dump(mode="json")},
+        identity.trajectories_identity,
         score.score,
         score.execution,
         score.resources,
@@ -94,9 +95,37 @@ STEPS = (
 )
 assert tuple(step.kind for step in STEPS) == KINDS
 
+# What a job imports instead: (whether it does, step).
+IMPORTS: tuple[tuple[Callable[[Config], bool], Step], ...] = (
+    (
+        lambda config: config.without_data,
+        Step(
+            "dataset",
+            always(),
+            identity.row_numbers_identity,
+            imported.row_numbers,
+            imported.execution,
+            imported.resources,
+        ),
+    ),
+    (
+        lambda config: config.score.losses_from is not None,
+        Step(
+            "trajectories",
+            always("dataset"),
+            identity.losses_identity,
+            imported.losses,
+            imported.execution,
+            imported.resources,
+        ),
+    ),
+)
 
-def step_of(kind: str) -> Step:
-    return STEPS[KINDS.index(kind)]
+
+def step_of(kind: str, config: Config) -> Step:
+    """The step that builds a kind for this job: an import, or that of STEPS."""
+    steps = (step for is_imported, step in IMPORTS if step.kind == kind and is_imported(config))
+    return next(steps, STEPS[KINDS.index(kind)])
 
 
 def steps_to(kind: str, config: Config) -> list[Step]:
@@ -104,7 +133,8 @@ def steps_to(kind: str, config: Config) -> list[Step]:
     if kind not in KINDS:
         raise ConfigError(f"unknown kind {kind}; the kinds are {', '.join(KINDS)}")
     needed = {kind}
-    for step in reversed(STEPS):
+    steps = [step_of(one, config) for one in KINDS]
+    for step in reversed(steps):
         if step.kind in needed:
             needed.update(step.inputs(config))
-    return [step for step in STEPS if step.kind in needed]
+    return [step for step in steps if step.kind in needed]

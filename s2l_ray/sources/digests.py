@@ -25,7 +25,11 @@ def source_reference(spec: SourceSpec, root: str) -> list[Reference]:
     """
     if spec.hub is not None:
         return [[spec.hub, spec.revision, spec.split]]
-    files = [(uri, entry) for uri, _, entry in find_source_files(spec, root).files]
+    return files_reference([(uri, entry) for uri, _, entry in find_source_files(spec, root).files])
+
+
+def files_reference(files: list[tuple[str, storage.Entry]]) -> list[Reference]:
+    """[path, sha256] of each local file, [path, size, version] of each object, in order."""
     if not all(storage.is_local(uri) for uri, _ in files):
         return [[entry.path, entry.bytes, entry.version] for _, entry in files]
     return _file_references(files)

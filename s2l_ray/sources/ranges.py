@@ -88,14 +88,19 @@ class SourceFiles:
     arrow: bool = False
 
 
+def source_uri(path: str, root: str) -> str:
+    """The URI of a path of the job; a relative one starts at `root`."""
+    path = os.path.expanduser(path)
+    return path if path.startswith("/") or "://" in path else storage.join(os.path.expanduser(root), path)
+
+
 def find_source_files(spec: SourceSpec, root: str) -> SourceFiles:
     """Find the files of a source with a path; a relative path starts at `root`.
 
     Raises `ConfigError` if there is no supported file.
     """
     assert spec.path is not None
-    path = os.path.expanduser(spec.path)
-    uri = path if path.startswith("/") or "://" in path else storage.join(os.path.expanduser(root), path)
+    uri = source_uri(spec.path, root)
     file = storage.find(uri)
     if file is not None:
         if extension_of(spec.path) is None:

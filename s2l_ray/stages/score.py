@@ -15,11 +15,12 @@ from s2l_ray.artifacts.facts import CheckpointsFacts, Counts, SkippedUnit, Traje
 from s2l_ray.artifacts.manifest import Artifact
 from s2l_ray.artifacts.schemas import OK, losses_path, step_name, trajectories_schema
 from s2l_ray.artifacts.tables import FileRecord, find_complete_unit
+from s2l_ray.artifacts.trajectories import TrajectoryShard
 from s2l_ray.config.sections import Config
 from s2l_ray.errors import S2LError
 from s2l_ray.runtime.contracts import Cluster, Failed, PoolOptions, Progress, ResourceRequest
 from s2l_ray.stages.build import Build, Product, cpus_per_actor, find_complete, pool_size, total_counts
-from s2l_ray.stages.score_join import JoinedShard, JoinUnit, JoinWorker
+from s2l_ray.stages.score_join import JoinUnit, JoinWorker
 from s2l_ray.stages.score_workers import ScoredUnit, ScoreUnit, ScoreWorker, measure_numerics, other_statistics
 
 MEMORY_HINT = "lower resources.score.tokens_per_batch"
@@ -159,7 +160,7 @@ def _worker_arguments(build: ScoreBuild) -> dict[str, object]:
     }
 
 
-def _join(build: ScoreBuild, steps: list[int], records: list[FileRecord]) -> list[JoinedShard]:
+def _join(build: ScoreBuild, steps: list[int], records: list[FileRecord]) -> list[TrajectoryShard]:
     """Join the units of each shard; a skipped unit leaves its column empty there."""
     by_path = {record.path: record for record in records}
     shards = range(len(build.inputs["dataset"].shards()))

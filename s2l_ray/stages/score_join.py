@@ -1,6 +1,5 @@
 """The end of `score`: the units of a shard joined into trajectories, in the row order of the dataset's shard."""
 
-from collections import Counter
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -9,8 +8,9 @@ import pyarrow as pa
 
 from s2l_ray.artifacts import schemas
 from s2l_ray.artifacts.manifest import open_artifact
-from s2l_ray.artifacts.tables import FileRecord, read_table, write_table
-from s2l_ray.core.arrays import Bool, Float32, Float64, Integers, Objects
+from s2l_ray.artifacts.tables import FileRecord, read_table
+from s2l_ray.artifacts.trajectories import TrajectoryShard, write_trajectory_shard
+from s2l_ray.core.arrays import Float32, Float64, Integers, Objects
 from s2l_ray.errors import S2LError
 
 Column: TypeAlias = pa.Table | None
@@ -28,15 +28,6 @@ class JoinUnit:
         return f"shard {self.shard}"
 
 
-@dataclass(frozen=True)
-class JoinedShard:
-    """A shard of trajectories: its file, rows by status, and rows with status ok by source."""
-
-    file: FileRecord
-    statuses: dict[str, int]
-    ok_by_source: dict[str, int]
-
-
 class JoinWorker:
     """Join the files of one shard: one trajectory a row. A skipped unit leaves its checkpoint empty."""
 
@@ -45,7 +36,7 @@ class JoinWorker:
         self._dataset = open_artifact(dataset)
         self._statistics = statistics
 
-    def __call__(self, unit: JoinUnit) -> JoinedShard:
+    def __call__(self, unit: JoinUnit) -> TrajectoryShard:
         rows = self._dataset.read_file(schemas.shard_path(unit.shard), ["example_id", "source"])
         columns = [self._read(record, rows, unit.shard) for record in unit.files]
         tokens_N = self._target_tokens(columns, unit.shard)
@@ -53,16 +44,8 @@ class JoinWorker:
         with np.errstate(invalid="ignore", divide="ignore"):
             loss_NT = (nll_NT / tokens_N[:, None]).astype(np.float32)
         status_N = _statuses(loss_NT, tokens_N, columns)
-        without_targets_N = tokens_N == 0
-        series = [_lists(loss_NT, without_targets_N)]
-        series += [_lists(_stack(columns, name, len(rows)), without_targets_N) for name in self._statistics]
-        table = pa.Table.from_arrays(
-            [rows["example_id"], rows["source"], pa.array(tokens_N), pa.array(status_N), *series],
-            schema=schemas.trajectories_schema(len(columns), self._statistics),
-        )
-        ok_sources = rows["source"].filter(pa.array(status_N == schemas.OK)).to_pylist()
-        file = write_table(self._folder, schemas.shard_path(unit.shard), table)
-        return JoinedShard(file, dict(Counter(status_N.tolist())), dict(Counter(ok_sources)))
+        series = {"losses": loss_NT} | {name: _stack(columns, name, len(rows)) for name in self._statistics}
+        return write_trajectory_shard(self._folder, unit.shard, rows, pa.array(tokens_N), status_N, series)
 
     def _read(self, record: FileRecord | None, rows: pa.Table, shard: int) -> Column:
         if record is None:
@@ -93,9 +76,3 @@ def _stack(columns: list[Column], name: str, rows: int) -> Float64:
     """One column of every unit as value_NT, NaN where a unit was skipped."""
     missing_N = np.full(rows, np.nan)
     return np.stack([missing_N if one is None else one[name].to_numpy() for one in columns], axis=1)
-
-
-def _lists(value_NT: Float64 | Float32, null_N: Bool) -> pa.FixedSizeListArray:
-    """One list a row: null where `null_N`, a null entry where a value is missing."""
-    values = pa.array(value_NT.astype(np.float32).reshape(-1), from_pandas=True)
-    return pa.FixedSizeListArray.from_arrays(values, value_NT.shape[1], mask=pa.array(null_N))

@@ -67,6 +67,7 @@ def train(build: TrainBuild) -> Product:
 def make_job(build: TrainBuild) -> TrainJob:
     proxy, execution, dataset = build.config.proxy, build.execution, build.inputs["dataset"]
     facts, model = dataset.facts(DatasetFacts), proxy.model
+    assert model is not None
     if isinstance(model, str):
         model = str(local_folder(build.config, model, "proxy.model") or model)
     settings = FinetuneSettings(

@@ -5,7 +5,7 @@ import dataclasses
 from rich.console import RenderableType
 from rich.text import Text
 
-from s2l_ray.config.sections import Config
+from s2l_ray.config.sections import Config, Data
 from s2l_ray.core.selection.registry import SELECTORS
 from s2l_ray.pipeline.plan import Plan, PlannedStep, plan_to_json
 from s2l_ray.pipeline.preflight import Estimate
@@ -40,10 +40,11 @@ def _reasons(step: PlannedStep) -> list[str]:
 def _estimates(planned: Plan, figures: Estimate) -> Pairs:
     config, data = planned.config, planned.config.data
     grouping = "in each source" if config.cluster.group_by == "source" else "over the whole pool"
-    tokenizer = data.tokenizer if isinstance(data.tokenizer, str) else f"trained, {data.tokenizer.train.vocab_size:,}"
+    losses = config.score.losses_from
     return {
-        "sources": f"{len(data.sources)}, below {data.root}",
-        "tokenizer": f"{tokenizer}, rows of at most {data.max_length} tokens",
+        "sources": f"{len(data.sources)}, below {data.root}" if data.sources else "row numbers of score.losses_from",
+        "tokenizer": _tokenizer(data),
+        "losses": f"{losses.values} from {losses.path}" if losses is not None else None,
         "pool": _pool(figures),
         "proxy": _proxy(config, figures) if "checkpoints" in planned else None,
         "disk": _disk(figures) if "checkpoints" in planned else None,
@@ -52,16 +53,23 @@ def _estimates(planned: Plan, figures: Estimate) -> Pairs:
     }
 
 
+def _tokenizer(data: Data) -> str | None:
+    if data.tokenizer is None:
+        return None
+    name = data.tokenizer if isinstance(data.tokenizer, str) else f"trained, {data.tokenizer.train.vocab_size:,}"
+    return f"{name}, rows of at most {data.max_length} tokens"
+
+
 def _pool(figures: Estimate) -> str:
     if figures.rows is not None:
-        return f"{figures.rows:,} rows, {figures.tokens or 0:,} tokens"
+        return f"{figures.rows:,} rows" + (f", {figures.tokens:,} tokens" if figures.tokens else "")
     at_most = f"at most {figures.max_rows:,} rows, " if figures.max_rows is not None else ""
     return f"{at_most}known once prepared"
 
 
 def _proxy(config: Config, figures: Estimate) -> str:
     model = config.proxy.model
-    name = model if isinstance(model, str) else f"{model.get('architecture', 'a model')}, randomly initialized"
+    name = f"{model.get('architecture', 'a model')}, randomly initialized" if isinstance(model, dict) else model
     parameters = f"about {humanize.short(figures.parameters)} parameters" if figures.parameters else "size unknown"
     epochs = humanize.plural(config.proxy.epochs, "epoch")
     checkpoints = f"{figures.checkpoints} checkpoints" if figures.checkpoints else "checkpoints depend on the pool"

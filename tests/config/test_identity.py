@@ -94,7 +94,7 @@ NOT_IDENTITY = {
     "resources.retries": 1,
     "resources.stall_minutes": 1,
 }
-# Addresses, and revisions, which only names of the hub have; each has a test of its own.
+# Addresses, revisions, which only names of the hub have, and imports; each has a test of its own.
 OTHERS = {
     "data.root",
     "data.sources.0.path",
@@ -103,6 +103,7 @@ OTHERS = {
     "data.sources.0.revision",
     "data.tokenizer_revision",
     "proxy.revision",
+    "score.losses_from",
 }
 
 

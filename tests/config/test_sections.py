@@ -166,6 +166,47 @@ def test_checkpoints_that_were_not_recorded_are_refused_with_those_that_were() -
             config_with(cluster={"checkpoints": checkpoints}).cluster.columns([0, 10, 20])
 
 
+LOSSES = {"path": "losses.parquet", "values": "loss", "columns": {0: "a", 100: "b"}}
+
+
+def import_with(score: dict[str, Any], **sections: dict[str, Any]) -> Config:
+    values = {"root": "runs", "run": "test", "select": {"budget": 100}, "score": {"losses_from": LOSSES, **score}}
+    return make_config({**values, **sections}, "test")
+
+
+def test_imported_losses_need_neither_proxy_nor_data() -> None:
+    config = import_with({"non_finite": "null"}, data={"root": "/rows"})
+    assert config.without_data
+    assert config.score.losses_from is not None and config.score.losses_from.columns == {0: "a", 100: "b"}
+    assert make_config(config.model_dump(mode="json"), "again") == config
+    assert not import_with({}, data={"sources": [{"path": "a.jsonl"}], "tokenizer": "gpt2"}).without_data
+
+
+@pytest.mark.parametrize(
+    ("score", "sections", "key"),
+    [
+        ({}, {"proxy": {"model": "gpt2"}}, "proxy"),
+        ({"dtype": "bfloat16"}, {}, "score.dtype"),
+        ({"statistics": ["el2n"]}, {}, "score.statistics"),
+        ({"checkpoints": [0]}, {}, "score.checkpoints"),
+        ({}, {"data": {"tokenizer": "gpt2"}}, "data.sources"),
+        ({}, {"data": {"sources": [{"path": "a.jsonl"}]}}, "data.tokenizer"),
+        ({"losses_from": {**LOSSES, "values": "nll_sum"}}, {}, "score.losses_from"),
+        ({"losses_from": {**LOSSES, "values": "probability"}}, {}, "score.losses_from.values"),
+    ],
+)
+def test_keys_that_do_not_fit_an_import_are_refused(score: dict[str, Any], sections: dict[str, Any], key: str) -> None:
+    with pytest.raises(ConfigError, match=key.replace(".", r"\.")):
+        import_with(score, **sections)
+
+
+@pytest.mark.parametrize("key", ["proxy.model", "data.sources", "data.tokenizer"])
+def test_without_imports_data_and_a_proxy_are_needed(key: str) -> None:
+    section, name = key.split(".")
+    with pytest.raises(ConfigError, match=rf"{section}\.{name}: missing"):
+        config_with(**{section: {name: None if name != "sources" else []}})
+
+
 def test_a_config_is_frozen() -> None:
     config = config_with()
     for section, key in ((config, "run"), (config.cluster, "k"), (config.select, "budget")):

@@ -48,7 +48,7 @@ def build_locally(config: Config, to: str = "subset") -> Artifact:
 
 
 def _build(config: Config, planned: PlannedStep) -> None:
-    step, root = step_of(planned.kind), plan(config, planned.kind)
+    step, root = step_of(planned.kind, config), plan(config, planned.kind)
     inputs = {kind: open_artifact(root[kind].uri) for kind in planned.inputs}
     with building(planned.uri, planned.kind, config.run) as artifact_building:
         execution = artifact_building.begin(Execution(step.execution(config, ONE_CORE), {}))

@@ -1,0 +1,23 @@
+"""The keys of a job that import what was computed elsewhere."""
+
+from typing import Literal, Self
+
+from pydantic import model_validator
+
+from s2l_ray.config.types import NonNegativeInt, Section
+
+
+class LossesFrom(Section):
+    """Per-example losses in Parquet, NPY or training dynamics: `docs/imports.md`. columns: {step: column}."""
+
+    path: str
+    values: Literal["loss", "perplexity", "nll_sum", "logits"]
+    columns: dict[NonNegativeInt, NonNegativeInt | str] = {}
+    key: str = "row"
+    tokens: str | None = None
+
+    @model_validator(mode="after")
+    def _check_tokens(self) -> Self:
+        if self.values == "nll_sum" and self.tokens is None:
+            raise ValueError("values: nll_sum needs the number of target tokens; add tokens: COLUMN")
+        return self

@@ -1,0 +1,71 @@
+"""Imports: stages for what was computed elsewhere, instead of `prepare` and `score`.
+
+    losses -row_numbers-> dataset      where the job has no `data`: one source, a row of the losses a row
+    losses -losses------> trajectories
+
+Each runs on one node, which holds the table of losses.
+"""
+
+from s2l_ray import storage
+from s2l_ray.artifacts.execution import ImportExecution
+from s2l_ray.artifacts.facts import Counts, DatasetFacts, TrajectoriesFacts
+from s2l_ray.artifacts.schemas import DATASET, OK, trajectories_schema
+from s2l_ray.config.identity import losses_spec
+from s2l_ray.config.sections import Config
+from s2l_ray.runtime.contracts import Cluster, ResourceRequest
+from s2l_ray.sources.losses import losses_files
+from s2l_ray.stages.build import Build, Product, cpus_per_actor, memory_request, total_counts
+from s2l_ray.stages.imported_losses import import_losses, write_row_numbers
+
+ImportBuild = Build[ImportExecution]
+
+MEMORY_HINT = "use a node with more memory"
+# bytes of memory for each byte of the files of losses
+MEMORY_FACTOR = 8
+
+
+def execution(config: Config, cluster: Cluster) -> ImportExecution:
+    return ImportExecution("imported")
+
+
+def resources(build: ImportBuild) -> ResourceRequest:
+    """One node with the memory for the table of losses."""
+    bytes_stored = sum(entry.bytes for _, entry in losses_files(losses_spec(build.config).uri))
+    memory = memory_request(build.cluster, MEMORY_FACTOR * bytes_stored)
+    return ResourceRequest("import", MEMORY_HINT, 1, cpus_per_actor(build.cluster), memory=memory)
+
+
+def row_numbers(build: ImportBuild) -> Product:
+    """A dataset of row numbers, without text or tokens."""
+    spec, shard_size = losses_spec(build.config), build.config.data.shard_size
+    source = storage.local_path(spec.uri).stem
+    arguments = (build.folder, spec, source, shard_size)
+    files = build.run_on_one_node("numbering rows", MEMORY_HINT, resources(build), write_row_numbers, *arguments)
+    rows = sum(file.rows or 0 for file in files)
+    facts = DatasetFacts({OK: rows}, {source: rows}, 0, 0, 0, 0, len(files), 0)
+    return Product(files, Counts(rows, rows), facts, DATASET)
+
+
+def losses(build: ImportBuild) -> Product:
+    """Trajectories from `score.losses_from`, in the row order of the dataset."""
+    dataset, spec = build.inputs["dataset"], losses_spec(build.config)
+    arguments = (build.folder, dataset.uri, spec, build.config.score.non_finite)
+    imported = build.run_on_one_node("importing losses", MEMORY_HINT, resources(build), import_losses, *arguments)
+    if imported.unused_rows:
+        build.warn(f"{imported.unused_rows} rows of {spec.uri} belong to no row of the dataset")
+    if imported.negative:
+        build.warn(
+            f"{imported.negative} losses are negative, which no mean of -log p is; check score.losses_from.values, and "
+            "reverse the sign of log-probabilities"
+        )
+    statuses = total_counts(shard.statuses for shard in imported.shards)
+    statistics = ("mean_probability",) if spec.values == "logits" else ()
+    facts = TrajectoriesFacts(
+        steps=list(imported.steps),
+        statistics=list(statistics),
+        ok_by_source=total_counts(shard.ok_by_source for shard in imported.shards),
+        unused_rows=imported.unused_rows,
+    )
+    read, kept = sum(statuses.values()), statuses.pop(OK, 0)
+    files = [shard.file for shard in imported.shards]
+    return Product(files, Counts(read, kept, statuses), facts, trajectories_schema(len(facts.steps), statistics))
