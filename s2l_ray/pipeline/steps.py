@@ -83,6 +83,7 @@ STEPS = (
         cluster.cluster,
         cluster.execution,
         cluster.resources,
+        version=2,
     ),
     Step(
         "subset",

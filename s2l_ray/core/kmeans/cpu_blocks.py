@@ -21,6 +21,7 @@ import torch
 from threadpoolctl import threadpool_limits
 
 from s2l_ray.core.arrays import Float32, Float64, Int32, Int64
+from s2l_ray.core.kmeans.linear_scores import LinearScores, linear_scores
 from s2l_ray.core.onednn_linear import onednn_linear
 
 BLOCK_ROWS = 16_384
@@ -46,39 +47,27 @@ def merge(parts: Iterable[PartialSums]) -> PartialSums:
     return functools.reduce(PartialSums.__add__, parts)
 
 
-def scoring_weights(centroids_KT: Float32) -> tuple[Float32, Float32]:
-    """Weights w_KT and bias_K such that argmax_k (x . w_k + bias_k) is the centroid nearest to x.
-
-    |x - c|^2 = |x|^2 - 2 (x . c - |c|^2 / 2), and |x|^2 is the same for all centroids. So are x . m and |m|^2 for the
-    mean m of the centroids: subtracting them makes the products smaller, hence the rounding, at no cost per row.
-    """
-    centroids64_KT = centroids_KT.astype(np.float64)
-    mean_T = centroids64_KT.mean(axis=0)
-    weights_KT = centroids64_KT - mean_T
-    bias_K = -0.5 * ((centroids64_KT + mean_T) * weights_KT).sum(axis=1)
-    return weights_KT.astype(np.float32), bias_K.astype(np.float32)
-
-
-def partial_sums(x_BT: Float32, centroids_KT: Float32) -> PartialSums:
+def partial_sums(x_BT: Float32, scores: LinearScores) -> PartialSums:
     """Sums and counts of the rows nearest to each centroid; ties go to the first centroid.
 
     Deterministic for a fixed number of BLAS threads; `cpu_blocks` sets it to one.
     """
     label_B = np.empty(len(x_BT), np.int64)
-    sums_KT = torch.zeros(centroids_KT.shape, dtype=torch.float64)
-    x64_RT = np.empty((_tile_rows(len(centroids_KT)), x_BT.shape[1]))
-    for tile in _nearest_by_tile(x_BT, centroids_KT, label_B):
+    clusters, columns = scores.weights_KT.shape
+    sums_KT = torch.zeros((clusters, columns), dtype=torch.float64)
+    x64_RT = np.empty((_tile_rows(clusters), columns))
+    for tile in _nearest_by_tile(x_BT, scores, label_B):
         size = tile.stop - tile.start
         x64_RT[:size] = x_BT[tile]
         sums_KT.index_add_(0, torch.from_numpy(label_B[tile]), torch.from_numpy(x64_RT[:size]))
-    return PartialSums(sums_KT.numpy(), np.bincount(label_B, minlength=len(centroids_KT)))
+    return PartialSums(sums_KT.numpy(), np.bincount(label_B, minlength=clusters))
 
 
-def nearest(x_BT: Float32, centroids_KT: Float32) -> tuple[Int32, Float32]:
+def nearest(x_BT: Float32, centroids_KT: Float32, scores: LinearScores) -> tuple[Int32, Float32]:
     """The nearest centroid of each row and the Euclidean distance to it (the root, not the square)."""
     label_B = np.empty(len(x_BT), np.int64)
     distance_B = np.empty(len(x_BT), np.float32)
-    for tile in _nearest_by_tile(x_BT, centroids_KT, label_B):
+    for tile in _nearest_by_tile(x_BT, scores, label_B):
         # From the difference, not from the scores: the distance of a row to an equal centroid is exactly 0.
         difference_RT = x_BT[tile] - centroids_KT[label_B[tile]]
         distance_B[tile] = np.sqrt(np.einsum("rt,rt->r", difference_RT, difference_RT))
@@ -89,10 +78,10 @@ def _tile_rows(clusters: int) -> int:
     return min(max(TILE_SCORES // clusters, 256), 2048)
 
 
-def _nearest_by_tile(x_BT: Float32, centroids_KT: Float32, label_B: Int64) -> Iterator[slice]:
+def _nearest_by_tile(x_BT: Float32, scores: LinearScores, label_B: Int64) -> Iterator[slice]:
     """Fill label_B tile by tile and yield each tile while its rows are in cache."""
-    weights_KT, bias_K = (torch.from_numpy(each) for each in scoring_weights(centroids_KT))
-    rows = _tile_rows(len(centroids_KT))
+    weights_KT, bias_K = (torch.from_numpy(each.astype(np.float32)) for each in (scores.weights_KT, scores.bias_K))
+    rows = _tile_rows(len(bias_K))
     x_RT = np.empty((rows, x_BT.shape[1]), np.float32)
     for start in range(0, len(x_BT), rows):
         tile = slice(start, min(start + rows, len(x_BT)))
@@ -100,7 +89,17 @@ def _nearest_by_tile(x_BT: Float32, centroids_KT: Float32, label_B: Int64) -> It
         x_RT[:size] = x_BT[tile]  # torch needs contiguous, writable memory
         score_RK = onednn_linear(torch.from_numpy(x_RT[:size]), weights_KT, bias_K).numpy()
         score_RK.argmax(axis=1, out=label_B[tile])
+        if scores.any_coarse:
+            _assign_again(x_RT[:size], scores, label_B[tile])
         yield tile
+
+
+def _assign_again(x_RT: Float32, scores: LinearScores, label_R: Int64) -> None:
+    """Replace the labels of coarse centroids by those of float64."""
+    again_M = np.flatnonzero(scores.coarse_K[label_R])
+    if len(again_M):
+        score_MK = x_RT[again_M].astype(np.float64) @ scores.weights_KT.T + scores.bias_K
+        label_R[again_M] = score_MK.argmax(axis=1)
 
 
 @dataclass(frozen=True)
@@ -112,10 +111,12 @@ class CpuBlocks:
 
     def sums(self, centroids_KT: Float32) -> PartialSums:
         """`partial_sums` of every block, added in block order."""
-        return merge(self._map_blocks(lambda x_BT: partial_sums(x_BT, centroids_KT)))
+        scores = linear_scores(centroids_KT)
+        return merge(self._map_blocks(lambda x_BT: partial_sums(x_BT, scores)))
 
     def nearest(self, centroids_KT: Float32) -> tuple[Int32, Float32]:
-        labels, distances = zip(*self._map_blocks(lambda x_BT: nearest(x_BT, centroids_KT)), strict=True)
+        scores = linear_scores(centroids_KT)
+        labels, distances = zip(*self._map_blocks(lambda x_BT: nearest(x_BT, centroids_KT, scores)), strict=True)
         return np.concatenate(labels), np.concatenate(distances)
 
     def _map_blocks(self, function: Callable[[Float32], Result]) -> Iterator[Result]:

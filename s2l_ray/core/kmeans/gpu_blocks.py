@@ -1,7 +1,7 @@
 """K-means assignment and centroid sums on a CUDA device, with the interface of cpu_blocks.CpuBlocks.
 
 The rows stay on the device if they take less than half of its free memory; otherwise they are copied once per pass.
-Products are float32.
+Products are float32, and float64 where that is too coarse (see linear_scores).
 
 Shapes: N rows, B rows of a block, T columns, K centroids.
 """
@@ -15,7 +15,8 @@ import numpy as np
 import torch
 
 from s2l_ray.core.arrays import Float32, Int32
-from s2l_ray.core.kmeans.cpu_blocks import PartialSums, merge, scoring_weights
+from s2l_ray.core.kmeans.cpu_blocks import PartialSums, merge
+from s2l_ray.core.kmeans.linear_scores import linear_scores
 
 # Half a gigabyte of float32 scores on the device.
 BLOCK_SCORES = 1 << 27
@@ -42,11 +43,18 @@ class DeviceBlocks:
         return np.concatenate(labels), np.concatenate(distances)
 
     def _labelled_blocks(self, centroids_KT: Float32) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        weights_KT, bias_K = (torch.from_numpy(part).to(self.device) for part in scoring_weights(centroids_KT))
+        scores = linear_scores(centroids_KT)
+        parts = (scores.weights_KT, scores.bias_K, scores.coarse_K)
+        weights64_KT, bias64_K, coarse_K = (torch.from_numpy(part).to(self.device) for part in parts)
+        weights_KT, bias_K = weights64_KT.float(), bias64_K.float()
         rows = max(BLOCK_SCORES // max(len(centroids_KT), self.x_NT.shape[1]), 1024)
         for start in range(0, len(self.x_NT), rows):
             x_BT = self.x_NT[start : start + rows].to(self.device)
-            yield x_BT, torch.addmm(bias_K, x_BT, weights_KT.T).argmax(1)
+            label_B = torch.addmm(bias_K, x_BT, weights_KT.T).argmax(1)
+            if scores.any_coarse:
+                again_M = coarse_K[label_B].nonzero()[:, 0]
+                label_B[again_M] = torch.addmm(bias64_K, x_BT[again_M].double(), weights64_KT.T).argmax(1)
+            yield x_BT, label_B
 
     def _block_sums(self, x_BT: torch.Tensor, label_B: torch.Tensor, clusters: int) -> PartialSums:
         """Sums in fixed point: the order of atomic additions varies, and only integer sums do not depend on it."""

@@ -11,6 +11,7 @@ from s2l_ray.core.arrays import Float32, Float64
 from s2l_ray.core.kmeans.cpu_blocks import BLOCK_ROWS, cpu_blocks, merge, partial_sums
 from s2l_ray.core.kmeans.fit import KMeansOptions, assign_clusters, fit_kmeans
 from s2l_ray.core.kmeans.gpu_blocks import device_blocks
+from s2l_ray.core.kmeans.linear_scores import linear_scores
 
 TORCH = KMeansOptions(backend="torch")
 
@@ -45,6 +46,22 @@ def test_assignment_matches_brute_force(rows: int, columns: int, k: int) -> None
     assert (label_N == expected_NK.argmin(axis=1)).mean() > 0.999
 
 
+@pytest.mark.parametrize(
+    ("loss", "outliers", "k"), [(500, 8, 100), (1000, 8, 100), (100_000, 8, 100), (1000, 400, 100), (3000, 40, 10)]
+)
+def test_outliers_do_not_change_the_centroid_of_ordinary_rows(loss: float, outliers: int, k: int) -> None:
+    """In the last two cases most centroids are those of outliers."""
+    x_NT, rng = loss_curves(8000), np.random.default_rng(3)
+    x_NT[:outliers] = loss * rng.uniform(0.2, 1.5, (outliers, 1)) + rng.normal(0, 1, (outliers, 12))
+    fit = fit_kmeans(x_NT, k, seed=0, options=KMeansOptions(backend="torch", sample_iterations=5), gpu=False)
+    distance_NK = brute_force_distances(x_NT, fit.centroids_KT)
+    with cpu_blocks(x_NT, 2) as blocks:
+        labels = [blocks.nearest(fit.centroids_KT)[0]]
+    labels.append(device_blocks(x_NT, torch.device("cpu")).nearest(fit.centroids_KT)[0])
+    for label_N in labels:
+        assert (distance_NK[np.arange(8000), label_N] <= distance_NK.min(axis=1) * (1 + 1e-6) + 1e-6).all()
+
+
 def test_ties_go_to_the_first_centroid() -> None:
     centroids_KT = np.array([[3.0, 3.0], [1.0, 1.0], [1.0, 1.0], [5.0, 1.0]])
     assert assign_clusters([[1.0, 1.0], [5.0, 1.0]], centroids_KT)[0].tolist() == [1, 3]
@@ -57,8 +74,9 @@ def test_partial_sums_match_a_loop(k: int) -> None:
     for row, label in zip(x_BT, assign_clusters(x_BT, centroids_KT)[0], strict=True):
         expected_KT[label] += row
         counts_K[label] += 1
-    whole = partial_sums(x_BT, centroids_KT)
-    halves = merge([partial_sums(x_BT[:300], centroids_KT), partial_sums(x_BT[300:], centroids_KT)])
+    scores = linear_scores(centroids_KT)
+    whole = partial_sums(x_BT, scores)
+    halves = merge([partial_sums(x_BT[:300], scores), partial_sums(x_BT[300:], scores)])
     for found in (whole, halves):
         assert found.counts_K.tolist() == counts_K.tolist()
         assert found.sums_KT == pytest.approx(expected_KT, rel=1e-12)
@@ -107,8 +125,10 @@ def test_median_inertia_is_no_worse_than_scikit_learn() -> None:
     assert np.median(recipe) <= 1
 
 
-def test_result_does_not_depend_on_the_number_of_workers() -> None:
+@pytest.mark.parametrize("outlier_factor", [1, 300])
+def test_result_does_not_depend_on_the_number_of_workers(outlier_factor: int) -> None:
     x_NT = loss_curves(3 * BLOCK_ROWS + 77)
+    x_NT[::500] *= outlier_factor
     threads, options = torch.get_num_threads(), KMeansOptions(iterations=3, backend="torch")
     fits = [fit_kmeans(x_NT, 20, seed=5, options=options, workers=workers) for workers in (1, 2, 4)]
     assert torch.get_num_threads() == threads
