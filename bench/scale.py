@@ -28,7 +28,7 @@ from bench.rounds import RESULTS, Report, Row
 from s2l_ray.artifacts.execution import Execution, PrepareExecution, ScoreExecution, Settings, TrainExecution
 from s2l_ray.artifacts.facts import CheckpointsFacts, Counts, DatasetFacts, TrajectoriesFacts
 from s2l_ray.artifacts.manifest import Artifact, Manifest, open_artifact, write_manifest
-from s2l_ray.artifacts.schemas import DATASET, KINDS, losses_path, losses_schema, shard_path
+from s2l_ray.artifacts.schemas import KINDS, TOKENS, losses_path, losses_schema, tokens_path
 from s2l_ray.artifacts.tables import FileRecord, write_table
 from s2l_ray.config.load import make_config
 from s2l_ray.config.sections import Config
@@ -58,7 +58,7 @@ class ShardUnit:
     @property
     def name(self) -> str:
         """Path of the shard."""
-        return shard_path(self.shard)
+        return tokens_path(self.shard)
 
 
 class MakeShard:
@@ -69,13 +69,13 @@ class MakeShard:
 
     def __call__(self, unit: ShardUnit) -> FileRecord:
         rng = np.random.default_rng(unit.shard)
-        columns: dict[str, Any] = {field.name: pa.nulls(unit.rows, field.type) for field in DATASET}
+        columns: dict[str, Any] = {field.name: pa.nulls(unit.rows, field.type) for field in TOKENS}
         columns |= {
             "example_id": pa.array(example_ids(unit.shard, unit.rows)),
             "source": pa.array([f"source {number}" for number in np.minimum(rng.geometric(0.3, unit.rows), SOURCES)]),
             "status": pa.array(["ok"] * unit.rows),
         }
-        return write_table(self._folder, unit.name, pa.Table.from_pydict(columns, schema=DATASET))
+        return write_table(self._folder, unit.name, pa.Table.from_pydict(columns, schema=TOKENS))
 
 
 class MakeLosses:

@@ -209,8 +209,7 @@ def show(uri: arg.ArtifactUri, json_: arg.Json = False) -> None:
     if json_:
         print_json({**vars(artifact.manifest), "dropped": sorted(artifact.dropped)})
         return
-    shards = artifact.shards()
-    first = artifact.read_file(shards[0].path).slice(0, FIRST_ROWS) if shards else None
+    first = artifact.read_shard(0).slice(0, FIRST_ROWS) if artifact.shards() else None
     stdout_console().print(artifact_view(artifact, first))
 
 

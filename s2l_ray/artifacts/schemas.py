@@ -18,20 +18,27 @@ NO_TARGET_TOKENS = "no_target_tokens"
 NON_FINITE = "non_finite"
 NOT_SCORED = "not_scored"
 
-DATASET = pa.schema(
+# A shard of the dataset is two files with the same rows; training, scoring and selection read tokens only.
+TOKENS_FOLDER, TEXT_FOLDER = "tokens/", "text/"
+TOKENS = pa.schema(
     [
         ("example_id", pa.string()),
         ("source", pa.string()),
-        ("prompt", pa.string()),
-        ("response", pa.string()),
+        ("status", pa.string()),
         ("input_ids", pa.list_(pa.int32())),
         ("target_spans", pa.list_(pa.int32())),
-        ("status", pa.string()),
+    ]
+)
+TEXT = pa.schema(
+    [
+        ("prompt", pa.string()),
+        ("response", pa.string()),
         ("raw", pa.string()),
         ("file", pa.string()),
         ("line", pa.int64()),
     ]
 )
+DATASET = pa.schema([*TOKENS, *TEXT])
 
 REJECTED = pa.schema(
     [
@@ -80,8 +87,21 @@ def trajectories_schema(checkpoints: int, statistics: tuple[str, ...]) -> pa.Sch
 
 
 def shard_path(shard: int) -> str:
-    """Path of a shard, the same in every kind of artifact."""
+    """Path of a shard in every kind of artifact but the dataset."""
     return f"shard-{shard:05d}.parquet"
+
+
+def tokens_path(shard: int) -> str:
+    return TOKENS_FOLDER + shard_path(shard)
+
+
+def text_path(shard: int) -> str:
+    return TEXT_FOLDER + shard_path(shard)
+
+
+def shard_number(path: str) -> int:
+    """The number in the path of a shard."""
+    return int(path.rpartition("shard-")[2].removesuffix(".parquet"))
 
 
 def step_name(step: int) -> str:

@@ -6,9 +6,11 @@ to the same bytes is therefore undamaged, even before a manifest records its sha
 
 import contextlib
 import hashlib
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -43,7 +45,7 @@ def encode_table(table: pa.Table, unit_key: Metadata | None = None, notes: Metad
     """
     parts = [(UNIT_KEY_PREFIX, unit_key or {}), (NOTE_PREFIX, notes or {})]
     metadata = {prefix + key.encode(): part[key].encode() for prefix, part in parts for key in sorted(part)}
-    stored = pa.schema([field.with_type(_stored_type(field.type)) for field in table.schema], metadata)
+    stored = _stored_schema(table.schema).with_metadata(metadata)
     sink = pa.BufferOutputStream()
     pq.write_table(
         table.cast(stored).combine_chunks(),
@@ -53,6 +55,10 @@ def encode_table(table: pa.Table, unit_key: Metadata | None = None, notes: Metad
         row_group_size=max(1, table.num_rows),
     )
     return bytes(sink.getvalue().to_pybytes())
+
+
+def _stored_schema(schema: pa.Schema) -> pa.Schema:
+    return pa.schema([field.with_type(_stored_type(field.type)) for field in schema])
 
 
 def _stored_type(data_type: pa.DataType) -> pa.DataType:
@@ -71,6 +77,40 @@ def write_table(
     data = encode_table(table, unit_key, notes)
     storage.write_bytes(storage.join(folder, path), data)
     return record_of(path, data, table.num_rows)
+
+
+class TableWriter:
+    """Write a table row group by row group, so that one of them is in memory: a context manager.
+
+    Rows go to a temporary local file, which `finish` puts at `folder/path`; without it, nothing is stored.
+    """
+
+    def __init__(self, folder: str, path: str, schema: pa.Schema) -> None:
+        self._folder, self._path = folder, path
+        self._schema = _stored_schema(schema)
+        self._rows = 0
+
+    def __enter__(self) -> Self:
+        self._temporary = tempfile.TemporaryDirectory()
+        self._file = Path(self._temporary.name) / "table.parquet"
+        self._writer = pq.ParquetWriter(self._file, self._schema, compression="zstd", write_page_checksum=True)
+        return self
+
+    def write(self, table: pa.Table) -> None:
+        """Append the rows of a table as one row group."""
+        self._writer.write_table(table.cast(self._schema).combine_chunks(), row_group_size=max(1, table.num_rows))
+        self._rows += table.num_rows
+
+    def finish(self) -> FileRecord:
+        """Store the file and return its record."""
+        self._writer.close()
+        storage.put_file(self._file, storage.join(self._folder, self._path))
+        digest = storage.sha256_file(str(self._file))
+        return FileRecord(self._path, self._rows, self._file.stat().st_size, digest)
+
+    def __exit__(self, *_: object) -> None:
+        self._writer.close()
+        self._temporary.cleanup()
 
 
 def decode_table(data: bytes, columns: Sequence[str] | None = None) -> pa.Table:

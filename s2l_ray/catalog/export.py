@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 
 from s2l_ray import storage
 from s2l_ray.artifacts.manifest import Artifact
+from s2l_ray.artifacts.schemas import TEXT_FOLDER
 from s2l_ray.errors import ConfigError, DamagedError, S2LError
 
 SUFFIXES = (".jsonl", ".jsonl.gz", ".parquet")
@@ -57,13 +58,13 @@ def export_subset(subset: Artifact, target: str, *, force: bool = False) -> Expo
 def selected_rows(subset: Artifact, dataset: Artifact) -> Iterator[list[str]]:
     """The selected rows as JSON texts, shard by shard, in pool order."""
     selected = subset.read_table(["example_id", "shard", "row"]).sort_by([("shard", "ascending"), ("row", "ascending")])
-    shards = dataset.shards()
+    tokens, texts = dataset.shards(), dataset.shards(TEXT_FOLDER)
     for shard in selected["shard"].unique().to_pylist():
         here = selected.filter(pc.equal(selected["shard"], shard))
-        table = dataset.read_file(shards[shard].path, ["example_id", "raw"]).take(here["row"])
-        if table["example_id"].to_pylist() != here["example_id"].to_pylist():
+        ids = dataset.read_file(tokens[shard].path, ["example_id"])["example_id"].take(here["row"])
+        if ids.to_pylist() != here["example_id"].to_pylist():
             raise DamagedError(f"{subset.uri}: points to other rows than {dataset.uri} holds")
-        yield table["raw"].to_pylist()
+        yield dataset.read_file(texts[shard].path, ["raw"])["raw"].take(here["row"]).to_pylist()
 
 
 def _write_lines(subset: Artifact, dataset: Artifact, path: Path) -> int:

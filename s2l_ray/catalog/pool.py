@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from s2l_ray.artifacts.facts import ClustersFacts
 from s2l_ray.artifacts.manifest import Artifact
-from s2l_ray.artifacts.schemas import OK, SUBSET
+from s2l_ray.artifacts.schemas import OK, SUBSET, shard_path
 from s2l_ray.core.arrays import Bool, Float32, Int32
 from s2l_ray.core.selection.pool import Pool, Selection
 from s2l_ray.core.selection.registry import Need
@@ -49,10 +49,12 @@ def read_pool(inputs: Mapping[str, Artifact], needs: Sequence[Need], on_shard: O
     source = inputs.get("trajectories", inputs["dataset"])
     clusters = inputs["clusters"] if "clusters" in needs else None
     shards = source.shards()
+    columns = ["source", "status", *(["losses"] if "losses" in needs else [])]
     parts = []
     for number, record in enumerate(shards):
         on_shard(number, len(shards), "shards read")
-        parts.append(_read_part(source, clusters, record.path, "losses" in needs))
+        assigned = clusters.read_file(shard_path(number), ["cluster"]) if clusters else None
+        parts.append(_read_part(source.read_file(record.path, columns), assigned))
     encoded = [part.source_B for part in parts]
     sources = pa.chunked_array(encoded, pa.dictionary(pa.int32(), pa.string())).unify_dictionaries().combine_chunks()
     pool = Pool(
@@ -87,16 +89,16 @@ def subset_table(rows: PoolRows, selection: Selection) -> pa.Table:
     )
 
 
-def _read_part(source: Artifact, clusters: Artifact | None, path: str, with_losses: bool) -> _Part:
-    table = source.read_file(path, ["source", "status", *(["losses"] if with_losses else [])])
+def _read_part(table: pa.Table, clusters: pa.Table | None) -> _Part:
+    """The part of a shard, from its rows and, where clusters are needed, their clusters."""
     kept_B: Bool = pc.equal(table["status"], OK).to_numpy()
     cluster_B = None
     if clusters is not None:
-        cluster_B = clusters.read_file(path, ["cluster"])["cluster"].fill_null(-1).to_numpy()
+        cluster_B = clusters["cluster"].fill_null(-1).to_numpy()
         kept_B = kept_B & (cluster_B >= 0)
         cluster_B = cluster_B[kept_B]
     losses_BT = None
-    if with_losses:
+    if "losses" in table.column_names:
         losses = table["losses"].filter(pa.array(kept_B)).combine_chunks()
         losses_BT = np.asarray(losses.flatten(), np.float32).reshape(-1, losses.type.list_size)
     source_B = table["source"].filter(pa.array(kept_B)).combine_chunks().dictionary_encode()

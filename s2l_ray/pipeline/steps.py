@@ -57,6 +57,7 @@ STEPS = (
         prepare.prepare,
         prepare.execution,
         prepare.resources,
+        version=2,
         leftovers=("work",),
     ),
     Step(

@@ -9,7 +9,7 @@ Each runs on one node, which holds the table of losses.
 from s2l_ray import storage
 from s2l_ray.artifacts.execution import ImportExecution
 from s2l_ray.artifacts.facts import Counts, DatasetFacts, TrajectoriesFacts
-from s2l_ray.artifacts.schemas import DATASET, OK, trajectories_schema
+from s2l_ray.artifacts.schemas import DATASET, OK, TOKENS_FOLDER, trajectories_schema
 from s2l_ray.config.identity import losses_spec
 from s2l_ray.config.sections import Config
 from s2l_ray.runtime.contracts import Cluster, ResourceRequest
@@ -41,8 +41,9 @@ def row_numbers(build: ImportBuild) -> Product:
     source = storage.local_path(spec.uri).stem
     arguments = (build.folder, spec, source, shard_size)
     files = build.run_on_one_node("numbering rows", MEMORY_HINT, resources(build), write_row_numbers, *arguments)
-    rows = sum(file.rows or 0 for file in files)
-    facts = DatasetFacts({OK: rows}, {source: rows}, 0, 0, 0, 0, len(files), 0)
+    tokens = [file for file in files if file.path.startswith(TOKENS_FOLDER)]
+    rows = sum(file.rows or 0 for file in tokens)
+    facts = DatasetFacts({OK: rows}, {source: rows}, 0, 0, 0, 0, len(tokens), 0)
     return Product(files, Counts(rows, rows), facts, DATASET)
 
 

@@ -57,7 +57,8 @@ def write_row_numbers(folder: str, spec: LossesSpec, source: str, shard_size: in
             ],
             schema=schemas.DATASET,
         )
-        files.append(write_table(folder, schemas.shard_path(shard), table))
+        files.append(write_table(folder, schemas.tokens_path(shard), table.select(schemas.TOKENS.names)))
+        files.append(write_table(folder, schemas.text_path(shard), table.select(schemas.TEXT.names)))
         report_progress(numbers.stop, len(losses), "rows")
     if not files:
         raise S2LError(f"{spec.uri}: holds no rows")
@@ -139,7 +140,7 @@ def _matches(dataset: Artifact, spec: LossesSpec, losses: LossTable) -> Iterator
 
 
 def _matches_by_name(dataset: Artifact, key: str, name_F: pa.Array) -> Iterator[Int64]:
-    for tokens, text in zip(dataset.shards(), dataset.shards(), strict=True):
+    for tokens, text in zip(dataset.shards(), dataset.shards(schemas.TEXT_FOLDER), strict=True):
         if key == EXAMPLE_ID:
             names = dataset.read_file(tokens.path, [EXAMPLE_ID])[EXAMPLE_ID]
         else:
@@ -151,7 +152,7 @@ def _matches_by_name(dataset: Artifact, key: str, name_F: pa.Array) -> Iterator[
 
 def _matches_by_row(dataset: Artifact, spec: LossesSpec, rows: int) -> Iterator[Int64]:
     """Rows by their number in the one file of the dataset, in which rejected rows count too."""
-    kept = [dataset.read_file(record.path, ["file", "line"]) for record in dataset.shards()]
+    kept = [dataset.read_file(record.path, ["file", "line"]) for record in dataset.shards(schemas.TEXT_FOLDER)]
     rejected = [dataset.read_file(record.path, ["file", "line"]) for record in dataset.files("rejected/")]
     files = set().union(*(pc.unique(table["file"]).to_pylist() for table in [*kept, *rejected]))
     line_R = np.unique(np.concatenate([table["line"].to_numpy() for table in [*kept, *rejected]]))

@@ -2,14 +2,17 @@
 
 Four passes over units that do not depend on the number of workers:
 
-  parse     a range of raw rows   -> examples as text, rejected rows
-  filter    the ids of all rows   -> one decision a row: kept, duplicate, not sampled (one actor, 24 bytes a row)
-  encode    a range's kept rows   -> token ids, by a tokenizer that may be trained on the kept rows first
-  cut       slices of ranges      -> shards of `data.shard_size` rows
+  parse     a range of raw rows   -> pieces: examples as text, their ids, rejected rows
+  filter    the ids of all pieces -> one decision a row: kept, duplicate, not sampled (one actor)
+  reject    a group of pieces     -> its rejected rows, with line numbers of the file
+  encode    slices of pieces      -> a shard of tokens and text; the tokenizer may be trained on the kept rows first
 
-Intermediate files are stored below `work/` and deleted once the manifest is written.
+Shards of `data.shard_size` kept rows are cut before they are encoded, from the counts of the filter, and pieces are no
+larger than shards. So every byte of text is read a bounded number of times. Intermediate files are stored below
+`work/` and deleted once the manifest is written.
 """
 
+import dataclasses
 import json
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -19,7 +22,7 @@ from s2l_ray import storage
 from s2l_ray.artifacts.execution import PrepareExecution
 from s2l_ray.artifacts.facts import Counts, DatasetFacts
 from s2l_ray.artifacts.receipts import UnitResult, read_receipt, write_receipt
-from s2l_ray.artifacts.schemas import DATASET, shard_path
+from s2l_ray.artifacts.schemas import DATASET, tokens_path
 from s2l_ray.artifacts.tables import FileRecord, record_of
 from s2l_ray.config.identity import local_folder, source_spec
 from s2l_ray.config.sections import Config, TokenizerToTrain
@@ -29,11 +32,23 @@ from s2l_ray.runtime.contracts import Cluster, PoolOptions, ResourceRequest
 from s2l_ray.sources.ranges import Range, list_ranges
 from s2l_ray.stages import prepare_records as records
 from s2l_ray.stages.build import Build, Product, cpus_per_actor, pool_size, total_counts
-from s2l_ray.stages.prepare_records import EncodedRange, ParsedRange, StoredFiles, StoredTokenizer
-from s2l_ray.stages.prepare_workers import CutWorker, EncodeWorker, ParseWorker, filter_pool, make_tokenizer
+from s2l_ray.stages.prepare_encode import EncodeWorker, make_tokenizer
+from s2l_ray.stages.prepare_filter import FilterOptions, RejectWorker, filter_pool
+from s2l_ray.stages.prepare_parse import ParseWorker
+from s2l_ray.stages.prepare_records import (
+    EncodedShard,
+    FilteredPool,
+    ParsedRange,
+    Piece,
+    PieceSlice,
+    RejectedRows,
+    StoredTokenizer,
+)
 
 WORK = "work"
 TOKENIZER = "tokenizer"
+# rows of a group of pieces, whose rejected rows are collected in one file
+GROUP_ROWS = 1 << 18
 ONE_NODE_MEMORY_HINT = "use a node with more memory, or prepare a part first (data.limit)"
 
 PrepareBuild = Build[PrepareExecution]
@@ -60,15 +75,15 @@ def prepare(build: PrepareBuild) -> Product:
     build.note(f"{len(data.sources)} sources in {len(ranges)} ranges")
     parsed = _run_pass(build, "parse", _parse_units(ranges), ParseWorker, ParsedRange, data=data)
     _refuse_empty(parsed)
-    decisions = _filter(build, parsed)
-    tokenizer = _tokenizer(build, parsed, decisions)
-    units = _encode_units(ranges, parsed, decisions, tokenizer)
-    encoded = _run_pass(build, "encode", units, EncodeWorker, EncodedRange, data=data, tokenizer=tokenizer.files)
-    shards = _run_pass(build, "cut", _cut_units(encoded, data.shard_size), CutWorker, StoredFiles)
-    if not shards:
-        reasons = total_counts(result.rejected for result in encoded)
-        raise S2LError(f"every row was rejected: {reasons}; check the fields of data.sources")
-    return _product(tokenizer, encoded, shards)
+    groups = _group_pieces(_pieces(ranges, parsed))
+    pool = _filter(build, groups)
+    units = _reject_units(groups, pool)
+    rejected = _run_pass(build, "reject", units, RejectWorker, RejectedRows)
+    shards = _cut(groups, pool, data.shard_size)
+    tokenizer = _tokenizer(build, pool, shards)
+    encode = _encode_units(shards, tokenizer)
+    encoded = _run_pass(build, "encode", encode, EncodeWorker, EncodedShard, data=data, tokenizer=tokenizer.files)
+    return _product(parsed, rejected, tokenizer, encoded)
 
 
 def _run_pass(
@@ -114,7 +129,7 @@ def _key(one: Range) -> dict[str, str]:
 
 
 def _refuse_empty(parsed: list[ParsedRange]) -> None:
-    if not any(result.examples for result in parsed):
+    if not any(piece.examples for result in parsed for piece in result.pieces):
         reasons = total_counts(result.rejected for result in parsed)
         raise S2LError(
             f"none of {sum(result.read for result in parsed)} rows became an example ({reasons}); "
@@ -122,36 +137,81 @@ def _refuse_empty(parsed: list[ParsedRange]) -> None:
         )
 
 
-def _filter(build: PrepareBuild, parsed: list[ParsedRange]) -> StoredFiles:
+def _pieces(ranges: Sequence[Range], parsed: list[ParsedRange]) -> list[Piece]:
+    """All pieces in global order, each with the lines of its file in earlier ranges."""
+    lines_before: Counter[str] = Counter()
+    pieces = []
+    for one, result in zip(ranges, parsed, strict=True):
+        file = f"{one.source}:{one.uri}"
+        pieces += [dataclasses.replace(piece, lines_before=lines_before[file]) for piece in result.pieces]
+        lines_before[file] += result.lines
+    return pieces
+
+
+def _group_pieces(pieces: Sequence[Piece]) -> list[list[Piece]]:
+    groups: list[list[Piece]] = []
+    rows = GROUP_ROWS
+    for piece in pieces:
+        size = piece.examples + (piece.rejected.rows or 0 if piece.rejected else 0)
+        if rows + size > GROUP_ROWS:
+            groups.append([])
+            rows = 0
+        groups[-1].append(piece)
+        rows += size
+    return groups
+
+
+def _filter(build: PrepareBuild, groups: list[list[Piece]]) -> FilteredPool:
     data = build.config.data
-    settings = {
-        "drop_duplicates": data.duplicates == "drop",
-        "rows_by_entry": [source.rows for source in data.sources],
-        "limit": float(data.limit.removesuffix("%")) / 100 if isinstance(data.limit, str) else data.limit,
-        "seed": data.seed,
-    }
-    receipt, key = f"{WORK}/filter.json", {"settings": json.dumps(settings), "parsed": _digest(parsed)}
-    stored = read_receipt(build.folder, receipt, key, StoredFiles)
+    options = FilterOptions(
+        drop_duplicates=data.duplicates == "drop",
+        rows_by_source=[source.rows for source in data.sources],
+        limit=float(data.limit.removesuffix("%")) / 100 if isinstance(data.limit, str) else data.limit,
+        seed=data.seed,
+    )
+    receipt = f"{WORK}/filter.json"
+    key = {"options": repr(options), "pieces": _digest([piece for group in groups for piece in group])}
+    stored = read_receipt(build.folder, receipt, key, FilteredPool)
     if stored is not None:
         return stored
-    arguments = (build.folder, [result.files[0] for result in parsed], settings)
-    files = _run_on_one_node(build, "filtering the pool", filter_pool, *arguments)
-    return write_receipt(build.folder, receipt, key, StoredFiles(files))
+    pool = _run_on_one_node(build, "filtering the pool", filter_pool, build.folder, groups, options)
+    return write_receipt(build.folder, receipt, key, pool)
 
 
-def _tokenizer(build: PrepareBuild, parsed: list[ParsedRange], decisions: StoredFiles) -> StoredTokenizer:
+def _reject_units(groups: list[list[Piece]], pool: FilteredPool) -> list[records.RejectUnit]:
+    units = []
+    for number, (pieces, decisions) in enumerate(zip(groups, pool.files, strict=True)):
+        name, receipt = f"rejected rows {number}", f"{WORK}/reject-{number:05d}.json"
+        key = {"pieces": _digest(pieces), "decisions": decisions.sha256}
+        units.append(records.RejectUnit(name, receipt, key, number, pieces, decisions))
+    return units
+
+
+def _cut(groups: list[list[Piece]], pool: FilteredPool, shard_size: int) -> list[list[PieceSlice]]:
+    """Shards of `shard_size` kept rows, the last of fewer, as slices of pieces."""
+    located = []
+    for pieces, decisions in zip(groups, pool.files, strict=True):
+        first = 0
+        for piece in pieces:
+            located.append((piece, decisions, first))
+            first += piece.examples
+    cuts = cut_shards(pool.kept, shard_size)
+    return [[PieceSlice(*located[position], start, stop) for position, start, stop in cut] for cut in cuts]
+
+
+def _tokenizer(build: PrepareBuild, pool: FilteredPool, shards: list[list[PieceSlice]]) -> StoredTokenizer:
     """Load or train the tokenizer and store its files in the dataset."""
     data = build.config.data
     train = data.tokenizer.train.vocab_size if isinstance(data.tokenizer, TokenizerToTrain) else None
     name = ""
     if isinstance(data.tokenizer, str):
         name = str(local_folder(build.config, data.tokenizer, "data.tokenizer") or data.tokenizer)
-    receipt, key = f"{WORK}/tokenizer.json", {"tokenizer": str(data.tokenizer), "filtered": _digest([decisions])}
+    receipt, key = f"{WORK}/tokenizer.json", {"tokenizer": str(data.tokenizer), "filtered": _digest([pool])}
     stored = read_receipt(build.folder, receipt, key, StoredTokenizer)
     if stored is not None:
         return stored
-    kept = [(result.files[0], decision) for result, decision in zip(parsed, decisions.files, strict=True)]
-    arguments = (name, data.tokenizer_revision, train, build.folder, kept)
+    slices = [one for shard in shards for one in shard] if train else []
+    arguments = (name, data.tokenizer_revision, train, build.folder, data, slices)
     contents, vocab_size = _run_on_one_node(build, "making the tokenizer", make_tokenizer, *arguments)
     files = []
     for file, content in sorted(contents.items()):
@@ -165,27 +225,13 @@ def _run_on_one_node(build: PrepareBuild, name: str, function: Callable[..., T],
     return build.run_on_one_node(name, ONE_NODE_MEMORY_HINT, request, function, *arguments)
 
 
-def _encode_units(
-    ranges: Sequence[Range], parsed: list[ParsedRange], decisions: StoredFiles, tokenizer: StoredTokenizer
-) -> list[records.EncodeUnit]:
-    lines_before: Counter[str] = Counter()
+def _encode_units(shards: list[list[PieceSlice]], tokenizer: StoredTokenizer) -> list[records.EncodeUnit]:
     tokenizer_digest = _digest([tokenizer])
     units = []
-    for number, (one, result, decision) in enumerate(zip(ranges, parsed, decisions.files, strict=True)):
-        file = f"{one.source}:{one.uri}"
-        key = {"parsed": _digest([result]), "decisions": decision.sha256, "tokenizer": tokenizer_digest}
-        receipt = f"{WORK}/encode-{number:05d}.json"
-        units.append(records.EncodeUnit(_name(one), receipt, key, number, result, decision, lines_before[file]))
-        lines_before[file] += result.lines
-    return units
-
-
-def _cut_units(encoded: list[EncodedRange], shard_size: int) -> list[records.CutUnit]:
-    units = []
-    for number, slices in enumerate(cut_shards([result.kept for result in encoded], shard_size)):
-        files = [(encoded[position].files[0], start, stop) for position, start, stop in slices]
-        key = {"slices": json.dumps([(file.sha256, start, stop) for file, start, stop in files])}
-        units.append(records.CutUnit(shard_path(number), f"{WORK}/cut-{number:05d}.json", key, files))
+    for shard, slices in enumerate(shards):
+        bounds = [(_digest([one.piece]), one.decisions.sha256, one.start, one.stop) for one in slices]
+        key = {"slices": json.dumps(bounds), "tokenizer": tokenizer_digest}
+        units.append(records.EncodeUnit(tokens_path(shard), f"{WORK}/encode-{shard:05d}.json", key, shard, slices))
     return units
 
 
@@ -193,21 +239,25 @@ def _digest(results: Sequence[UnitResult]) -> str:
     return ",".join(record.sha256 for result in results for record in result.files)
 
 
-def _product(tokenizer: StoredTokenizer, encoded: list[EncodedRange], shards: list[StoredFiles]) -> Product:
-    read, kept = sum(result.read for result in encoded), sum(result.kept for result in encoded)
-    rejected = total_counts(result.rejected for result in encoded)
-    if read != kept + sum(rejected.values()):
-        raise RuntimeError(f"{read} rows were read, but {kept} kept and {rejected} rejected")
+def _product(
+    parsed: list[ParsedRange], rejected: list[RejectedRows], tokenizer: StoredTokenizer, shards: list[EncodedShard]
+) -> Product:
+    read, counts = sum(result.read for result in parsed), records.total_encoded(shard.counts for shard in shards)
+    reasons = total_counts([counts.rejected, *(one.rejected for one in rejected)])
+    if not counts.kept:
+        raise S2LError(f"every row was rejected: {reasons}; check the fields of data.sources")
+    if read != counts.kept + sum(reasons.values()):
+        raise RuntimeError(f"{read} rows were read, but {counts.kept} kept and {reasons} rejected")
     facts = DatasetFacts(
-        statuses=total_counts(result.statuses for result in encoded),
-        by_source=total_counts(result.by_source for result in encoded),
-        tokens=sum(result.tokens for result in encoded),
-        target_tokens=sum(result.target_tokens for result in encoded),
-        truncated=sum(result.truncated for result in encoded),
-        longest=max(result.longest for result in encoded),
+        statuses=counts.statuses,
+        by_source=counts.by_source,
+        tokens=counts.tokens,
+        target_tokens=counts.target_tokens,
+        truncated=counts.truncated,
+        longest=counts.longest,
         shards=len(shards),
         vocab_size=tokenizer.vocab_size,
     )
-    files: list[FileRecord] = [*tokenizer.files, *(result.files[1] for result in encoded)]
-    files += [record for shard in shards for record in shard.files]
-    return Product(files, Counts(read, kept, rejected), facts, DATASET)
+    files: list[FileRecord] = [*tokenizer.files, *(file for one in rejected for file in one.files)]
+    files += [file for shard in shards for file in shard.files]
+    return Product(files, Counts(read, counts.kept, reasons), facts, DATASET)

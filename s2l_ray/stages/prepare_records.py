@@ -1,9 +1,14 @@
-"""Units and results of `prepare`, exchanged between driver and workers and stored in receipts."""
+"""Units and results of `prepare`, exchanged between driver and workers and stored in receipts.
 
+Sizes are bounded: a piece holds a few thousand rows, a group of pieces about 250,000, a shard `data.shard_size`.
+"""
+
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from s2l_ray.artifacts.tables import FileRecord
 from s2l_ray.sources.ranges import Range
+from s2l_ray.stages.build import total_counts
 
 
 @dataclass(frozen=True)
@@ -24,21 +29,52 @@ class ParseUnit(UnitWithReceipt):
 
 
 @dataclass(frozen=True)
-class ParsedRange:
-    """Rows read, lines of the file, rows that became examples, rejected rows by reason; files: examples, rejected."""
+class Piece:
+    """Consecutive rows of a range: its examples as ids and as text, with equal rows, and its rejected rows, if any.
 
-    read: int
-    lines: int
-    examples: int
-    rejected: dict[str, int]
-    files: list[FileRecord]
+    source: position of the range's entry in data.sources. lines_before: lines of `file` in earlier ranges.
+    """
+
+    source: int
+    file: str
+    ids: FileRecord
+    text: FileRecord
+    rejected: FileRecord | None
+    lines_before: int = 0
+
+    @property
+    def examples(self) -> int:
+        return self.ids.rows or 0
+
+    @property
+    def files(self) -> list[FileRecord]:
+        return [record for record in (self.ids, self.text, self.rejected) if record is not None]
 
 
 @dataclass(frozen=True)
-class StoredFiles:
-    """One file of decisions (kept, duplicate, not sampled, ...) a range, or the file of a shard."""
+class ParsedRange:
+    """lines: of the file. rejected: rows by reason."""
+
+    lines: int
+    rejected: dict[str, int]
+    pieces: list[Piece]
+
+    @property
+    def read(self) -> int:
+        """Rows of the range: examples and rejected rows."""
+        return sum(piece.examples for piece in self.pieces) + sum(self.rejected.values())
+
+    @property
+    def files(self) -> list[FileRecord]:
+        return [record for piece in self.pieces for record in piece.files]
+
+
+@dataclass(frozen=True)
+class FilteredPool:
+    """One file of decisions a group of pieces, and the number of kept rows of every piece."""
 
     files: list[FileRecord]
+    kept: list[int]
 
 
 @dataclass(frozen=True)
@@ -50,33 +86,72 @@ class StoredTokenizer:
 
 
 @dataclass(frozen=True)
-class EncodeUnit(UnitWithReceipt):
-    """The kept rows of a parsed range. lines_before: lines of the file in earlier ranges."""
+class RejectUnit(UnitWithReceipt):
+    """The rejected rows of a group of pieces."""
 
     number: int
-    parsed: ParsedRange
+    pieces: list[Piece]
     decisions: FileRecord
-    lines_before: int
 
 
 @dataclass(frozen=True)
-class EncodedRange:
-    """Counts of an encoded range; `rejected` over all its rows. files: examples, rejected rows."""
+class RejectedRows:
+    """A file of rejected rows, and their number by reason."""
 
-    read: int
-    kept: int
     rejected: dict[str, int]
-    statuses: dict[str, int]
-    by_source: dict[str, int]
-    tokens: int
-    target_tokens: int
-    truncated: int
-    longest: int
     files: list[FileRecord]
 
 
 @dataclass(frozen=True)
-class CutUnit(UnitWithReceipt):
-    """A shard, named by its path, as slices (file, start, stop) of encoded ranges."""
+class PieceSlice:
+    """The kept rows `start` to `stop` of a piece. first: row of `decisions` of the piece's first example."""
 
-    slices: list[tuple[FileRecord, int, int]]
+    piece: Piece
+    decisions: FileRecord
+    first: int
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True)
+class EncodeUnit(UnitWithReceipt):
+    """A shard, as slices of pieces."""
+
+    shard: int
+    slices: list[PieceSlice]
+
+
+@dataclass(frozen=True)
+class EncodedCounts:
+    """Counts of encoded rows. rejected: rows by reason. truncated: rows cut at `data.max_length`."""
+
+    kept: int
+    truncated: int
+    tokens: int
+    target_tokens: int
+    longest: int
+    statuses: dict[str, int]
+    by_source: dict[str, int]
+    rejected: dict[str, int]
+
+
+@dataclass(frozen=True)
+class EncodedShard:
+    """files: tokens, text and, where the tokenizer rejected rows, those."""
+
+    counts: EncodedCounts
+    files: list[FileRecord]
+
+
+def total_encoded(parts: Iterable[EncodedCounts]) -> EncodedCounts:
+    parts = list(parts)
+    return EncodedCounts(
+        kept=sum(part.kept for part in parts),
+        truncated=sum(part.truncated for part in parts),
+        tokens=sum(part.tokens for part in parts),
+        target_tokens=sum(part.target_tokens for part in parts),
+        longest=max((part.longest for part in parts), default=0),
+        statuses=total_counts(part.statuses for part in parts),
+        by_source=total_counts(part.by_source for part in parts),
+        rejected=total_counts(part.rejected for part in parts),
+    )

@@ -37,7 +37,7 @@ class JoinWorker:
         self._statistics = statistics
 
     def __call__(self, unit: JoinUnit) -> TrajectoryShard:
-        rows = self._dataset.read_file(schemas.shard_path(unit.shard), ["example_id", "source"])
+        rows = self._dataset.read_file(schemas.tokens_path(unit.shard), ["example_id", "source"])
         columns = [self._read(record, rows, unit.shard) for record in unit.files]
         tokens_N = self._target_tokens(columns, unit.shard)
         nll_NT = _stack(columns, "nll_sum", len(rows))
@@ -60,7 +60,7 @@ class JoinWorker:
             if column is not None:
                 tokens_N: Integers = column["target_tokens"].to_numpy()
                 return tokens_N
-        table = self._dataset.read_file(schemas.shard_path(shard), ["input_ids", "target_spans"])
+        table = self._dataset.read_file(schemas.tokens_path(shard), ["input_ids", "target_spans"])
         return schemas.token_rows(table).target_tokens_N
 
 

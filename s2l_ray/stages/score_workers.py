@@ -16,7 +16,7 @@ from s2l_ray.artifacts.execution import ScoreExecution
 from s2l_ray.artifacts.facts import CheckpointsFacts
 from s2l_ray.artifacts.manifest import Artifact, open_artifact
 from s2l_ray.artifacts.node_cache import LIMIT_BYTES
-from s2l_ray.artifacts.schemas import losses_path, losses_schema, shard_path, step_name, token_rows
+from s2l_ray.artifacts.schemas import losses_path, losses_schema, step_name, token_rows, tokens_path
 from s2l_ray.artifacts.tables import FileRecord, write_table
 from s2l_ray.config.sections import Score
 from s2l_ray.core.arrays import Float64, Int32
@@ -202,4 +202,4 @@ def measure_numerics(
 
 
 def _read_shard(dataset: Artifact, shard: int, cache_bytes: int) -> pa.Table:
-    return dataset.read_file(shard_path(shard), ["example_id", "input_ids", "target_spans"], cache_bytes)
+    return dataset.read_file(tokens_path(shard), ["example_id", "input_ids", "target_spans"], cache_bytes)

@@ -11,6 +11,7 @@ from s2l_ray import storage
 from s2l_ray.artifacts.fingerprint import seal
 from s2l_ray.artifacts.manifest import open_artifact, write_manifest
 from s2l_ray.artifacts.runs import record_run
+from s2l_ray.artifacts.schemas import tokens_path
 from s2l_ray.artifacts.tables import find_complete_unit, write_table
 from s2l_ray.catalog.verify import verify, verify_artifact
 from s2l_ray.errors import DamagedError, S2LError
@@ -42,7 +43,7 @@ class Stored:
 def stored(tmp_path: Path) -> Stored:
     """A complete dataset of two shards and a tokenizer."""
     uri = sample_artifacts.begin(str(tmp_path), "dataset", fingerprint(1))
-    files = [write_table(uri, f"shard-{shard:05d}.parquet", make_table()) for shard in range(2)]
+    files = [write_table(uri, tokens_path(shard), make_table()) for shard in range(2)]
     files.append(put_bytes(uri, "tokenizer/tokenizer.json", b'{"version": "1.0"}'))
     write_manifest(uri, sample_artifacts.manifest("dataset", fingerprint(1), files))
     return Stored(uri, Path(uri))
@@ -66,7 +67,9 @@ def test_an_intact_artifact_has_no_faults(stored: Stored) -> None:
     assert open_artifact(stored.uri).read_table().num_rows == 400
 
 
-@pytest.mark.parametrize("name", ["shard-00001.parquet", "manifest.json", "execution.json", "tokenizer/tokenizer.json"])
+@pytest.mark.parametrize(
+    "name", ["tokens/shard-00001.parquet", "manifest.json", "execution.json", "tokenizer/tokenizer.json"]
+)
 def test_a_flipped_bit_in_a_complete_artifact_is_found(stored: Stored, name: str) -> None:
     path = stored.folder / name
     original = path.read_bytes()
@@ -108,8 +111,8 @@ def test_a_checkpoint_of_an_incomplete_training_is_checked(tmp_path: Path) -> No
 
 
 def test_unlisted_and_missing_files_are_found(stored: Stored) -> None:
-    (stored.folder / "shard-00000.parquet").rename(stored.folder / "orphan.parquet")
-    assert sorted(faulty_files(stored.uri)) == ["orphan.parquet", "shard-00000.parquet"]
+    (stored.folder / "tokens/shard-00000.parquet").rename(stored.folder / "tokens/orphan.parquet")
+    assert sorted(faulty_files(stored.uri)) == ["tokens/orphan.parquet", "tokens/shard-00000.parquet"]
 
 
 def test_a_root_is_verified_with_its_run_histories(stored: Stored, tmp_path: Path) -> None:
@@ -124,7 +127,7 @@ def test_a_root_is_verified_with_its_run_histories(stored: Stored, tmp_path: Pat
 
 
 def test_reading_a_damaged_file_raises_an_error_with_its_name(stored: Stored) -> None:
-    flip(stored.folder / "shard-00001.parquet", 100)
+    flip(stored.folder / "tokens/shard-00001.parquet", 100)
     with pytest.raises(DamagedError, match=r"shard-00001\.parquet"):
         open_artifact(stored.uri).read_table()
 

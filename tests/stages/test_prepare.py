@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from s2l_ray.errors import S2LError
 from s2l_ray.pipeline.run import run
 from s2l_ray.stages.build import Product
 from s2l_ray.stages.prepare import prepare
-from s2l_ray.stages.prepare_records import ParsedRange
+from s2l_ray.stages.prepare_records import RejectedRows
 from tests.support.bad_files import write_bad_files
 from tests.support.stage_build import local_build, stage_config
 
@@ -70,12 +71,11 @@ def test_shards_and_lines_do_not_depend_on_ranges_and_workers(ray_session: None,
     data = {"root": str(tmp_path), "sources": [{"path": "rows.jsonl", "rows": 120}], "shard_size": 32}
     one = dataset_of(tmp_path / "one", data, workers=1)
     many = dataset_of(tmp_path / "many", data, workers=2, range_bytes=2000)
-    assert len(many.files("rejected/")) > len(one.files("rejected/")) == 1
-    assert one.shards() == many.shards()
+    assert one.shards() == many.shards() and one.shards("text/") == many.shards("text/")
     by_line = {row["line"]: row["reason"] for row in rejected_rows(many)}
     assert by_line == {row["line"]: row["reason"] for row in rejected_rows(one)}
     assert {line for line, reason in by_line.items() if reason == "undecodable"} == set(range(6, 301, 11))
-    kept = one.read_table(["raw", "line"]).to_pylist()
+    kept = [row for shard in range(len(one.shards())) for row in one.read_shard(shard).to_pylist()]
     assert len(kept) == 120 and all(json.loads(row["raw"])["at"] == row["line"] - 1 for row in kept)
     assert sorted(row["line"] for row in kept) == [row["line"] for row in kept]
 
@@ -87,7 +87,7 @@ def test_targets_are_the_response_and_its_end(ray_session: None, tmp_path: Path)
     with dataset.hold("tokenizer/") as folder:
         tokenizer = load_tokenizer(str(folder / "tokenizer"))
     whole = 0
-    for row in dataset.read_table().to_pylist():
+    for row in dataset.read_shard(0).to_pylist():
         if row["status"] != "ok":
             assert row["target_spans"] == []
             continue
@@ -132,29 +132,29 @@ def test_long_rows_are_truncated_or_dropped(tmp_path: Path) -> None:
 # ---- receipts and resume
 
 
-PARSED = ParsedRange(read=3, lines=4, examples=2, rejected={"undecodable": 1}, files=[])
+REJECTED = RejectedRows({"undecodable": 1}, files=[])
 
 
 def test_a_receipt_returns_the_result_for_its_own_key(tmp_path: Path) -> None:
     folder = str(tmp_path)
-    write_receipt(folder, "work/parse.json", {"file": "a"}, PARSED)
-    assert read_receipt(folder, "work/parse.json", {"file": "a"}, ParsedRange) == PARSED
-    assert read_receipt(folder, "work/parse.json", {"file": "b"}, ParsedRange) is None
-    assert read_receipt(folder, "work/other.json", {"file": "a"}, ParsedRange) is None
+    write_receipt(folder, "work/unit.json", {"file": "a"}, REJECTED)
+    assert read_receipt(folder, "work/unit.json", {"file": "a"}, RejectedRows) == REJECTED
+    assert read_receipt(folder, "work/unit.json", {"file": "b"}, RejectedRows) is None
+    assert read_receipt(folder, "work/other.json", {"file": "a"}, RejectedRows) is None
 
 
 @pytest.mark.parametrize("damage", ["receipt", "file", "missing file"])
 def test_a_receipt_of_damaged_files_does_not_count(tmp_path: Path, damage: str) -> None:
     folder = str(tmp_path)
     file = write_table(folder, "work/rows.parquet", pa.table({"row": [1, 2, 3]}))
-    result = dataclasses.replace(PARSED, files=[file])
-    write_receipt(folder, "work/parse.json", {}, result)
-    assert read_receipt(folder, "work/parse.json", {}, ParsedRange) == result
+    result = dataclasses.replace(REJECTED, files=[file])
+    write_receipt(folder, "work/unit.json", {}, result)
+    assert read_receipt(folder, "work/unit.json", {}, RejectedRows) == result
     if damage == "missing file":
         (tmp_path / file.path).unlink()
     else:
-        flip_bit(tmp_path / ("work/parse.json" if damage == "receipt" else file.path))
-    assert read_receipt(folder, "work/parse.json", {}, ParsedRange) is None
+        flip_bit(tmp_path / ("work/unit.json" if damage == "receipt" else file.path))
+    assert read_receipt(folder, "work/unit.json", {}, RejectedRows) is None
 
 
 def flip_bit(path: Path) -> None:
@@ -182,18 +182,13 @@ def test_a_resume_computes_no_complete_unit_again(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("damaged", "rewritten"),
     [
-        ("shard-00001.parquet", {"shard-00001.parquet", "work/cut-00001.json"}),
-        (
-            "work/encoded-00001.parquet",
-            {"work/encoded-00001.parquet", "rejected/range-00001.parquet", "work/encode-00001.json"},
-        ),
-        (
-            "work/parsed-00001.parquet",
-            {"work/parsed-00001.parquet", "work/rejected-00001.parquet", "work/parse-00001.json"},
-        ),
+        ("tokens/shard-00001.parquet", r"(tokens|text)/shard-00001.parquet|work/encode-00001.json"),
+        ("text/shard-00001.parquet", r"(tokens|text)/shard-00001.parquet|work/encode-00001.json"),
+        ("rejected/rows-00000.parquet", r"rejected/rows-00000.parquet|work/reject-00000.json"),
+        ("work/text-00001-00000.parquet", r"work/(text|ids|rejected|parse)-00001.*"),
     ],
 )
-def test_a_resume_computes_damaged_units_again(tmp_path: Path, damaged: str, rewritten: set[str]) -> None:
+def test_a_resume_computes_damaged_units_again(tmp_path: Path, damaged: str, rewritten: str) -> None:
     """The others keep their files: the same input gives the same bytes, so their keys do not change."""
     write_lines(tmp_path / "rows.jsonl", 120)
     folder = tmp_path / "dataset"
@@ -202,7 +197,9 @@ def test_a_resume_computes_damaged_units_again(tmp_path: Path, damaged: str, rew
     flip_bit(folder / damaged)
     assert prepare_here(folder, tmp_path / "rows.jsonl", range_bytes=3000, shard_size=16) == first
     after = modification_times(folder)
-    assert {name for name in before if after[name] != before[name]} == rewritten
+    assert {name for name in before if after[name] != before[name]} == {
+        name for name in before if re.fullmatch(rewritten, name)
+    }
 
 
 def test_facts_follow_from_the_rows_of_the_shards(tmp_path: Path) -> None:
@@ -210,7 +207,7 @@ def test_facts_follow_from_the_rows_of_the_shards(tmp_path: Path) -> None:
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in texts))
     product = prepare_here(tmp_path / "dataset", tmp_path / "rows.jsonl", shard_size=16, max_length=24)
     full = prepare_here(tmp_path / "full", tmp_path / "rows.jsonl", shard_size=100)
-    shards = [record for record in product.files if record.path.startswith("shard-")]
+    shards = [record for record in product.files if record.path.startswith("tokens/")]
     tables = [read_table(str(tmp_path / "dataset"), record) for record in shards]
     rows = [row for table in tables for row in table.to_pylist()]
     facts = product.facts
@@ -222,7 +219,7 @@ def test_facts_follow_from_the_rows_of_the_shards(tmp_path: Path) -> None:
     spans = [row["target_spans"] for row in rows if row["target_spans"]]
     assert facts.target_tokens == sum(end - start for start, end in spans)
     assert facts.longest == max(len(row["input_ids"]) for row in rows) == 24
-    (record,) = [record for record in full.files if record.path.startswith("shard-")]
+    (record,) = [record for record in full.files if record.path.startswith("tokens/")]
     lengths = [len(ids) for ids in read_table(str(tmp_path / "full"), record)["input_ids"].to_pylist()]
     assert facts.truncated == sum(length > 24 for length in lengths)
     assert 0 < facts.truncated < len(rows) == len(texts)

@@ -16,7 +16,7 @@ from s2l_ray.artifacts.execution import (
 )
 from s2l_ray.artifacts.facts import CheckpointsFacts, ClustersFacts, Counts, DatasetFacts, Facts, TrajectoriesFacts
 from s2l_ray.artifacts.manifest import Artifact, Manifest, write_manifest
-from s2l_ray.artifacts.schemas import CLUSTERS, DATASET, OK, shard_path, trajectories_schema
+from s2l_ray.artifacts.schemas import CLUSTERS, OK, TOKENS, shard_path, tokens_path, trajectories_schema
 from s2l_ray.artifacts.tables import write_table
 from s2l_ray.core.training.records import CheckpointRecord
 
@@ -26,7 +26,7 @@ SETTINGS: dict[str, Settings] = {
     "trajectories": ScoreExecution(1000, "auto", 1, 0.0),
     "clusters": ClusterExecution("torch", 1, 0.0),
 }
-TOKENS = 5
+ROW_TOKENS = 5
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,8 @@ def write_artifact(
     uri: str, kind: str, tables: Sequence[pa.Table], facts: Facts, inputs: Mapping[str, str] | None = None
 ) -> Artifact:
     """A complete artifact with one table a shard."""
-    files = [write_table(uri, shard_path(number), table) for number, table in enumerate(tables)]
+    path = tokens_path if kind == "dataset" else shard_path
+    files = [write_table(uri, path(number), table) for number, table in enumerate(tables)]
     rows = sum(len(table) for table in tables)
     manifest = Manifest(
         kind=kind,
@@ -65,20 +66,27 @@ def write_artifact(
 
 
 def write_dataset(uri: str, shards: Shards, vocab_size: int = 300) -> Artifact:
-    """A dataset of these rows, each of `TOKENS` tokens, without text."""
+    """A dataset of these rows, each of `ROW_TOKENS` tokens, without text."""
     statuses = Counter(row.status for rows in shards for row in rows)
     by_source = Counter(row.source for rows in shards for row in rows)
     total = sum(statuses.values())
-    tokens = {"input_ids": list(range(TOKENS)), "target_spans": [1, TOKENS]}
+    tokens = {"input_ids": list(range(ROW_TOKENS)), "target_spans": [1, ROW_TOKENS]}
     tables = [
         pa.Table.from_pylist(
             [{"example_id": row.example_id, "source": row.source, "status": row.status, **tokens} for row in rows],
-            schema=DATASET,
+            schema=TOKENS,
         )
         for rows in shards
     ]
     facts = DatasetFacts(
-        dict(statuses), dict(by_source), TOKENS * total, (TOKENS - 1) * total, 0, TOKENS, len(shards), vocab_size
+        dict(statuses),
+        dict(by_source),
+        ROW_TOKENS * total,
+        (ROW_TOKENS - 1) * total,
+        0,
+        ROW_TOKENS,
+        len(shards),
+        vocab_size,
     )
     return write_artifact(uri, "dataset", tables, facts)
 
@@ -100,7 +108,7 @@ def write_trajectories(
                 {
                     "example_id": row.example_id,
                     "source": row.source,
-                    "target_tokens": TOKENS - 1,
+                    "target_tokens": ROW_TOKENS - 1,
                     "status": row.status,
                     "losses": list(row.losses),
                 }

@@ -11,7 +11,7 @@ import pyarrow as pa
 from s2l_ray.artifacts.facts import Counts, DatasetFacts, Facts, SubsetFacts
 from s2l_ray.artifacts.manifest import Artifact, write_manifest
 from s2l_ray.artifacts.runs import record_run
-from s2l_ray.artifacts.schemas import DATASET, REJECTED, SUBSET, shard_path
+from s2l_ray.artifacts.schemas import REJECTED, SUBSET, TEXT, TOKENS, shard_path, text_path, tokens_path
 from s2l_ray.artifacts.tables import FileRecord, write_table
 from s2l_ray.core.data.examples import FORMATS, example_id, guess_format, prompt_text, response_text
 from tests.support import sample_artifacts
@@ -55,13 +55,15 @@ def write_store(root: Path, rows: list[dict[str, Any]] | None = None, shard_size
 
 def _write_dataset(root: str, rows: list[dict[str, Any]], shard_size: int) -> Artifact:
     folder = sample_artifacts.begin(root, "dataset", DATASET_NAME)
-    table = pa.Table.from_pylist([_dataset_row(line, row) for line, row in enumerate(rows, 1)], schema=DATASET)
+    values = [_dataset_row(line, row) for line, row in enumerate(rows, 1)]
     shards = range(0, len(rows), shard_size)
     files = [
-        write_table(folder, shard_path(number), table.slice(start, shard_size)) for number, start in enumerate(shards)
+        write_table(folder, path(number), pa.Table.from_pylist(values[start : start + shard_size], schema=schema))
+        for number, start in enumerate(shards)
+        for path, schema in ((tokens_path, TOKENS), (text_path, TEXT))
     ]
     files.append(put_bytes(folder, "tokenizer/tokenizer.json", b'{"model": {"vocab": {"a": 0}}}'))
-    files.append(write_table(folder, "rejected/range-00000.parquet", REJECTED.empty_table()))
+    files.append(write_table(folder, "rejected/rows-00000.parquet", REJECTED.empty_table()))
     by_source = dict(Counter(row.get("source", "rows") for row in rows))
     facts = DatasetFacts({"ok": len(rows)}, by_source, 3 * len(rows), 2 * len(rows), 0, 3, len(shards), 4)
     return _commit(folder, "dataset", {}, files, Counts(len(rows) + 2, len(rows), {"duplicate": 2}), facts)

@@ -13,7 +13,7 @@ from s2l_ray import storage
 from s2l_ray.artifacts.execution import Execution, PrepareExecution
 from s2l_ray.artifacts.facts import Counts, DatasetFacts
 from s2l_ray.artifacts.manifest import Manifest, write_manifest
-from s2l_ray.artifacts.schemas import DATASET, shard_path
+from s2l_ray.artifacts.schemas import TOKENS, tokens_path
 from s2l_ray.artifacts.tables import record_of, write_table
 from s2l_ray.core.training.schedule import CheckpointGrid, FinetuneSettings
 from s2l_ray.runtime.training.job import TrainJob, TrainWorkers
@@ -60,7 +60,7 @@ def long_job(folder: Path) -> TrainJob:
 
 def _make_dataset(uri: str) -> None:
     rng = np.random.default_rng(0)
-    files = [write_table(uri, shard_path(shard), _shard(rng)) for shard in range(SHARDS)]
+    files = [write_table(uri, tokens_path(shard), _shard(rng)) for shard in range(SHARDS)]
     tokenizer = b'{"made": "up"}'
     storage.write_bytes(f"{uri}/tokenizer/tokenizer.json", tokenizer)
     files.append(record_of("tokenizer/tokenizer.json", tokenizer))
@@ -73,15 +73,14 @@ def _shard(rng: np.random.Generator) -> pa.Table:
     lengths = rng.integers(5, 40, SHARD_ROWS)
     ids = [((rng.integers(VOCAB) + np.arange(length)) % VOCAB).tolist() for length in lengths]
     empty = [row % 8 == 0 for row in range(SHARD_ROWS)]
-    texts = {name: [""] * SHARD_ROWS for name in ("example_id", "source", "prompt", "response", "raw", "file")}
+    texts = {name: [""] * SHARD_ROWS for name in ("example_id", "source")}
     columns = {
         **texts,
         "input_ids": ids,
         "target_spans": [[] if none else [2, len(row)] for row, none in zip(ids, empty, strict=True)],
         "status": ["no_target_tokens" if none else "ok" for none in empty],
-        "line": list(range(SHARD_ROWS)),
     }
-    return pa.table(columns, schema=DATASET)
+    return pa.table(columns, schema=TOKENS)
 
 
 if __name__ == "__main__":

@@ -32,7 +32,7 @@ def test_a_dataset_of_another_size_or_a_damaged_shard_is_refused(tmp_path: Path)
     job = make_job(tmp_path)
     with pytest.raises(DamagedError, match="112 rows"):
         read_rows(open_artifact(job.dataset), 113, [np.arange(3)])
-    shard = tmp_path / "dataset/shard-00001.parquet"
+    shard = tmp_path / "dataset/tokens/shard-00001.parquet"
     shard.write_bytes(shard.read_bytes()[:-20] + b"x" * 20)
     with pytest.raises(DamagedError, match="shard-00001"):
         read_rows(open_artifact(job.dataset), job.rows_ok, [np.arange(3)])

@@ -1,0 +1,95 @@
+"""Decide which rows form the pool, from their ids, and collect the rows that do not."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from s2l_ray.artifacts.receipts import write_receipt
+from s2l_ray.artifacts.schemas import REJECTED
+from s2l_ray.artifacts.tables import FileRecord, read_table, write_table
+from s2l_ray.core.arrays import UInt8
+from s2l_ray.core.data.deduplication import KEEP, REASONS, filter_rows, id_to_words
+from s2l_ray.runtime.worker_process import track
+from s2l_ray.stages.prepare_records import FilteredPool, Piece, RejectedRows, RejectUnit
+
+DECISIONS = pa.schema([("decision", pa.uint8())])
+
+
+@dataclass(frozen=True)
+class FilterOptions:
+    """rows_by_source: rows to sample of each entry of data.sources. limit: rows, or a share of the pool."""
+
+    drop_duplicates: bool
+    rows_by_source: list[int | None]
+    limit: int | float | None
+    seed: int
+
+
+def filter_pool(folder: str, groups: Sequence[Sequence[Piece]], options: FilterOptions) -> FilteredPool:
+    """Decide about every row and write one file of decisions a group. Runs in one actor, which holds all ids."""
+    pieces = [piece for group in groups for piece in group]
+    ids = [
+        id_to_words(read_table(folder, piece.ids, ["example_id"])["example_id"].to_pylist())
+        for piece in track(pieces, "pieces read")
+    ]
+    counts = [piece.examples for piece in pieces]
+    decision_N = filter_rows(
+        np.concatenate(ids),
+        np.repeat(np.array([piece.source for piece in pieces], np.int32), counts),
+        drop_duplicates=options.drop_duplicates,
+        rows_by_entry=options.rows_by_source,
+        limit=options.limit,
+        seed=options.seed,
+    )
+    ends = np.cumsum(counts)
+    kept = [int((part == KEEP).sum()) for part in np.split(decision_N, ends)[:-1]]
+    sizes = [sum(piece.examples for piece in group) for group in groups]
+    files = [
+        write_table(folder, f"work/decisions-{number:05d}.parquet", pa.table({"decision": part}, schema=DECISIONS))
+        for number, part in enumerate(np.split(decision_N, np.cumsum(sizes)[:-1]))
+    ]
+    return FilteredPool(files, kept)
+
+
+def read_decisions(folder: str, file: FileRecord, first: int, piece: Piece) -> UInt8:
+    """The decisions on the examples of a piece, the first of which is row `first` of the file."""
+    decision_P: UInt8 = read_table(folder, file)["decision"].slice(first, piece.examples).to_numpy()
+    return decision_P
+
+
+class RejectWorker:
+    """Collect the rejected rows of a group of pieces, in order, with lines counted in the file."""
+
+    def __init__(self, folder: str) -> None:
+        self._folder = folder
+
+    def __call__(self, unit: RejectUnit) -> RejectedRows:
+        tables, first = [REJECTED.empty_table()], 0
+        for piece in unit.pieces:
+            tables.append(self._rejected(piece, read_decisions(self._folder, unit.decisions, first, piece)))
+            first += piece.examples
+        rejected = pa.concat_tables(tables)
+        file = write_table(self._folder, f"rejected/rows-{unit.number:05d}.parquet", rejected)
+        counts = dict(Counter(rejected["reason"].to_pylist()))
+        return write_receipt(self._folder, unit.receipt, unit.key, RejectedRows(counts, [file]))
+
+    def _rejected(self, piece: Piece, decision_P: UInt8) -> pa.Table:
+        """The rows of a piece that are not in the pool, by line."""
+        filtered_P = decision_P != KEEP
+        ids = read_table(self._folder, piece.ids).filter(pa.array(filtered_P))
+        columns = {
+            "file": pa.repeat(piece.file, len(ids)),
+            "reason": pa.array([REASONS[code] for code in decision_P[filtered_P].tolist()], pa.string()),
+            "detail": pa.repeat("", len(ids)),
+            **{name: ids[name] for name in ids.column_names},
+        }
+        tables = [pa.table(columns).select(REJECTED.names)]
+        if piece.rejected is not None:
+            tables.append(read_table(self._folder, piece.rejected))
+        rejected = pa.concat_tables(tables).sort_by("line")
+        line = pc.add(rejected["line"], piece.lines_before)
+        return rejected.set_column(rejected.schema.get_field_index("line"), "line", line)
