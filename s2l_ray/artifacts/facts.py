@@ -41,11 +41,11 @@ class DatasetFacts:
 
 @dataclass(frozen=True)
 class CheckpointsFacts:
-    """Checkpoints in order of their steps, and the loss at both ends of the training."""
+    """Checkpoints in order of their steps, and the loss at both ends of the training; None for imported ones."""
 
     checkpoints: tuple[CheckpointRecord, ...]
-    training_loss_first: float
-    training_loss_last: float
+    training_loss_first: float | None = None
+    training_loss_last: float | None = None
     held_out_loss_first: float | None = None
     held_out_loss_last: float | None = None
 

@@ -63,7 +63,7 @@ def missing_weights(score: Score, checkpoints: Artifact) -> str:
     shown = ", ".join(map(str, missing[:STEPS_SHOWN])) + (", ..." if len(missing) > STEPS_SHOWN else "")
     return (
         f"{checkpoints.uri}: the weights of {len(missing)} checkpoints (steps {shown}) were deleted by gc --weights; "
-        "train them again with --rebuild checkpoints"
+        "build them again with --rebuild checkpoints"
     )
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from s2l_ray import storage
 from s2l_ray.config.sections import Config, Source
 from s2l_ray.errors import ConfigError
+from s2l_ray.sources.checkpoints import CheckpointOrigin, artifact_origins, folder_origin, hub_origin
 from s2l_ray.sources.digests import file_reference, files_reference, source_reference
 from s2l_ray.sources.losses import LossesSpec, losses_files
 from s2l_ray.sources.ranges import SourceSpec, source_uri
@@ -39,7 +40,12 @@ def checkpoints_identity(config: Config) -> Identity:
     proxy = config.proxy
     model = proxy.model
     reference = _reference(config, model, proxy.revision, "proxy.model") if isinstance(model, str) else model
-    return {"proxy": {**proxy.model_dump(mode="json"), "model": reference}}
+    return {"proxy": {**proxy.model_dump(mode="json", exclude={"checkpoints_from"}), "model": reference}}
+
+
+def imported_checkpoints_identity(config: Config) -> Identity:
+    """`proxy.checkpoints_from`: steps, and references to the files of their models."""
+    return {"proxy": {"checkpoints_from": [[one.record.step, one.reference] for one in checkpoint_origins(config)]}}
 
 
 def trajectories_identity(config: Config) -> Identity:
@@ -65,6 +71,20 @@ def subset_identity(config: Config) -> Identity:
 def source_spec(source: Source) -> SourceSpec:
     """A source of the job as its reader takes it."""
     return SourceSpec(**source.model_dump(exclude={"format", "fields", "rows"}))
+
+
+def checkpoint_origins(config: Config) -> list[CheckpointOrigin]:
+    """The checkpoints of `proxy.checkpoints_from`, ascending by step. Raises `ConfigError` for what is missing."""
+    wanted, root = config.proxy.checkpoints_from, storage.absolute(config.data.root)
+    assert wanted is not None
+    if isinstance(wanted, str):
+        return artifact_origins(storage.absolute(wanted))
+    return [
+        folder_origin(one.step, source_uri(one.path, root))
+        if one.path
+        else hub_origin(one.step, str(one.hub), one.revision)
+        for one in sorted(wanted, key=lambda one: one.step)
+    ]
 
 
 def losses_spec(config: Config) -> LossesSpec:

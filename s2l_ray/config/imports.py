@@ -7,6 +7,23 @@ from pydantic import model_validator
 from s2l_ray.config.types import NonNegativeInt, Section
 
 
+class CheckpointFrom(Section):
+    """A model that was trained elsewhere: a folder (`path`), or a revision of the hub (`hub`), and its step."""
+
+    path: str | None = None
+    hub: str | None = None
+    revision: str | None = None
+    step: NonNegativeInt
+
+    @model_validator(mode="after")
+    def _check_one_origin(self) -> Self:
+        if (self.path is None) == (self.hub is None):
+            raise ValueError("a checkpoint needs either path: (folder) or hub: (id of a model)")
+        if self.revision is not None and self.hub is None:
+            raise ValueError("a folder has no revision; remove it")
+        return self
+
+
 class LossesFrom(Section):
     """Per-example losses in Parquet, NPY or training dynamics: `docs/imports.md`. columns: {step: column}."""
 

@@ -12,8 +12,8 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, model_vali
 from pydantic_core import InitErrorDetails
 
 from s2l_ray.config.budget import Budget
-from s2l_ray.config.imports import LossesFrom
-from s2l_ray.config.types import NonNegativeInt, PositiveInt, Precision, Section, refuse_keys
+from s2l_ray.config.imports import CheckpointFrom, LossesFrom
+from s2l_ray.config.types import NonNegativeInt, PositiveInt, Precision, Section, refuse_missing, refuse_without_effect
 from s2l_ray.core.selection.registry import SELECTORS, SelectorParams
 from s2l_ray.core.trajectories import Window, choose_columns
 from s2l_ray.errors import ConfigError
@@ -85,8 +85,12 @@ class Checkpoints(Section):
 
 
 class Proxy(Section):
-    """The proxy model and its fine-tuning. model: hub id, folder, or a config {architecture: gpt_neox, ...}."""
+    """The proxy model and its fine-tuning. model: hub id, folder, or a config {architecture: gpt_neox, ...}.
 
+    checkpoints_from: checkpoints trained elsewhere instead, or the URI of a checkpoints artifact.
+    """
+
+    checkpoints_from: Annotated[list[CheckpointFrom], Field(min_length=1)] | str | None = None
     model: str | dict[str, Any] | None = None
     revision: str | None = None
     epochs: PositiveInt = 3
@@ -100,6 +104,13 @@ class Proxy(Section):
     train_examples: PositiveInt | None = None
     held_out: NonNegativeInt = 0
     seed: NonNegativeInt = 42
+
+    @model_validator(mode="after")
+    def _check_steps(self) -> Self:
+        steps = [one.step for one in self.checkpoints_from] if isinstance(self.checkpoints_from, list) else []
+        if len(set(steps)) < len(steps):
+            raise ValueError(f"checkpoints_from: the steps {steps} are not all different; give each its own")
+        return self
 
 
 class Score(Section):
@@ -263,16 +274,19 @@ class Config(Section):
     @model_validator(mode="after")
     def _check_origin_of_losses(self) -> Self:
         imported = self.score.losses_from is not None
-        missing = [] if imported or self.proxy.model is not None else ["proxy.model"]
+        if imported:
+            unused = ["proxy"] if self.proxy != Proxy() else []
+            unused += self.score.changed_keys("score", but=("losses_from", "non_finite"))
+            refuse_without_effect(unused, "with score.losses_from")
+        elif self.proxy.checkpoints_from is not None:
+            unused = self.proxy.changed_keys("proxy", but=("checkpoints_from",))
+            refuse_without_effect(unused, "with proxy.checkpoints_from")
+        missing = [] if imported or self.proxy.model or self.proxy.checkpoints_from else ["proxy.model"]
         if not self.data.sources and (not imported or self.data.tokenizer is not None):
             missing.append("data.sources")
         if self.data.tokenizer is None and (not imported or self.data.sources):
             missing.append("data.tokenizer")
-        unused = ["proxy"] if imported and self.proxy != Proxy() else []
-        if imported:
-            own = self.score.model_copy(update={"losses_from": None, "non_finite": "fail"})
-            unused += [f"score.{name}" for name, value in Score() if getattr(own, name) != value]
-        refuse_keys(missing, unused, "with score.losses_from")
+        refuse_missing(missing)
         return self
 
     @property

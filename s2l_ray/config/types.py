@@ -1,6 +1,6 @@
 """The base of all sections of a job file, and the types that several sections use."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -20,11 +20,22 @@ class Section(BaseModel):
     def keys(cls) -> list[str]:
         return [field.alias or name for name, field in cls.model_fields.items()]
 
+    def changed_keys(self, name: str, but: Collection[str]) -> list[str]:
+        """Dotted keys of this section, called `name`, with another value than the default; none of `but`."""
+        return [f"{name}.{key}" for key, value in type(self)() if key not in but and getattr(self, key) != value]
 
-def refuse_keys(missing: Sequence[str], without_effect: Sequence[str], reason: str) -> None:
-    """Raise `pydantic.ValidationError` for dotted keys that are missing, or that `reason` deprives of their effect."""
+
+def refuse_missing(keys: Sequence[str]) -> None:
+    """Raise `pydantic.ValidationError` for dotted keys that are missing, if any."""
+    _raise([InitErrorDetails(type="missing", loc=tuple(key.split(".")), input={}) for key in keys])
+
+
+def refuse_without_effect(keys: Sequence[str], reason: str) -> None:
+    """Raise `pydantic.ValidationError` for dotted keys that have no effect beside others, if any."""
     unused = PydanticCustomError("without_effect", "has no effect {reason}; remove it", {"reason": reason})
-    errors = [InitErrorDetails(type="missing", loc=tuple(key.split(".")), input={}) for key in missing]
-    errors += [InitErrorDetails(type=unused, loc=tuple(key.split(".")), input={}) for key in without_effect]
+    _raise([InitErrorDetails(type=unused, loc=tuple(key.split(".")), input={}) for key in keys])
+
+
+def _raise(errors: list[InitErrorDetails]) -> None:
     if errors:
         raise ValidationError.from_exception_data("job", errors)

@@ -69,6 +69,22 @@ def swap_weights(model: PreTrainedModel, folder: str | Path) -> None:
         raise ValueError(f"{folder} does not fit the model in memory; load it instead: {error}") from error
 
 
+def check_model_fits(model: PreTrainedModel, vocab_size: int, longest: int) -> None:
+    """Raise ValueError if the model lacks embeddings for ids below vocab_size, or positions for `longest` tokens."""
+    embedding: Any = model.get_input_embeddings()
+    if vocab_size > embedding.num_embeddings:
+        raise ValueError(
+            f"the tokenizer has ids up to {vocab_size - 1}, but the model has only {embedding.num_embeddings} "
+            "embeddings; set data.tokenizer to the model's own tokenizer"
+        )
+    positions = getattr(model.config, "max_position_embeddings", None)
+    if positions is not None and longest > positions:
+        raise ValueError(
+            f"the longest row has {longest} tokens, but the model has only {positions} positions; set data.max_length "
+            f"to at most {positions}, or choose another model"
+        )
+
+
 def save_model(
     model: PreTrainedModel, folder: str | Path, *, state_dict: Mapping[str, torch.Tensor] | None = None
 ) -> None:

@@ -15,7 +15,7 @@ from s2l_ray import storage
 from s2l_ray.artifacts.facts import DatasetFacts
 from s2l_ray.catalog.listing import COMPLETE
 from s2l_ray.config.budget import budget_rows, check_budget
-from s2l_ray.config.identity import local_folder
+from s2l_ray.config.identity import checkpoint_origins, local_folder
 from s2l_ray.config.sections import Config, TokenizerToTrain
 from s2l_ray.core.training.schedule import CheckpointGrid, checkpoint_steps, steps_per_epoch
 from s2l_ray.errors import ConfigError
@@ -70,7 +70,7 @@ def check_feasible(planned: Plan, figures: Estimate | None = None) -> None:
         raise ConfigError(f"select.budget: {budget} rows, but data admits at most {most}; set it to at most {most}")
     if "checkpoints" in planned and planned["checkpoints"].to_build:
         check_vocabulary(config, _dataset_facts(planned))
-        if figures.rows is not None:
+        if figures.rows is not None and config.proxy.checkpoints_from is None:
             check_training(config, figures.rows)
         check_disk(config, figures)
 
@@ -115,6 +115,8 @@ def check_vocabulary(config: Config, dataset: DatasetFacts | None) -> None:
 def checkpoint_count(config: Config, pool: int | None) -> int | None:
     """Number of checkpoints; without a pool only for grids that do not count steps or examples."""
     proxy = config.proxy
+    if proxy.checkpoints_from is not None:
+        return len(checkpoint_origins(config))
     grid = CheckpointGrid(**proxy.checkpoints.model_dump())
     if pool is None and (grid.steps or grid.examples) and proxy.train_examples is None:
         return None

@@ -111,6 +111,18 @@ IMPORTS: tuple[tuple[Callable[[Config], bool], Step], ...] = (
         ),
     ),
     (
+        lambda config: config.proxy.checkpoints_from is not None,
+        Step(
+            "checkpoints",
+            always(),
+            identity.imported_checkpoints_identity,
+            imported.checkpoints,
+            imported.execution,
+            imported.checkpoint_resources,
+            leftovers=("work",),
+        ),
+    ),
+    (
         lambda config: config.score.losses_from is not None,
         Step(
             "trajectories",

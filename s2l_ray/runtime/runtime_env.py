@@ -79,10 +79,12 @@ def _check_size(folder: Path, files: dict[str, int]) -> None:
 
 
 def _local_names(folder: Path, config: Config) -> list[str]:
-    """Relative paths in the job: rows, losses, and a tokenizer or model that is a local folder."""
-    losses = [config.score.losses_from.path] if config.score.losses_from is not None else []
-    rows = [storage.join(config.data.root, source.path) for source in config.data.sources if source.path]
-    rows += [storage.join(config.data.root, path) for path in losses]
+    """Relative paths in the job: rows, losses, checkpoints, and a tokenizer or model that is a local folder."""
+    losses, checkpoints = config.score.losses_from, config.proxy.checkpoints_from
+    paths = [source.path for source in config.data.sources]
+    paths += [one.path for one in checkpoints] if isinstance(checkpoints, list) else []
+    paths += [losses.path] if losses is not None else []
+    rows = [storage.join(config.data.root, path) for path in paths if path]
     models = [name for name in (config.data.tokenizer, config.proxy.model) if isinstance(name, str)]
     names = rows + [name for name in models if (folder / name).is_dir()]
     return [name for name in names if storage.is_local(name) and not storage.local_path(name).is_absolute()]

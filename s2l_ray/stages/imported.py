@@ -1,20 +1,24 @@
-"""Imports: stages for what was computed elsewhere, instead of `prepare` and `score`.
+"""Imports: stages for what was computed elsewhere, instead of `prepare`, `train` and `score`.
 
     losses -row_numbers-> dataset      where the job has no `data`: one source, a row of the losses a row
+    models -checkpoints-> checkpoints  a unit is one checkpoint
     losses -losses------> trajectories
 
-Each runs on one node, which holds the table of losses.
+Losses are read on one node, which holds the whole table.
 """
 
 from s2l_ray import storage
 from s2l_ray.artifacts.execution import ImportExecution
-from s2l_ray.artifacts.facts import Counts, DatasetFacts, TrajectoriesFacts
+from s2l_ray.artifacts.facts import CheckpointsFacts, Counts, DatasetFacts, TrajectoriesFacts
+from s2l_ray.artifacts.receipts import read_receipt
 from s2l_ray.artifacts.schemas import DATASET, OK, TOKENS_FOLDER, trajectories_schema
-from s2l_ray.config.identity import losses_spec
+from s2l_ray.config.identity import checkpoint_origins, losses_spec
 from s2l_ray.config.sections import Config
-from s2l_ray.runtime.contracts import Cluster, ResourceRequest
+from s2l_ray.errors import S2LError
+from s2l_ray.runtime.contracts import Cluster, PoolOptions, ResourceRequest
 from s2l_ray.sources.losses import losses_files
 from s2l_ray.stages.build import Build, Product, cpus_per_actor, memory_request, total_counts
+from s2l_ray.stages.imported_checkpoints import ImportedCheckpoint, ImportUnit, ImportWorker
 from s2l_ray.stages.imported_losses import import_losses, write_row_numbers
 
 ImportBuild = Build[ImportExecution]
@@ -33,6 +37,31 @@ def resources(build: ImportBuild) -> ResourceRequest:
     bytes_stored = sum(entry.bytes for _, entry in losses_files(losses_spec(build.config).uri))
     memory = memory_request(build.cluster, MEMORY_FACTOR * bytes_stored)
     return ResourceRequest("import", MEMORY_HINT, 1, cpus_per_actor(build.cluster), memory=memory)
+
+
+def checkpoint_resources(build: ImportBuild) -> ResourceRequest:
+    return ResourceRequest("import", MEMORY_HINT, 1, cpus_per_actor(build.cluster))
+
+
+def checkpoints(build: ImportBuild) -> Product:
+    """Copies of the checkpoints of `proxy.checkpoints_from`. Raises `S2LError` if they are not of one model."""
+    units = [ImportUnit(origin) for origin in checkpoint_origins(build.config)]
+    imported = build.run_missing_units(
+        units,
+        lambda unit: read_receipt(build.folder, unit.receipt, unit.key, ImportedCheckpoint),
+        ImportWorker,
+        PoolOptions("importing checkpoints", MEMORY_HINT),
+        "checkpoints",
+        folder=build.folder,
+    )
+    first = imported[0]
+    if other := next((one for one in imported if one.shapes != first.shapes), None):
+        raise S2LError(
+            f"proxy.checkpoints_from: the models of steps {first.record.step} and {other.record.step} differ in class "
+            "or shapes; name checkpoints of one training"
+        )
+    files = [file for one in imported for file in one.files]
+    return Product(files, Counts(), CheckpointsFacts(tuple(one.record for one in imported)))
 
 
 def row_numbers(build: ImportBuild) -> Product:

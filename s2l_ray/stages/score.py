@@ -20,6 +20,7 @@ from s2l_ray.config.sections import Config
 from s2l_ray.errors import S2LError
 from s2l_ray.runtime.contracts import Cluster, Failed, PoolOptions, Progress, ResourceRequest
 from s2l_ray.stages.build import Build, Product, cpus_per_actor, find_complete, pool_size, total_counts
+from s2l_ray.stages.score_inputs import check_tokenizers
 from s2l_ray.stages.score_join import JoinUnit, JoinWorker
 from s2l_ray.stages.score_workers import ScoredUnit, ScoreUnit, ScoreWorker, measure_numerics, other_statistics
 
@@ -45,6 +46,7 @@ def resources(build: ScoreBuild) -> ResourceRequest:
 
 def score(build: ScoreBuild) -> Product:
     """Score the missing units, then join all of them into trajectories."""
+    check_tokenizers(build.inputs["dataset"], build.inputs["checkpoints"])
     units = plan_units(build)
     stored = find_complete(units, lambda unit: find_complete_unit(build.folder, unit.name, unit.key))
     complete = {record.path: record for record in stored if record is not None}

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from s2l_ray.artifacts.execution import ScoreExecution
-from s2l_ray.artifacts.facts import CheckpointsFacts
+from s2l_ray.artifacts.facts import CheckpointsFacts, DatasetFacts
 from s2l_ray.artifacts.manifest import Artifact, open_artifact
 from s2l_ray.artifacts.node_cache import LIMIT_BYTES
 from s2l_ray.artifacts.schemas import losses_path, losses_schema, step_name, token_rows, tokens_path
@@ -126,11 +126,22 @@ class ScoreWorker:
             folder = local / step_name(step)
             if self._model is None:
                 self._model = load_model(folder, dtype=getattr(torch, self._options.dtype), device=self._device)
+                self._check_fits(self._model)
             else:
                 swap_weights(self._model, folder)
         self._step = step
         self._prefetch_after(step)
         return self._model
+
+    def _check_fits(self, model: "PreTrainedModel") -> None:
+        """Raise `S2LError` for a model without an embedding or a position that rows of the dataset need."""
+        from s2l_ray.core.causal_lm import check_model_fits
+
+        facts = self._dataset.facts(DatasetFacts)
+        try:
+            check_model_fits(model, facts.vocab_size, facts.longest)
+        except ValueError as error:
+            raise S2LError(f"score: {error}") from error
 
     def _prefetch_after(self, step: int) -> None:
         """Download the next checkpoint to the node's cache; a failure shows when it is loaded."""

@@ -55,11 +55,11 @@ def train(build: TrainBuild) -> Product:
     result = train_proxy(make_job(build), workers, build.report)
     checkpoints = tuple(stored.record for stored in result.checkpoints)
     facts = _facts(build.folder, result.files, checkpoints)
-    if not facts.training_loss_last < facts.training_loss_first:
+    first, last = facts.training_loss_first, facts.training_loss_last
+    if first is not None and last is not None and not last < first:
         build.warn(
-            f"the proxy did not learn: training loss {facts.training_loss_first:.3f} at the start, "
-            f"{facts.training_loss_last:.3f} at the end; its trajectories carry little information. "
-            "Change proxy.learning_rate or proxy.epochs"
+            f"the proxy did not learn: training loss {first:.3f} at the start, {last:.3f} at the end; its trajectories "
+            "carry little information. Change proxy.learning_rate or proxy.epochs"
         )
     return Product(result.files, _counts(build), facts)
 

@@ -68,6 +68,8 @@ def _pool(figures: Estimate) -> str:
 
 
 def _proxy(config: Config, figures: Estimate) -> str:
+    if config.proxy.checkpoints_from is not None:
+        return f"{figures.checkpoints} imported checkpoints"
     model = config.proxy.model
     name = f"{model.get('architecture', 'a model')}, randomly initialized" if isinstance(model, dict) else model
     parameters = f"about {humanize.short(figures.parameters)} parameters" if figures.parameters else "size unknown"

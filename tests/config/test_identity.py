@@ -104,6 +104,7 @@ OTHERS = {
     "data.tokenizer_revision",
     "proxy.revision",
     "score.losses_from",
+    "proxy.checkpoints_from",
 }
 
 

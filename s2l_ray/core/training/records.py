@@ -26,12 +26,13 @@ class CheckpointRecord:
     """The model after `step` updates.
 
     learning_rate: of the last update, 0 at step 0. training_loss: per target token, over the steps since the previous
-    checkpoint; None at step 0. held_out_loss: per target token; None without held-out rows.
+    checkpoint; None at step 0. held_out_loss: per target token; None without held-out rows. Only the step is known of
+    an imported checkpoint.
     """
 
     step: int
-    epoch: float
-    examples_seen: int
-    learning_rate: float
-    training_loss: float | None
-    held_out_loss: float | None
+    epoch: float | None = None
+    examples_seen: int | None = None
+    learning_rate: float | None = None
+    training_loss: float | None = None
+    held_out_loss: float | None = None

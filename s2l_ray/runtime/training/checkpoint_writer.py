@@ -111,5 +111,5 @@ def _agree(one: float | None, other: float | None) -> bool:
 
 def _table(records: Sequence[StepRecord | CheckpointRecord], kind: type[StepRecord | CheckpointRecord]) -> pa.Table:
     """A typed table, since the column of a loss may be all null."""
-    types = {column.name: pa.int64() if column.type in (int, "int") else pa.float64() for column in fields(kind)}
+    types = {column.name: pa.float64() if "float" in str(column.type) else pa.int64() for column in fields(kind)}
     return pa.Table.from_pylist([asdict(record) for record in records], schema=pa.schema(types))

@@ -19,7 +19,7 @@ from transformers import PreTrainedModel
 from s2l_ray.artifacts.manifest import Artifact, open_artifact
 from s2l_ray.artifacts.schemas import OK, step_name, token_rows
 from s2l_ray.core.arrays import Int64
-from s2l_ray.core.causal_lm import init_model, load_model
+from s2l_ray.core.causal_lm import check_model_fits, init_model, load_model
 from s2l_ray.core.data.token_rows import TokenRows
 from s2l_ray.core.training.finetune import Hooks, finetune
 from s2l_ray.core.training.records import StepRecord
@@ -163,21 +163,12 @@ def check_fit(model: PreTrainedModel, job: TrainJob, sampled: list[TokenRows]) -
 
     All rows count and not only the `sampled` ones that are trained on: scoring reads every row.
     """
-    embedding: Any = model.get_input_embeddings()
-    embeddings = int(embedding.num_embeddings)
     vocab_size = max(job.vocab_size, *(int(rows.ids_X.max(initial=-1)) + 1 for rows in sampled))
-    if vocab_size > embeddings:
-        raise S2LError(
-            f"train: the tokenizer has ids up to {vocab_size - 1}, but the model has only {embeddings} embeddings; "
-            "set data.tokenizer to the model's own tokenizer"
-        )
-    positions = getattr(model.config, "max_position_embeddings", None)
     longest = max(job.longest, *(int(rows.lengths_N.max(initial=0)) for rows in sampled))
-    if positions is not None and longest > positions:
-        raise S2LError(
-            f"train: the longest row has {longest} tokens, but the model has only {positions} positions; "
-            f"set data.max_length to at most {positions}, or choose another proxy.model"
-        )
+    try:
+        check_model_fits(model, vocab_size, longest)
+    except ValueError as error:
+        raise S2LError(f"train: {error}") from error
 
 
 def _hooks(writer: CheckpointWriter, reporter: Reporter) -> Hooks:

@@ -1,0 +1,41 @@
+"""A check of the inputs of `score`: a checkpoint that was trained elsewhere may have another tokenizer."""
+
+from s2l_ray.artifacts.manifest import Artifact
+from s2l_ray.artifacts.tables import FileRecord, read_verified
+from s2l_ray.errors import S2LError
+
+TOKENIZER = "tokenizer.json"
+SHOWN = 3
+
+
+def check_tokenizers(dataset: Artifact, checkpoints: Artifact) -> None:
+    """Raise `S2LError` where a checkpoint's tokenizer has another token than the dataset's for the same id.
+
+    A checkpoint without tokenizer.json is not checked, and neither are ids that only one of them has.
+    """
+    own = [record for record in dataset.files("tokenizer/") if record.path.endswith(f"/{TOKENIZER}")]
+    others = {record.sha256: record for record in checkpoints.files() if record.path.endswith(f"/{TOKENIZER}")}
+    for sha256, record in others.items():
+        if own and sha256 != own[0].sha256:
+            different = _different(_tokens(dataset, own[0]), _tokens(checkpoints, record))
+            if different:
+                raise S2LError(
+                    f"score: the tokenizer of {checkpoints.uri}/{record.path} differs from that of the dataset: "
+                    f"{'; '.join(different[:SHOWN])}. Set data.tokenizer to the tokenizer of the checkpoints"
+                )
+
+
+def _tokens(artifact: Artifact, record: FileRecord) -> dict[int, str]:
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_str(read_verified(artifact.uri, record).decode())
+    return {number: token for token, number in tokenizer.get_vocab().items()}
+
+
+def _different(dataset: dict[int, str], checkpoint: dict[int, str]) -> list[str]:
+    both = sorted(dataset.keys() & checkpoint.keys())
+    return [
+        f"id {number} is {dataset[number]!r} and {checkpoint[number]!r}"
+        for number in both
+        if dataset[number] != checkpoint[number]
+    ]
