@@ -11,12 +11,21 @@ from s2l_ray.artifacts.execution import (
     Execution,
     PrepareExecution,
     ScoreExecution,
+    SelectExecution,
     Settings,
     TrainExecution,
 )
-from s2l_ray.artifacts.facts import CheckpointsFacts, ClustersFacts, Counts, DatasetFacts, Facts, TrajectoriesFacts
+from s2l_ray.artifacts.facts import (
+    CheckpointsFacts,
+    ClustersFacts,
+    Counts,
+    DatasetFacts,
+    Facts,
+    SubsetFacts,
+    TrajectoriesFacts,
+)
 from s2l_ray.artifacts.manifest import Artifact, Manifest, write_manifest
-from s2l_ray.artifacts.schemas import CLUSTERS, OK, TOKENS, shard_path, tokens_path, trajectories_schema
+from s2l_ray.artifacts.schemas import CLUSTERS, OK, SUBSET, TOKENS, shard_path, tokens_path, trajectories_schema
 from s2l_ray.artifacts.tables import write_table
 from s2l_ray.core.training.records import CheckpointRecord
 
@@ -25,6 +34,7 @@ SETTINGS: dict[str, Settings] = {
     "checkpoints": TrainExecution(1, 0.0, 1, 8, "ddp", "auto", False),
     "trajectories": ScoreExecution(1000, "auto", 1, 0.0),
     "clusters": ClusterExecution("torch", 1, 0.0),
+    "subset": SelectExecution(),
 }
 ROW_TOKENS = 5
 
@@ -122,7 +132,9 @@ def write_trajectories(
     return write_artifact(uri, "trajectories", tables, TrajectoriesFacts(list(steps), [], dict(ok_by_source)), inputs)
 
 
-def write_clusters(uri: str, shards: Shards, group_by: str = "source") -> Artifact:
+def write_clusters(
+    uri: str, shards: Shards, group_by: str = "source", inputs: Mapping[str, str] | None = None
+) -> Artifact:
     """Clusters of these rows."""
     tables = [
         pa.Table.from_pylist(
@@ -130,4 +142,27 @@ def write_clusters(uri: str, shards: Shards, group_by: str = "source") -> Artifa
         )
         for rows in shards
     ]
-    return write_artifact(uri, "clusters", tables, ClustersFacts(1, 0, 0.0, group_by, {}, 0.0))
+    return write_artifact(uri, "clusters", tables, ClustersFacts(1, 0, 0.0, group_by, {}, 0.0), inputs)
+
+
+def write_subset(
+    uri: str, shards: Shards, selected: Sequence[int], inputs: Mapping[str, str], method: str = "random"
+) -> Artifact:
+    """A subset of the rows at these positions in the pool."""
+    rows = [(shard, row, one) for shard, rows in enumerate(shards) for row, one in enumerate(rows)]
+    table = pa.Table.from_pylist(
+        [
+            {
+                "example_id": one.example_id,
+                "source": one.source,
+                "cluster": one.cluster if "clusters" in inputs else None,
+                "shard": shard,
+                "row": row,
+            }
+            for shard, row, one in (rows[position] for position in selected)
+        ],
+        schema=SUBSET,
+    )
+    ok = sum(one.status == OK for _, _, one in rows)
+    facts = SubsetFacts(method, len(selected), ok, ok, dict(Counter(table["source"].to_pylist())))
+    return write_artifact(uri, "subset", [table], facts, inputs)
