@@ -4,8 +4,8 @@
     subset = s2l_ray.run(config)                # builds what is missing; calling it again resumes
     rows = subset.read_table()                  # example_id, source, cluster, shard, row, score
 
-`plan` shows what a run would build and why; `open_artifact` opens any complete artifact. Losses, k-means and selectors,
-which need neither Ray nor storage, are in `s2l_ray.core`.
+`plan` shows what a run would build and why; `open_artifact` opens any complete artifact; `compare` compares artifacts,
+jobs or experiments. Losses, k-means and selectors, which need neither Ray nor storage, are in `s2l_ray.core`.
 """
 
 from importlib import import_module
@@ -15,15 +15,17 @@ if TYPE_CHECKING:
     from s2l_ray.artifacts.manifest import Artifact, open_artifact
     from s2l_ray.config.load import load_config
     from s2l_ray.config.sections import Config
+    from s2l_ray.pipeline.compare import compare
     from s2l_ray.pipeline.plan import Plan, plan
     from s2l_ray.pipeline.run import run
 
-__all__ = ["Artifact", "Config", "Plan", "load_config", "open_artifact", "plan", "run"]
+__all__ = ["Artifact", "Config", "Plan", "compare", "load_config", "open_artifact", "plan", "run"]
 
 _MODULES = {
     "Artifact": "artifacts.manifest",
     "open_artifact": "artifacts.manifest",
     "Config": "config.sections",
+    "compare": "pipeline.compare",
     "load_config": "config.load",
     "Plan": "pipeline.plan",
     "plan": "pipeline.plan",

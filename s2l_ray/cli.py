@@ -14,7 +14,7 @@ import typer
 
 from s2l_ray.errors import ConfigError
 from s2l_ray.terminal import arguments as arg
-from s2l_ray.terminal import humanize
+from s2l_ray.terminal import experiment_commands, humanize
 from s2l_ray.terminal.commands import command_line, invocation, job_options
 from s2l_ray.terminal.console import (
     print_json,
@@ -100,9 +100,13 @@ def demo(
 @verb
 def plan(job: arg.Job, set_: arg.Set = None, to: arg.To = "subset", json_: arg.Json = False) -> None:
     """Show the artifacts that a run would build, the reasons, and estimates of rows and disk space."""
+    from s2l_ray.config.experiment import is_experiment
     from s2l_ray.pipeline.preflight import check_feasible, estimate
     from s2l_ray.terminal.plan_view import plan_values, plan_view
 
+    if is_experiment(job):
+        experiment_commands.show(job, set_, json_)
+        return
     planned = _plan(job, set_, to)
     figures = estimate(planned)
     print_result(json_, plan_values(planned, figures), plan_view(planned, figures))
@@ -123,10 +127,14 @@ def run(
     """Build the missing artifacts. Run the same command again to resume after an interruption."""
     started = time.monotonic()
     from s2l_ray.artifacts.manifest import open_artifact
+    from s2l_ray.config.experiment import is_experiment
     from s2l_ray.pipeline.run import check_plan
     from s2l_ray.terminal.follow import follow
     from s2l_ray.terminal.summary import run_view
 
+    if is_experiment(job):
+        experiment_commands.run(job, set_, rebuild, allow_version_change)
+        return
     planned = _plan(job, set_, to, rebuild, allow_version_change)
     check_plan(planned)  # before the log file is created
     built = [step.kind for step in planned.missing]
@@ -242,6 +250,22 @@ def export(subset: arg.Subset, to: arg.RowsFile, set_: arg.Set = None, force: ar
 
     written = export_subset(_open_subset(subset, set_), to, force=force)
     print_message(f"wrote {written.path}: {written.rows:,} rows, {humanize.size(written.bytes)}")
+
+
+@verb
+def compare(targets: arg.Targets, set_: arg.Set = None, to: arg.ResultsFile = None, json_: arg.Json = False) -> None:
+    """Compare subsets, trajectories, clusters, jobs or the arms of an experiment."""
+    from s2l_ray.config.experiment import is_experiment
+    from s2l_ray.pipeline.compare import compare as compare_targets
+    from s2l_ray.terminal.compare_views import comparison_view
+
+    if len(targets) == 1 and is_experiment(targets[0]):
+        experiment_commands.show_results(targets[0], set_, to, json_)
+        return
+    if to is not None:
+        raise ConfigError(f"--to {to}: only the results of one experiment are written to a file; use --json")
+    comparison = compare_targets(*targets, overrides=set_ or ())
+    print_result(json_, vars(comparison), comparison_view(comparison))
 
 
 @verb

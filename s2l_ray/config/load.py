@@ -4,7 +4,7 @@ import contextlib
 import difflib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import ValidationError
@@ -14,12 +14,19 @@ from s2l_ray.config.sections import Config
 from s2l_ray.config.types import Section
 from s2l_ray.errors import ConfigError
 
+S = TypeVar("S", bound=Section)
+
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     """Read a job file and apply `overrides` of the form `section.key=value`, with YAML values.
 
     Raises `ConfigError`, naming the key and what to write instead.
     """
+    return make_config(load_values(path, overrides), str(path))
+
+
+def load_values(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """The plain values of a YAML file, with overrides, not validated. Raises `ConfigError` if it is not a mapping."""
     try:
         text = Path(path).read_text(encoding="utf-8")
     except OSError as error:
@@ -33,38 +40,44 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: not a mapping of sections; `s2l init ROWS` writes a job file")
     for override in overrides:
-        _apply(values, override)
-    return make_config(values, str(path))
+        key, equals, text = override.partition("=")
+        if not equals or not key:
+            raise ConfigError(f"--set {override}: write KEY=VALUE, e.g. --set select.budget=30000")
+        set_key(values, key, _yaml_value(text, override), f"--set {override}")
+    return values
 
 
 def make_config(values: dict[str, Any], origin: str) -> Config:
     """Validate plain values. Raises `ConfigError`, whose message begins with `origin`."""
+    return validated(Config, values, origin)
+
+
+def validated(section: type[S], values: dict[str, Any], origin: str) -> S:
+    """The section of plain values. Raises `ConfigError`, whose message begins with `origin`."""
     try:
-        return Config.model_validate(values)
+        return section.model_validate(values)
     except ValidationError as error:
-        descriptions = [_describe(details) for details in error.errors()]
+        descriptions = [_describe(details, section) for details in error.errors()]
         raise ConfigError(f"{origin}: " + "\n  ".join(dict.fromkeys(descriptions))) from None
 
 
-def _apply(values: dict[str, Any], override: str) -> None:
-    key, equals, text = override.partition("=")
-    if not equals or not key:
-        raise ConfigError(f"--set {override}: write KEY=VALUE, e.g. --set select.budget=30000")
+def set_key(values: dict[str, Any], key: str, value: object, origin: str) -> None:
+    """Set a dotted key, in place. Raises `ConfigError`, whose message begins with `origin`, for a key of no mapping."""
     *sections, last = key.split(".")
     parent: Any = values
     for depth, section in enumerate(sections):
-        position = _position(parent, section, sections[:depth], override)
+        position = _position(parent, section, sections[:depth], origin)
         parent = parent.setdefault(position, {}) if isinstance(parent, dict) else parent[position]
-    parent[_position(parent, last, sections, override)] = _yaml_value(text, override)
+    parent[_position(parent, last, sections, origin)] = value
 
 
-def _position(parent: object, name: str, path: list[str], override: str) -> str | int:
+def _position(parent: object, name: str, path: list[str], origin: str) -> str | int:
     """The key of a mapping, or the index of an item of a list, that `name` means below `path`."""
     if isinstance(parent, dict):
         return name
     if isinstance(parent, list) and name.isdigit() and int(name) < len(parent):
         return int(name)
-    raise ConfigError(f"--set {override}: {'.'.join(path)} has no key {name}")
+    raise ConfigError(f"{origin}: {'.'.join(path)} has no key {name}")
 
 
 def _yaml_value(text: str, override: str) -> object:
@@ -78,11 +91,11 @@ def _yaml_value(text: str, override: str) -> object:
     return value
 
 
-def _describe(error: ErrorDetails) -> str:
+def _describe(error: ErrorDetails, section: type[Section]) -> str:
     key = ".".join(map(str, error["loc"]))
     if error["type"] == "extra_forbidden":
-        *section, unknown = error["loc"]
-        known = known_keys(section)
+        *path, unknown = error["loc"]
+        known = known_keys(path, section)
         nearest = difflib.get_close_matches(str(unknown), known, 1, 0.5)
         hint = f"did you mean {nearest[0]}?" if nearest else f"the keys here are {', '.join(known)}"
         return f"{key}: unknown key; {hint}"
@@ -92,9 +105,9 @@ def _describe(error: ErrorDetails) -> str:
     return f"{key}: {message}" + ("" if isinstance(error["input"], dict | list) else f" (it is {error['input']!r})")
 
 
-def known_keys(path: Iterable[object]) -> list[str]:
-    """Keys of a section, by its path in the job file, e.g. ("resources", "score")."""
-    model: type[Section] = Config
+def known_keys(path: Iterable[object], section: type[Section] = Config) -> list[str]:
+    """Keys of a section, by its path below another, e.g. ("resources", "score") in the job file."""
+    model = section
     for part in path:
         field = model.model_fields.get(str(part))
         if field is None:

@@ -15,7 +15,10 @@ def _show_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-Job = Annotated[str, typer.Argument(metavar="JOB", help="The job file (YAML).")]
+Job = Annotated[str, typer.Argument(metavar="JOB", help="The job file or experiment file (YAML).")]
+Targets = Annotated[
+    list[str], typer.Argument(metavar="A B ...", help="URIs of artifacts, job files, or one experiment file.")
+]
 Rows = Annotated[
     str, typer.Argument(metavar="ROWS", help="A file, a folder, or hub:ID for a data set on the Hugging Face hub.")
 ]
@@ -38,6 +41,9 @@ RowsFile = Annotated[
     typer.Option(
         "--to", metavar="FILE", help="Output path; the extension selects the format: .jsonl, .jsonl.gz, .parquet."
     ),
+]
+ResultsFile = Annotated[
+    str | None, typer.Option("--to", metavar="FILE", help="Write the results of an experiment to a .csv or .md file.")
 ]
 Set = Annotated[
     list[str] | None,

@@ -25,6 +25,15 @@ def size(number: float | None) -> str:
     return "-" if number is None else decimal(int(number))
 
 
+def percent(share: float | None) -> str:
+    return "-" if share is None else f"{100 * share:.1f} %"
+
+
+def ratio(number: float | None) -> str:
+    """A correlation or an index; a dash for None."""
+    return "-" if number is None else f"{number:.3f}"
+
+
 def amount(number: int, noun: str, of_bytes: int) -> str:
     """Things and their size: `3 files, 1.2 MB`."""
     return f"{plural(number, noun)}, {size(of_bytes)}"

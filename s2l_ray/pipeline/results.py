@@ -1,0 +1,102 @@
+"""Results of an experiment: one record an arm, over its seeds."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from statistics import fmean
+
+from s2l_ray.artifacts.manifest import Artifact
+from s2l_ray.catalog.compare import SubsetSummary, compare_subsets, summarize
+from s2l_ray.pipeline.experiment import ExperimentPlan
+
+# methods whose first arm every other arm is compared with, besides the first arm of the file
+REFERENCE_METHODS = ("s2l", "random")
+
+
+@dataclass(frozen=True)
+class ArmResult:
+    """Means of one arm over its seeds; None where there is nothing to average.
+
+    sources: with at least one selected row. overlaps: by reference arm, shared rows over the rows of the smaller
+    subset, for equal seeds. stability: the same for each pair of different seeds of this arm. seconds: of selecting.
+    """
+
+    arm: str
+    method: str
+    seeds: int
+    rows: float
+    sources: float
+    overlaps: dict[str, float | None]
+    stability: float | None
+    seconds: float | None
+
+
+@dataclass(frozen=True)
+class ExperimentResults:
+    """Results by arm, in the order of the file. varied: the keys that a seed sets."""
+
+    run: str
+    seeds: tuple[int, ...]
+    varied: tuple[str, ...]
+    references: tuple[str, ...]
+    arms: tuple[ArmResult, ...]
+
+
+def experiment_results(planned: ExperimentPlan) -> ExperimentResults:
+    """Results of an experiment whose subsets are all complete. Raises `ConfigError` where one is not."""
+    experiment, subsets = planned.experiment, planned.subsets()
+    arms = {arm: {job.seed: subsets[job.name] for job in jobs} for arm, jobs in experiment.arms.items()}
+    methods = {arm: jobs[0].config.select.method for arm, jobs in experiment.arms.items()}
+    references = dict.fromkeys([next(iter(arms))])
+    for method in REFERENCE_METHODS:
+        references |= dict.fromkeys([arm for arm in arms if methods[arm] == method][:1])
+    return ExperimentResults(
+        experiment.run,
+        tuple(dict.fromkeys(job.seed for job in experiment.jobs)),
+        experiment.varied,
+        tuple(references),
+        tuple(_arm_result(arm, own, {one: arms[one] for one in references}) for arm, own in arms.items()),
+    )
+
+
+def _arm_result(arm: str, own: dict[int, Artifact], references: dict[str, dict[int, Artifact]]) -> ArmResult:
+    summaries: list[SubsetSummary] = [summarize(arm, subset) for subset in own.values()]
+    overlaps = {
+        reference: _mean(_overlap(own[seed], other[seed]) for seed in own) for reference, other in references.items()
+    }
+    return ArmResult(
+        arm=arm,
+        method=summaries[0].method,
+        seeds=len(own),
+        rows=fmean(one.rows for one in summaries),
+        sources=fmean(len(one.by_source) for one in summaries),
+        overlaps=overlaps,
+        stability=_mean(_overlap(first, second) for first, second in combinations(own.values(), 2)),
+        seconds=_mean(one.seconds for one in summaries),
+    )
+
+
+def _overlap(first: Artifact, second: Artifact) -> float | None:
+    return compare_subsets(("", first), ("", second)).rows.overlap
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return fmean(known) if known else None
+
+
+def result_columns(results: ExperimentResults) -> list[str]:
+    """Headings of the table of results."""
+    return ["arm", "method", "seeds", "rows", "sources", *_overlap_names(results), "between seeds", "seconds"]
+
+
+def result_rows(results: ExperimentResults) -> list[list[str | float | None]]:
+    """The values below the headings, one row an arm."""
+    return [
+        [one.arm, one.method, one.seeds, one.rows, one.sources, *one.overlaps.values(), one.stability, one.seconds]
+        for one in results.arms
+    ]
+
+
+def _overlap_names(results: ExperimentResults) -> Sequence[str]:
+    return [f"overlap with {name}" for name in results.references]

@@ -1,0 +1,56 @@
+"""The commands `plan`, `run` and `compare` of an experiment file."""
+
+from pathlib import Path
+
+from s2l_ray.errors import ConfigError
+from s2l_ray.terminal.commands import command_line
+from s2l_ray.terminal.console import print_message, print_result, redirect_output_to_log, stdout_console
+
+
+def show(path: str, overrides: list[str] | None, as_json: bool) -> None:
+    """Print the artifacts of an experiment. Raises `ConfigError` where an arm cannot run."""
+    from s2l_ray.config.experiment import load_experiment
+    from s2l_ray.pipeline.experiment import check_experiment, plan_experiment
+    from s2l_ray.terminal.experiment_views import experiment_values, experiment_view
+
+    planned = plan_experiment(load_experiment(path, overrides or ()))
+    print_result(as_json, experiment_values(planned), experiment_view(planned))
+    check_experiment(planned)
+
+
+def run(path: str, overrides: list[str] | None, rebuild: str | None, allow_version_change: bool) -> None:
+    """Build what is missing of every arm, show the progress, and print the results."""
+    from s2l_ray.config.experiment import load_experiment
+    from s2l_ray.pipeline.experiment import check_experiment, plan_experiment, run_experiment
+    from s2l_ray.pipeline.results import experiment_results
+    from s2l_ray.terminal.experiment_views import results_view
+    from s2l_ray.terminal.follow import follow
+
+    if rebuild is not None:
+        raise ConfigError(f"--rebuild {rebuild}: run the job of one arm with --rebuild, then the experiment")
+    experiment = load_experiment(path, overrides or ())
+    planned = plan_experiment(experiment, allow_version_change)
+    check_experiment(planned)  # before the log file is created
+    resume = command_line("run", path, overrides, allow_version_change=allow_version_change)
+    with redirect_output_to_log(experiment.root, experiment.run) as log:
+        result = run_experiment(planned, lambda one: follow(one, log, resume))
+    stdout_console().print(results_view(experiment_results(result)))
+
+
+def show_results(path: str, overrides: list[str] | None, to: str | None, as_json: bool) -> None:
+    """Print the results of an experiment that ran, or write them to a file."""
+    from s2l_ray import storage
+    from s2l_ray.config.experiment import load_experiment
+    from s2l_ray.pipeline.experiment import plan_experiment
+    from s2l_ray.pipeline.results import experiment_results
+    from s2l_ray.terminal.experiment_views import RESULT_SUFFIXES, results_text, results_view
+
+    suffix = Path(to or "").suffix
+    if to is not None and suffix not in RESULT_SUFFIXES:
+        raise ConfigError(f"--to {to}: unknown suffix; write a name that ends in {' or '.join(RESULT_SUFFIXES)}")
+    results = experiment_results(plan_experiment(load_experiment(path, overrides or ())))
+    if to is None:
+        print_result(as_json, vars(results), results_view(results))
+        return
+    storage.write_bytes(to, results_text(results, suffix).encode())
+    print_message(f"wrote {to}")

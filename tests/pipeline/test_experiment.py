@@ -1,0 +1,136 @@
+"""Experiments: what arms share, one real run, and results by arm."""
+
+import csv
+import io
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from s2l_ray.config.experiment import load_experiment
+from s2l_ray.errors import ConfigError
+from s2l_ray.pipeline.compare import compare
+from s2l_ray.pipeline.experiment import ExperimentPlan, check_experiment, plan_experiment, run_experiment
+from s2l_ray.pipeline.plan import Plan
+from s2l_ray.pipeline.results import experiment_results
+from s2l_ray.pipeline.run import run_plan
+from s2l_ray.terminal.experiment_views import results_text
+from tests.support.jobs import copy_job
+from tests.support.local_build import build_locally
+
+# the three ablations, each with the job itself as its first value
+ARMS: dict[str, dict[str, Any]] = {
+    "base": {},
+    "k2": {"cluster.k": 2},
+    "early": {"cluster.checkpoints": {"from": 0.0, "to": 0.5}},
+    "sparse": {"cluster.checkpoints": {"every": 2}},
+    "random": {"select.method": "random"},
+}
+
+
+def write(job: Path, **keys: Any) -> Path:
+    path = job.parent / "experiment.yaml"
+    path.write_text(yaml.safe_dump({"job": job.name, "arms": ARMS, **keys}, sort_keys=False))
+    return path
+
+
+@pytest.fixture(scope="module")
+def job(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The finished job without clusters and subset."""
+    return copy_job(finished, tmp_path_factory.mktemp("experiment"), "dataset", "checkpoints", "trajectories")
+
+
+@pytest.fixture(scope="module")
+def ended(job: Path) -> ExperimentPlan:
+    """The experiment whose jobs were built one after the other in this process."""
+    experiment = load_experiment(write(job, seeds=[0, 1]))
+    for one in experiment.jobs:
+        build_locally(one.config)
+    return plan_experiment(experiment)
+
+
+def test_arms_share_what_their_overrides_do_not_change(job: Path) -> None:
+    planned = plan_experiment(load_experiment(write(job), ["seeds=[0]"]))
+    users = {}
+    for shared in planned.steps:
+        users.setdefault(shared.step.kind, []).append([name.partition(".")[0] for name in shared.users])
+    clustered = [name for name in ARMS if name != "random"]
+    assert users == {
+        "dataset": [list(ARMS)],
+        "checkpoints": [clustered],
+        "trajectories": [clustered],
+        "clusters": [[name] for name in clustered],
+        "subset": [[name] for name in ARMS],
+    }
+
+
+def test_a_varied_key_is_shared_by_the_arms_of_a_seed(job: Path) -> None:
+    planned = plan_experiment(load_experiment(write(job, vary=["proxy.seed"]), ["seeds=[7, 8]"]))
+    trained = [shared for shared in planned.steps if shared.step.kind == "checkpoints"]
+    assert [{name.partition(".")[2] for name in shared.users} for shared in trained] == [{"7"}, {"8"}]
+
+
+def test_an_arm_that_cannot_run_is_refused_before_any_runs(job: Path) -> None:
+    path = write(job, arms={"first": {}, "greedy": {"select.budget": 10**6}})
+    planned = plan_experiment(load_experiment(path))
+    for carry_out in (check_experiment, run_experiment):
+        with pytest.raises(ConfigError, match="greedy"):
+            carry_out(planned)
+    with pytest.raises(ConfigError, match="subset"):
+        experiment_results(planned)
+
+
+def test_each_artifact_is_built_once(job: Path, ended: ExperimentPlan) -> None:
+    root = Path(yaml.safe_load(job.read_text())["root"])
+    built = {kind: len(list((root / kind).iterdir())) for kind in ("trajectories", "clusters", "subset")}
+    assert built == {"trajectories": 1, "clusters": 4 * 2, "subset": 5 * 2}
+    assert ended.missing == ()
+    assert list(ended.subsets()) == [f"{arm}.{seed}" for arm in ARMS for seed in (0, 1)]
+
+
+@pytest.mark.slow
+def test_a_run_scores_nothing_and_resumes(finished: Path, tmp_path: Path) -> None:
+    job = copy_job(finished, tmp_path, "dataset", "checkpoints", "trajectories")
+    planned = plan_experiment(load_experiment(write(job)))
+    run_plan(planned.arms[0].plan)
+    kinds: list[str] = []
+
+    def carry_out(one: Plan) -> Plan:
+        kinds.extend(step.kind for step in one.missing)
+        return run_plan(one)
+
+    ended = run_experiment(planned, carry_out)
+    assert kinds == [*["clusters", "subset"] * 3, "subset"] and ended.missing == ()
+    root = Path(yaml.safe_load(job.read_text())["root"])
+    assert {path.name for path in (root / "runs").iterdir()} == {f"small.{name}" for name in ended.subsets()}
+
+
+def test_results_are_means_over_seeds(ended: ExperimentPlan) -> None:
+    results = experiment_results(ended)
+    ids = {name: set(one.read_table(["example_id"])["example_id"].to_pylist()) for name, one in ended.subsets().items()}
+
+    def overlap(first: str, second: str) -> float:
+        return len(ids[first] & ids[second]) / min(len(ids[first]), len(ids[second]))
+
+    assert results.references == ("base", "random")
+    for one in results.arms:
+        assert (one.seeds, one.rows) == (2, len(ids[f"{one.arm}.0"]))
+        assert one.stability == pytest.approx(overlap(f"{one.arm}.0", f"{one.arm}.1"))
+        for reference, found in one.overlaps.items():
+            pairs = [overlap(f"{one.arm}.{seed}", f"{reference}.{seed}") for seed in (0, 1)]
+            assert found == pytest.approx(sum(pairs) / 2)
+    rows = list(csv.DictReader(io.StringIO(results_text(results, ".csv"))))
+    assert [row["arm"] for row in rows] == list(ARMS)
+    assert float(rows[1]["overlap with base"]) == pytest.approx(results.arms[1].overlaps["base"])
+    markdown = results_text(results, ".md").splitlines()
+    assert len({line.count("|") for line in markdown[: 2 + len(ARMS)]}) == 1
+
+
+def test_an_experiment_is_compared_by_its_subsets(job: Path, ended: ExperimentPlan) -> None:
+    found = compare(str(write(job, seeds=[0, 1])), overrides=["seeds=[0]"])
+    assert [one.name for one in found.subsets] == [f"{arm}.0" for arm in ARMS]
+    assert len(found.subset_pairs) == len(list(combinations(ARMS, 2)))
+    assert len(found.clusterings) == len(list(combinations(range(4), 2)))
+    assert found.rankings == ()
