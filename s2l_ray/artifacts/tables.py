@@ -1,11 +1,12 @@
 """Parquet files as units of work: one deterministic writer, one reader that checks sha256.
 
-For one version of pyarrow the writer is deterministic, and it writes page checksums. A file that decodes and encodes
-to the same bytes is therefore undamaged, even before a manifest records its sha256.
+A file holds the sha256 of itself in its metadata, computed with zeros in that position. So it can be checked before a
+manifest or a receipt records its sha256, under any version of pyarrow.
 """
 
 import contextlib
 import hashlib
+import mmap
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,9 @@ from s2l_ray.errors import DamagedError
 
 # Prefixes of the keys in the metadata of a file.
 UNIT_KEY_PREFIX, NOTE_PREFIX = b"s2l.", b"s2l-note."
+# In the footer the key is followed by two bytes, type and length, and the 64 hexadecimal digits of the sha256.
+SHA256_KEY, SHA256_DIGITS = b"s2l-sha256", 64
+UNSEALED = {SHA256_KEY: b"0" * SHA256_DIGITS}
 
 Metadata = Mapping[str, str]
 
@@ -45,7 +49,7 @@ def encode_table(table: pa.Table, unit_key: Metadata | None = None, notes: Metad
     """
     parts = [(UNIT_KEY_PREFIX, unit_key or {}), (NOTE_PREFIX, notes or {})]
     metadata = {prefix + key.encode(): part[key].encode() for prefix, part in parts for key in sorted(part)}
-    stored = _stored_schema(table.schema).with_metadata(metadata)
+    stored = _stored_schema(table.schema).with_metadata({**metadata, **UNSEALED})
     sink = pa.BufferOutputStream()
     pq.write_table(
         table.cast(stored).combine_chunks(),
@@ -54,7 +58,29 @@ def encode_table(table: pa.Table, unit_key: Metadata | None = None, notes: Metad
         write_page_checksum=True,
         row_group_size=max(1, table.num_rows),
     )
-    return bytes(sink.getvalue().to_pybytes())
+    data = bytearray(sink.getvalue())
+    _seal(data)
+    return bytes(data)
+
+
+def _seal(data: bytearray | mmap.mmap) -> None:
+    """Store the sha256 of a file whose metadata is `UNSEALED` in that position."""
+    digits = _digits(data)
+    data[digits] = hashlib.sha256(data).hexdigest().encode()
+
+
+def is_intact(data: bytes) -> bool:
+    """Whether these are the bytes of a whole file of this module, unchanged."""
+    digits = _digits(data)
+    digest = hashlib.sha256(data[: digits.start])
+    digest.update(UNSEALED[SHA256_KEY])
+    digest.update(memoryview(data)[digits.stop :])
+    return digest.hexdigest().encode() == data[digits]
+
+
+def _digits(data: bytes | bytearray | mmap.mmap) -> slice:
+    start = data.rfind(SHA256_KEY) + len(SHA256_KEY) + 2
+    return slice(start, start + SHA256_DIGITS)
 
 
 def _stored_schema(schema: pa.Schema) -> pa.Schema:
@@ -87,7 +113,7 @@ class TableWriter:
 
     def __init__(self, folder: str, path: str, schema: pa.Schema) -> None:
         self._folder, self._path = folder, path
-        self._schema = _stored_schema(schema)
+        self._schema = _stored_schema(schema).with_metadata(UNSEALED)
         self._rows = 0
 
     def __enter__(self) -> Self:
@@ -104,6 +130,8 @@ class TableWriter:
     def finish(self) -> FileRecord:
         """Store the file and return its record."""
         self._writer.close()
+        with self._file.open("r+b") as file, mmap.mmap(file.fileno(), 0) as data:
+            _seal(data)
         storage.put_file(self._file, storage.join(self._folder, self._path))
         digest = storage.sha256_file(str(self._file))
         return FileRecord(self._path, self._rows, self._file.stat().st_size, digest)
@@ -166,29 +194,21 @@ def find_complete_unit(folder: str, path: str, unit_key: Metadata) -> FileRecord
         data = storage.read_bytes(storage.join(folder, path))
     except FileNotFoundError:
         return None
-    table = decode_if_unchanged(data)
-    if table is None or _metadata(table, UNIT_KEY_PREFIX) != dict(unit_key):
+    if not is_intact(data):
         return None
-    return record_of(path, data, table.num_rows)
-
-
-def decode_if_unchanged(data: bytes) -> pa.Table | None:
-    """Table from bytes that `encode_table` returned, or None if a single bit of them has changed."""
-    try:
-        table = decode_table(data)
-        encoded = encode_table(table, _metadata(table, UNIT_KEY_PREFIX), notes_of(table))
-        return table if encoded == data else None
-    except (pa.ArrowException, OSError, ValueError):
+    schema = pq.read_schema(pa.BufferReader(data))
+    if _metadata(schema, UNIT_KEY_PREFIX) != dict(unit_key):
         return None
+    return record_of(path, data, pq.read_metadata(pa.BufferReader(data)).num_rows)
 
 
 def notes_of(table: pa.Table) -> dict[str, str]:
     """Notes in the metadata of a file that `write_table` wrote."""
-    return _metadata(table, NOTE_PREFIX)
+    return _metadata(table.schema, NOTE_PREFIX)
 
 
-def _metadata(table: pa.Table, prefix: bytes) -> dict[str, str]:
-    metadata = table.schema.metadata or {}
+def _metadata(schema: pa.Schema, prefix: bytes) -> dict[str, str]:
+    metadata = schema.metadata or {}
     return {
         key.removeprefix(prefix).decode(): value.decode() for key, value in metadata.items() if key.startswith(prefix)
     }

@@ -15,7 +15,7 @@ from s2l_ray.artifacts.lock import LOCK
 from s2l_ray.artifacts.manifest import DROPPED, FILES_TABLE, MANIFEST, Artifact, open_artifact
 from s2l_ray.artifacts.runs import HISTORY
 from s2l_ray.artifacts.schemas import CHECKPOINT_RECORD, RESUME_FOLDER
-from s2l_ray.artifacts.tables import FileRecord, check_file, decode_if_unchanged
+from s2l_ray.artifacts.tables import FileRecord, check_file, is_intact
 from s2l_ray.catalog.listing import FINGERPRINT, list_root
 from s2l_ray.errors import DamagedError, S2LError
 
@@ -96,7 +96,7 @@ def _faults_of_incomplete(uri: str, paths: list[str]) -> Iterator[Fault]:
     for path in paths:
         if path.endswith(f"/{CHECKPOINT_RECORD}"):
             yield from _checkpoint_faults(uri, path)
-        if path.endswith(".parquet") and decode_if_unchanged(storage.read_bytes(storage.join(uri, path))) is None:
+        if path.endswith(".parquet") and not is_intact(storage.read_bytes(storage.join(uri, path))):
             yield Fault(path, "damaged; `s2l run` rebuilds this unit")
 
 

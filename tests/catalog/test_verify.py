@@ -80,7 +80,7 @@ def test_a_flipped_bit_in_a_complete_artifact_is_found(stored: Stored, name: str
 
 
 def test_a_flipped_bit_anywhere_in_a_unit_is_found(tmp_path: Path) -> None:
-    """Before a manifest exists a table is checked by itself: page checksums, and encoding it to the same bytes."""
+    """Before a manifest exists, a table is checked by the sha256 that it holds."""
     uri = sample_artifacts.begin(str(tmp_path), "trajectories", fingerprint(2))
     key = {"checkpoint": "abc", "shard": "def"}
     write_table(uri, "unit.parquet", make_table(20), key)
