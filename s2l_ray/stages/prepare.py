@@ -24,14 +24,15 @@ from s2l_ray.artifacts.facts import Counts, DatasetFacts
 from s2l_ray.artifacts.receipts import UnitResult, read_receipt, write_receipt
 from s2l_ray.artifacts.schemas import DATASET, tokens_path
 from s2l_ray.artifacts.tables import FileRecord, record_of
+from s2l_ray.config.budget import share_of
 from s2l_ray.config.identity import local_folder, source_spec
 from s2l_ray.config.sections import Config, TokenizerToTrain
-from s2l_ray.core.data.deduplication import cut_shards
+from s2l_ray.core.data.deduplication import BYTES_PER_ROW, cut_shards
 from s2l_ray.errors import S2LError
 from s2l_ray.runtime.contracts import Cluster, PoolOptions, ResourceRequest
 from s2l_ray.sources.ranges import Range, list_ranges
 from s2l_ray.stages import prepare_records as records
-from s2l_ray.stages.build import Build, Product, cpus_per_actor, pool_size, total_counts
+from s2l_ray.stages.build import Build, Product, cpus_per_actor, memory_request, pool_size, total_counts
 from s2l_ray.stages.prepare_encode import EncodeWorker, make_tokenizer
 from s2l_ray.stages.prepare_filter import FilterOptions, RejectWorker, filter_pool
 from s2l_ray.stages.prepare_parse import ParseWorker
@@ -165,8 +166,8 @@ def _filter(build: PrepareBuild, groups: list[list[Piece]]) -> FilteredPool:
     data = build.config.data
     options = FilterOptions(
         drop_duplicates=data.duplicates == "drop",
-        rows_by_source=[source.rows for source in data.sources],
-        limit=float(data.limit.removesuffix("%")) / 100 if isinstance(data.limit, str) else data.limit,
+        sample_by_source=[source.rows for source in data.sources],
+        limit=share_of(data.limit) if isinstance(data.limit, str) else data.limit,
         seed=data.seed,
     )
     receipt = f"{WORK}/filter.json"
@@ -174,7 +175,8 @@ def _filter(build: PrepareBuild, groups: list[list[Piece]]) -> FilteredPool:
     stored = read_receipt(build.folder, receipt, key, FilteredPool)
     if stored is not None:
         return stored
-    pool = _run_on_one_node(build, "filtering the pool", filter_pool, build.folder, groups, options)
+    memory = BYTES_PER_ROW * sum(piece.examples for group in groups for piece in group)
+    pool = _run_on_one_node(build, "filtering the pool", memory, filter_pool, build.folder, groups, options)
     return write_receipt(build.folder, receipt, key, pool)
 
 
@@ -212,7 +214,7 @@ def _tokenizer(build: PrepareBuild, pool: FilteredPool, shards: list[list[PieceS
         return stored
     slices = [one for shard in shards for one in shard] if train else []
     arguments = (name, data.tokenizer_revision, train, build.folder, data, slices)
-    contents, vocab_size = _run_on_one_node(build, "making the tokenizer", make_tokenizer, *arguments)
+    contents, vocab_size = _run_on_one_node(build, "making the tokenizer", 0, make_tokenizer, *arguments)
     files = []
     for file, content in sorted(contents.items()):
         storage.write_bytes(storage.join(build.folder, TOKENIZER, file), content)
@@ -220,8 +222,11 @@ def _tokenizer(build: PrepareBuild, pool: FilteredPool, shards: list[list[PieceS
     return write_receipt(build.folder, receipt, key, StoredTokenizer(vocab_size, files))
 
 
-def _run_on_one_node(build: PrepareBuild, name: str, function: Callable[..., T], *arguments: object) -> T:
-    request = ResourceRequest("prepare", ONE_NODE_MEMORY_HINT, 1, cpus_per_actor(build.cluster))
+def _run_on_one_node(
+    build: PrepareBuild, name: str, bytes_needed: int, function: Callable[..., T], *arguments: object
+) -> T:
+    memory, cpus = memory_request(build.cluster, bytes_needed), cpus_per_actor(build.cluster)
+    request = ResourceRequest("prepare", ONE_NODE_MEMORY_HINT, 1, cpus, memory=memory)
     return build.run_on_one_node(name, ONE_NODE_MEMORY_HINT, request, function, *arguments)
 
 

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 
 import numpy as np
 import pyarrow as pa
@@ -11,7 +12,7 @@ import pyarrow.compute as pc
 from s2l_ray.artifacts.receipts import write_receipt
 from s2l_ray.artifacts.schemas import REJECTED
 from s2l_ray.artifacts.tables import FileRecord, read_table, write_table
-from s2l_ray.core.arrays import UInt8
+from s2l_ray.core.arrays import UInt8, UInt64
 from s2l_ray.core.data.deduplication import KEEP, REASONS, filter_rows, id_to_words
 from s2l_ray.runtime.worker_process import track
 from s2l_ray.stages.prepare_records import FilteredPool, Piece, RejectedRows, RejectUnit
@@ -21,38 +22,41 @@ DECISIONS = pa.schema([("decision", pa.uint8())])
 
 @dataclass(frozen=True)
 class FilterOptions:
-    """rows_by_source: rows to sample of each entry of data.sources. limit: rows, or a share of the pool."""
+    """sample_by_source: rows to sample of each entry of data.sources. limit: rows, or a share of the pool."""
 
     drop_duplicates: bool
-    rows_by_source: list[int | None]
-    limit: int | float | None
+    sample_by_source: list[int | None]
+    limit: int | Fraction | None
     seed: int
 
 
 def filter_pool(folder: str, groups: Sequence[Sequence[Piece]], options: FilterOptions) -> FilteredPool:
-    """Decide about every row and write one file of decisions a group. Runs in one actor, which holds all ids."""
+    """Decide about every row and write one file of decisions a group. Runs in one actor."""
     pieces = [piece for group in groups for piece in group]
-    ids = [
-        id_to_words(read_table(folder, piece.ids, ["example_id"])["example_id"].to_pylist())
-        for piece in track(pieces, "pieces read")
-    ]
-    counts = [piece.examples for piece in pieces]
+    rows_by_source = Counter[int]()
+    for piece in pieces:
+        rows_by_source[piece.source] += piece.examples
     decision_N = filter_rows(
-        np.concatenate(ids),
-        np.repeat(np.array([piece.source for piece in pieces], np.int32), counts),
+        lambda: (_read_ids(folder, piece) for piece in track(pieces, "pieces read")),
+        [rows_by_source[source] for source in range(len(options.sample_by_source))],
         drop_duplicates=options.drop_duplicates,
-        rows_by_entry=options.rows_by_source,
+        sample_E=options.sample_by_source,
         limit=options.limit,
         seed=options.seed,
     )
-    ends = np.cumsum(counts)
-    kept = [int((part == KEEP).sum()) for part in np.split(decision_N, ends)[:-1]]
-    sizes = [sum(piece.examples for piece in group) for group in groups]
-    files = [
-        write_table(folder, f"work/decisions-{number:05d}.parquet", pa.table({"decision": part}, schema=DECISIONS))
-        for number, part in enumerate(np.split(decision_N, np.cumsum(sizes)[:-1]))
-    ]
+    files, kept, row = [], [], 0
+    for number, group in enumerate(groups):
+        first = row
+        for piece in group:
+            kept.append(int(np.count_nonzero(decision_N[row : row + piece.examples] == KEEP)))
+            row += piece.examples
+        decisions = pa.table({"decision": decision_N[first:row]}, schema=DECISIONS)
+        files.append(write_table(folder, f"work/decisions-{number:05d}.parquet", decisions))
     return FilteredPool(files, kept)
+
+
+def _read_ids(folder: str, piece: Piece) -> UInt64:
+    return id_to_words(read_table(folder, piece.ids, ["example_id"])["example_id"].to_pylist())
 
 
 def read_decisions(folder: str, file: FileRecord, first: int, piece: Piece) -> UInt8:

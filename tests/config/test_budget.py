@@ -5,8 +5,9 @@ from fractions import Fraction
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import TypeAdapter, ValidationError
 
-from s2l_ray.config.budget import budget_rows, check_budget
+from s2l_ray.config.budget import Budget, budget_rows, check_budget
 from s2l_ray.errors import ConfigError
 
 
@@ -18,10 +19,29 @@ def test_a_whole_percentage_is_the_floor_of_its_share(pool: int, share: int) -> 
 
 @pytest.mark.parametrize(
     ("budget", "pool", "rows"),
-    [("100%", 7, 7), ("50%", 7, 3), ("0.5%", 1000, 5), ("12.5%", 1000, 125), ("0.1%", 999, 0), (5, 3, 5), (5, 100, 5)],
+    [
+        ("100%", 7, 7),
+        ("50%", 7, 3),
+        ("0.5%", 1000, 5),
+        ("12.5%", 1000, 125),
+        ("0.1%", 999, 0),
+        ("0.57%", 10_000, 57),
+        (5, 3, 5),
+    ],
 )
 def test_budgets_by_hand(budget: int | str, pool: int, rows: int) -> None:
     assert budget_rows(budget, pool) == rows
+
+
+@pytest.mark.parametrize("text", ["10.0%", "10%", "1e1%", "+10.00%"])
+def test_a_share_has_one_form(text: str) -> None:
+    assert TypeAdapter(Budget).validate_python(text) == "10%"
+
+
+@pytest.mark.parametrize("text", ["0%", "100.1%", "nan%", "inf%", "-1%", "ten%", "1/3%", "%"])
+def test_other_texts_are_no_shares(text: str) -> None:
+    with pytest.raises(ValidationError):
+        TypeAdapter(Budget).validate_python(text)
 
 
 @pytest.mark.parametrize(("budget", "pool"), [(1, 1), (7, 7), ("100%", 7), ("1%", 100)])

@@ -1,6 +1,8 @@
 """Row filtering against a loop over the rows, sampling keys and shard boundaries."""
 
-from collections import defaultdict
+import tracemalloc
+from collections import Counter, defaultdict
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ import xxhash
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from s2l_ray.core.arrays import UInt8, UInt64
 from s2l_ray.core.data.deduplication import (
     DUPLICATE,
     KEEP,
@@ -56,19 +59,41 @@ def test_decisions_match_a_loop_over_the_rows(data: st.DataObject) -> None:
         data.draw(st.booleans()),
         data.draw(st.integers(0, 5)),
     )
-    ids = ids_of(numbers)
-    found = filter_rows(
-        id_to_words(ids), np.array(entries, np.int32), drop_duplicates=drop, rows_by_entry=rows, limit=limit, seed=seed
-    )
-    assert found.tolist() == filter_row_by_row(ids, entries, rows, limit, seed, drop)
+    ids, rows_of = ids_of(numbers), [entries.count(entry) for entry in range(3)]
+    bucket_rows = data.draw(st.integers(1, 70))
+
+    def read_ids() -> list[UInt64]:
+        return [id_to_words(ids[start : start + 7]) for start in range(0, len(ids), 7)]
+
+    options = {"drop_duplicates": drop, "sample_E": rows, "limit": limit, "seed": seed}
+    found = filter_rows(read_ids, rows_of, **options, bucket_rows=bucket_rows)
+    assert found.tolist() == filter_row_by_row(ids, sorted(entries), rows, limit, seed, drop)
 
 
-def test_share_is_rounded_up() -> None:
-    ids = id_to_words(ids_of(list(range(150))))
+def decide(ids: UInt64, sample: int | None = None, limit: int | Fraction | None = None, seed: int = 0) -> UInt8:
+    """Decisions about the rows of one source."""
+    return filter_rows(lambda: [ids], [len(ids)], drop_duplicates=True, sample_E=[sample], limit=limit, seed=seed)
+
+
+@pytest.mark.parametrize(("rows", "share", "kept"), [(150, "0.01", 2), (1000, "0.009", 9), (10_000, "0.0057", 57)])
+def test_shares_are_exact_and_rounded_up(rows: int, share: str, kept: int) -> None:
+    decisions = decide(id_to_words(ids_of(list(range(rows)))), limit=Fraction(share))
+    assert (decisions == KEEP).sum() == kept
+
+
+def test_deciding_takes_at_most_forty_bytes_a_row() -> None:
+    rows = 1 << 20
+    id_N2 = np.random.default_rng(0).integers(0, 2**63, (rows, 2)).astype(np.uint64)
+    id_N2[rows // 2 :] = id_N2[: rows // 2]
+    parts = np.split(id_N2, 256)
+    tracemalloc.start()
     decisions = filter_rows(
-        ids, np.zeros(150, np.int32), drop_duplicates=True, rows_by_entry=[None], limit=0.01, seed=0
+        lambda: parts, [rows], drop_duplicates=True, sample_E=[rows // 3], limit=Fraction("0.1"), seed=0
     )
-    assert (decisions == KEEP).sum() == 2
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak <= 40 * rows
+    assert Counter(decisions.tolist())[DUPLICATE] == rows // 2
 
 
 def test_sample_does_not_depend_on_row_order() -> None:
@@ -76,10 +101,7 @@ def test_sample_does_not_depend_on_row_order() -> None:
     shuffled = [ids[row] for row in np.random.default_rng(0).permutation(1000)]
 
     def kept(order: list[str], seed: int) -> set[str]:
-        entry = np.zeros(1000, np.int32)
-        decisions = filter_rows(
-            id_to_words(order), entry, drop_duplicates=True, rows_by_entry=[100], limit=None, seed=seed
-        )
+        decisions = decide(id_to_words(order), sample=100, seed=seed)
         return {one for one, decision in zip(order, decisions, strict=True) if decision == KEEP}
 
     assert kept(ids, 0) == kept(shuffled, 0)
