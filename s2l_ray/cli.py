@@ -269,6 +269,16 @@ def compare(targets: arg.Targets, set_: arg.Set = None, to: arg.ResultsFile = No
 
 
 @verb
+def explain(subset: arg.Subset, row: arg.Row, set_: arg.Set = None, json_: arg.Json = False) -> None:
+    """Explain why a row is in a subset or not: its text, losses, cluster, and the counts of its groups."""
+    from s2l_ray.catalog.explain import explain as explain_row
+    from s2l_ray.terminal.explain_view import explanation_view
+
+    found = explain_row(_open_subset(subset, set_), row)
+    print_result(json_, {"rows": found}, explanation_view(found))
+
+
+@verb
 def submit(
     job: arg.Job,
     address: arg.Address = "http://127.0.0.1:8265",

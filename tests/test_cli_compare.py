@@ -1,4 +1,4 @@
-"""`s2l compare`, and `s2l plan` of an experiment."""
+"""`s2l compare`, `s2l explain`, and `s2l plan` of an experiment."""
 
 import json
 from pathlib import Path
@@ -10,6 +10,7 @@ from typer.testing import CliRunner, Result
 from s2l_ray.cli import app
 from tests.support.jobs import small_job
 from tests.support.pool_artifacts import PoolRow, write_dataset, write_subset
+from tests.support.small_store import write_store
 
 
 def s2l(*arguments: str | Path) -> Result:
@@ -42,6 +43,17 @@ def test_compare_refuses_one_subset_and_a_file_that_it_does_not_write(subsets: l
     assert s2l("compare", subsets[0]).exit_code == 2
     assert s2l("compare", *subsets, "--to", tmp_path / "results.csv").exit_code == 2
     assert not (tmp_path / "results.csv").exists()
+
+
+def test_explain_shows_a_selected_row_and_one_that_is_not(tmp_path: Path) -> None:
+    store = write_store(tmp_path)
+    for position, outcome in ((0, "selected"), (1, "not selected")):
+        values = json.loads(s2l("explain", store.subset.uri, f"rows.jsonl:{position + 1}", "--json").stdout)
+        (row,) = values["rows"]
+        assert (row["outcome"], row["line"], row["response"]) == (outcome, position + 1, store.rows[position]["output"])
+        shown = s2l("explain", store.subset.uri, row["example_id"]).stdout
+        assert outcome in shown and store.rows[position]["output"] in shown
+    assert s2l("explain", store.subset.uri, "rows.jsonl:99").exit_code == 2
 
 
 def test_an_experiment_is_planned_and_has_no_results_yet(tmp_path: Path) -> None:

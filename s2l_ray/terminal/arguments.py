@@ -28,6 +28,7 @@ ArtifactOrRoot = Annotated[
     str, typer.Argument(metavar="URI", help="URI of an artifact, or a root to check all its artifacts.")
 ]
 Subset = Annotated[str, typer.Argument(metavar="SUBSET", help="URI of a subset, or a job file.")]
+Row = Annotated[str, typer.Argument(metavar="ROW", help="The example_id of a row, or FILE:LINE.")]
 
 To = Annotated[
     str,
