@@ -8,30 +8,31 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from bench import pool
-from s2l_ray.core.data.examples import ALPACA, ALPACA_WITH_INPUT, Example, read_alpaca
+from s2l_ray.core.data.examples import ALPACA, ALPACA_WITH_INPUT, read_alpaca
+from s2l_ray.core.data.segments import ExampleText, pair_text
 from s2l_ray.core.data.token_rows import TokenRows
-from s2l_ray.core.data.tokenization import encode_examples
+from s2l_ray.core.data.tokenization import Encoder
 
 
 def contestants(data: Path, count: int) -> dict[str, Callable[[], object]]:
     """Both ways, over the same raw rows."""
     tokenizer, raw_rows = pool.load_tokenizer(data), pool.load_raw_rows(data, count)
     return {
-        "ours": lambda: encode_examples(tokenizer, examples_of(raw_rows), pool.MAX_LENGTH),
+        "ours": lambda: Encoder(tokenizer, pool.MAX_LENGTH).encode(texts_of(raw_rows)),
         "official": partial(tokenize_official, tokenizer, raw_rows),
     }
 
 
 def real_rows(data: Path, count: int) -> TokenRows:
     """Rows of the mixture with the Pythia tokenizer; what the cut leaves without a target is left out."""
-    encoded = encode_examples(pool.load_tokenizer(data), examples_of(pool.load_raw_rows(data, count)), pool.MAX_LENGTH)
+    encoded = Encoder(pool.load_tokenizer(data), pool.MAX_LENGTH).encode(texts_of(pool.load_raw_rows(data, count)))
     rows = TokenRows.from_rows([each.input_ids for each in encoded], [each.target_spans for each in encoded])
     return rows.take(np.flatnonzero(rows.target_tokens_N))
 
 
-def examples_of(raw_rows: list[pool.RawRow]) -> list[Example]:
+def texts_of(raw_rows: list[pool.RawRow]) -> list[ExampleText]:
     """The raw rows in the Alpaca template."""
-    return [read_alpaca(row, {}) for row in raw_rows]
+    return [pair_text(read_alpaca(row, {})) for row in raw_rows]
 
 
 def tokenize_official(tokenizer: PreTrainedTokenizerBase, raw_rows: list[pool.RawRow]) -> None:

@@ -66,14 +66,14 @@ def init(
 ) -> None:
     """Inspect rows and write a job file for them."""
     from s2l_ray import storage
-    from s2l_ray.config.infer import has_gpu, inspect_rows, job_values
+    from s2l_ray.config.infer import has_gpu, inspect_rows, job_values, named_template
     from s2l_ray.config.load import make_config
     from s2l_ray.config.template import job_text
     from s2l_ray.terminal.data_preview import summary_view
 
     if Path(to).exists() and not force:
         raise ConfigError(f"--to {to}: already exists; choose another name, or overwrite it with --force")
-    summary = inspect_rows(rows)
+    summary = inspect_rows(rows, named_template(tokenizer or model))
     console = stdout_console()
     console.print(summary_view(summary, console.width))
     values = job_values(summary, _absolute(model), _absolute(tokenizer), has_gpu())
@@ -101,7 +101,9 @@ def demo(
 def plan(job: arg.Job, set_: arg.Set = None, to: arg.To = "subset", json_: arg.Json = False) -> None:
     """Show the artifacts that a run would build, the reasons, and estimates of rows and disk space."""
     from s2l_ray.config.experiment import is_experiment
+    from s2l_ray.config.row_summary import summarise_sources
     from s2l_ray.pipeline.preflight import check_feasible, estimate
+    from s2l_ray.terminal.data_preview import sources_view
     from s2l_ray.terminal.plan_view import plan_values, plan_view
 
     if is_experiment(job):
@@ -109,7 +111,10 @@ def plan(job: arg.Job, set_: arg.Set = None, to: arg.To = "subset", json_: arg.J
         return
     planned = _plan(job, set_, to)
     figures = estimate(planned)
+    summaries = summarise_sources(planned.config) if "dataset" in planned and planned["dataset"].to_build else []
     print_result(json_, plan_values(planned, figures), plan_view(planned, figures))
+    if summaries and not json_:
+        stdout_console().print(sources_view(summaries, stdout_console().width))
     check_feasible(planned, figures)
     if not json_:
         next_command = f"next: {command_line('run', job, set_, to)}"

@@ -21,8 +21,12 @@ class Counts:
 class DatasetFacts:
     """statuses: rows by status; `ok` of them can be selected. longest: tokens of the longest row.
 
-    vocab_size: largest id of the tokenizer + 1. truncated: rows cut at `data.max_length`. Row numbers have no tokens,
-    and 0 for what counts them.
+    vocab_size: largest id of the tokenizer + 1. truncated: examples cut at `data.max_length`. Row numbers have no
+    tokens, and 0 for what counts them. chats: for each source with chats, whether a chat is one example (whole) or each
+    answer is (per_answer). pairs_begin_with_bos: whether a pair begins with the tokenizer's beginning-of-text token; a
+    chat has the one that its template writes, if any.
+    unread_columns: rows with text in a column that no format reads. reasoning_not_learned: chats whose template leaves
+    out reasoning.
     """
 
     statuses: dict[str, int]
@@ -33,6 +37,11 @@ class DatasetFacts:
     longest: int
     shards: int
     vocab_size: int
+    chats: dict[str, str] = field(default_factory=dict)
+    pairs_begin_with_bos: bool = False
+    unread_columns: dict[str, int] = field(default_factory=dict)
+    reasoning_not_learned: int = 0
+    warnings: tuple[str, ...] = ()
 
     @property
     def ok(self) -> int:

@@ -29,10 +29,12 @@ TOKENS = pa.schema(
         ("target_spans", pa.list_(pa.int32())),
     ]
 )
+# answer: position of the only learned answer among those of the row; null for an example that learns all
 TEXT = pa.schema(
     [
         ("prompt", pa.string()),
         ("response", pa.string()),
+        ("answer", pa.int32()),
         ("raw", pa.string()),
         ("file", pa.string()),
         ("line", pa.int64()),

@@ -70,7 +70,7 @@ def subset_identity(config: Config) -> Identity:
 
 def source_spec(source: Source) -> SourceSpec:
     """A source of the job as its reader takes it."""
-    return SourceSpec(**source.model_dump(exclude={"format", "fields", "rows"}))
+    return SourceSpec(**source.model_dump(exclude={"format", "fields", "roles", "rows"}))
 
 
 def checkpoint_origins(config: Config) -> list[CheckpointOrigin]:

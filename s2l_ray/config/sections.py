@@ -4,6 +4,7 @@
 `root`, `run` and `data.root` are addresses and never identity.
 """
 
+import datetime
 from collections.abc import Sequence
 from functools import cached_property
 from typing import Annotated, Any, Literal, Self
@@ -28,6 +29,7 @@ class Source(Section):
     revision: str | None = None
     format: Literal["alpaca", "prompt_response", "sharegpt", "messages"] | None = None
     fields: dict[str, str] = {}
+    roles: dict[str, Literal["system", "user", "assistant", "tool"]] = {}
     source: dict[Literal["field", "name"], str] | None = None
     only: dict[str, str | list[str]] = {}
     rows: PositiveInt | None = None
@@ -61,6 +63,8 @@ class Data(Section):
     tokenizer: str | TokenizerToTrain | None = None
     tokenizer_revision: str | None = None
     max_length: Annotated[int, Field(ge=2)] = 512
+    date: datetime.date = datetime.date(2024, 1, 1)  # the only date that a chat template sees
+    chat: Literal["auto", "whole", "per_answer"] = "auto"
     duplicates: Literal["drop", "keep"] = "drop"
     too_long: Literal["truncate", "drop"] = "truncate"
     shard_size: PositiveInt = 8192

@@ -23,7 +23,7 @@ data:
   sources:
 {sources}
   tokenizer: {data[tokenizer]}    # a hub id, a folder, or {{train: {{vocab_size: 2048}}}}
-  max_length: {data[max_length]}    # tokens; longer rows are truncated on the right
+{date}  max_length: {data[max_length]}    # tokens; longer rows are truncated on the right
   duplicates: drop    # or keep
   shard_size: {data[shard_size]}    # rows per file, the unit of work
   limit: null    # e.g. 1%, to try the job on a sample
@@ -50,6 +50,10 @@ resources:
   train: {{workers: 1, save_minutes: 5}}
   score: {{workers: auto}}
 """
+DATE = """\
+  date: {}    # the only date that the chat template sees
+  chat: auto    # whole: a chat is one example; per_answer: each answer is one, with the turns before it
+"""
 RANDOM_NOTE = """
   # randomly initialised; a pretrained model is better, e.g. EleutherAI/pythia-70m-deduped (also as tokenizer)"""
 
@@ -66,6 +70,7 @@ def job_text(values: dict[str, Any], title: str, file: str) -> str:
         title=title,
         file=file,
         sources="\n".join(f"    - {_yaml_inline(entry)}" for entry in values["data"]["sources"]),
+        date=DATE.format(values["data"]["date"]) if "date" in values["data"] else "",
         model_note=RANDOM_NOTE if isinstance(values["proxy"]["model"], dict) else "",
         **quoted,
     )

@@ -57,7 +57,7 @@ STEPS = (
         prepare.prepare,
         prepare.execution,
         prepare.resources,
-        version=2,
+        version=3,
         leftovers=("work",),
     ),
     Step(

@@ -15,6 +15,7 @@ from typing import Any
 import pyarrow as pa
 
 from s2l_ray import storage
+from s2l_ray.core.data.turns import as_text, nested_value
 from s2l_ray.errors import ConfigError
 from s2l_ray.sources.detect import EXTENSIONS, detect_ranges, extension_of
 from s2l_ray.sources.jsonl import gunzip, read_byte_range, read_chunks, read_lines, read_list
@@ -44,14 +45,26 @@ class SourceSpec:
         """Source of a row: the value of the field (None if the row lacks it), the configured name, or the stem."""
         if self.source is None:
             return self.stem
-        if "name" in self.source:
-            return self.source["name"]
-        value = row.get(self.source["field"])
-        return None if value is None else str(value)
+        return self.source["name"] if "name" in self.source else self.field_value(row, self.source["field"])
+
+    @staticmethod
+    def field_value(row: Mapping[str, Any], name: str) -> str | None:
+        """The value of a field, whose name may have dots for nested fields, as the name of a source.
+
+        Spaces at both ends are removed; numbers and booleans are written as JSON. None for null, an empty text, and
+        for lists and objects.
+        """
+        text = as_text(nested_value(row, name))
+        return text.strip() or None if text is not None else None
+
+    @property
+    def columns(self) -> set[str]:
+        """The columns that name the source of a row or filter rows."""
+        return {name.partition(".")[0] for name in (*(self.source or {}).values(), *self.only)}
 
     def matches(self, row: Mapping[str, Any]) -> bool:
         return all(
-            row.get(name) is not None and str(row[name]) in ((wanted,) if isinstance(wanted, str) else wanted)
+            self.field_value(row, name) in ((wanted,) if isinstance(wanted, str) else wanted)
             for name, wanted in self.only.items()
         )
 
@@ -78,6 +91,11 @@ class Range:
     start: int
     stop: int
     file_bytes: int
+
+    @property
+    def has_arrow_nulls(self) -> bool:
+        """Whether objects of the rows have null for keys that only other rows have."""
+        return self.kind in ("parquet", "arrow", "hub")
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from typing import TypeVar
 
 from s2l_ray import storage
 from s2l_ray.artifacts.execution import PrepareExecution
-from s2l_ray.artifacts.facts import Counts, DatasetFacts
+from s2l_ray.artifacts.facts import Counts
 from s2l_ray.artifacts.receipts import UnitResult, read_receipt, write_receipt
 from s2l_ray.artifacts.schemas import DATASET, tokens_path
 from s2l_ray.artifacts.tables import FileRecord, record_of
@@ -33,7 +33,7 @@ from s2l_ray.runtime.contracts import Cluster, PoolOptions, ResourceRequest
 from s2l_ray.sources.ranges import Range, list_ranges
 from s2l_ray.stages import prepare_records as records
 from s2l_ray.stages.build import Build, Product, cpus_per_actor, memory_request, pool_size, total_counts
-from s2l_ray.stages.prepare_encode import EncodeWorker, make_tokenizer
+from s2l_ray.stages.prepare_encode import EncodeWorker, TokenizerFiles, load_tokenizer_files, train_tokenizer_files
 from s2l_ray.stages.prepare_filter import FilterOptions, RejectWorker, filter_pool
 from s2l_ray.stages.prepare_parse import ParseWorker
 from s2l_ray.stages.prepare_records import (
@@ -45,6 +45,7 @@ from s2l_ray.stages.prepare_records import (
     RejectedRows,
     StoredTokenizer,
 )
+from s2l_ray.stages.prepare_report import SourceCounts, dataset_facts, summarise_sources, warnings
 
 WORK = "work"
 TOKENIZER = "tokenizer"
@@ -74,17 +75,31 @@ def prepare(build: PrepareBuild) -> Product:
     specs = [source_spec(source) for source in data.sources]
     ranges = list_ranges(specs, storage.absolute(data.root), build.execution.range_bytes)
     build.note(f"{len(data.sources)} sources in {len(ranges)} ranges")
-    parsed = _run_pass(build, "parse", _parse_units(ranges), ParseWorker, ParsedRange, data=data)
+    tokenizer = _load_tokenizer(build) if isinstance(data.tokenizer, str) else None
+    named = tokenizer.files if tokenizer else []
+    parse = _parse_units(ranges, named)
+    parsed = _run_pass(build, "parse", parse, ParseWorker, ParsedRange, data=data, tokenizer=named)
     _refuse_empty(parsed)
+    sources = summarise_sources(data, ranges, parsed)
+    for warning in warnings(sources):
+        build.warn(warning)
     groups = _group_pieces(_pieces(ranges, parsed))
     pool = _filter(build, groups)
     units = _reject_units(groups, pool)
     rejected = _run_pass(build, "reject", units, RejectWorker, RejectedRows)
     shards = _cut(groups, pool, data.shard_size)
-    tokenizer = _tokenizer(build, pool, shards)
-    encode = _encode_units(shards, tokenizer)
-    encoded = _run_pass(build, "encode", encode, EncodeWorker, EncodedShard, data=data, tokenizer=tokenizer.files)
-    return _product(parsed, rejected, tokenizer, encoded)
+    tokenizer = tokenizer or _train_tokenizer(build, pool, shards)
+    encoded = _run_pass(
+        build,
+        "encode",
+        _encode_units(shards, tokenizer),
+        EncodeWorker,
+        EncodedShard,
+        data=data,
+        tokenizer=tokenizer.files,
+        per_answer=[source.per_answer for source in sources],
+    )
+    return _product(sources, rejected, tokenizer, encoded)
 
 
 def _run_pass(
@@ -111,9 +126,12 @@ def _run_pass(
     return build.run_missing_units(units, find, worker, options, f"{name} units", folder=build.folder, **arguments)
 
 
-def _parse_units(ranges: Sequence[Range]) -> list[records.ParseUnit]:
+def _parse_units(ranges: Sequence[Range], tokenizer: Sequence[FileRecord]) -> list[records.ParseUnit]:
+    digest = ",".join(record.sha256 for record in tokenizer)
     return [
-        records.ParseUnit(_name(one), f"{WORK}/parse-{number:05d}.json", _key(one), number, one)
+        records.ParseUnit(
+            _name(one), f"{WORK}/parse-{number:05d}.json", {**_key(one), "tokenizer": digest}, number, one
+        )
         for number, one in enumerate(ranges)
     ]
 
@@ -201,25 +219,38 @@ def _cut(groups: list[list[Piece]], pool: FilteredPool, shard_size: int) -> list
     return [[PieceSlice(*located[position], start, stop) for position, start, stop in cut] for cut in cuts]
 
 
-def _tokenizer(build: PrepareBuild, pool: FilteredPool, shards: list[list[PieceSlice]]) -> StoredTokenizer:
-    """Load or train the tokenizer and store its files in the dataset."""
+def _load_tokenizer(build: PrepareBuild) -> StoredTokenizer:
+    """Load the tokenizer that the job names and store its files in the dataset."""
     data = build.config.data
-    train = data.tokenizer.train.vocab_size if isinstance(data.tokenizer, TokenizerToTrain) else None
-    name = ""
-    if isinstance(data.tokenizer, str):
-        name = str(local_folder(build.config, data.tokenizer, "data.tokenizer") or data.tokenizer)
-    receipt, key = f"{WORK}/tokenizer.json", {"tokenizer": str(data.tokenizer), "filtered": _digest([pool])}
+    name = str(data.tokenizer)
+    name = str(local_folder(build.config, name, "data.tokenizer") or name)
+    key = {"tokenizer": str(data.tokenizer)}
+    return _store_tokenizer(build, key, "loading the tokenizer", load_tokenizer_files, name, data.tokenizer_revision)
+
+
+def _train_tokenizer(build: PrepareBuild, pool: FilteredPool, shards: list[list[PieceSlice]]) -> StoredTokenizer:
+    """Train the tokenizer on the kept rows and store its files in the dataset."""
+    data = build.config.data
+    assert isinstance(data.tokenizer, TokenizerToTrain)
+    size, slices = data.tokenizer.train.vocab_size, [one for shard in shards for one in shard]
+    key = {"tokenizer": str(data.tokenizer), "filtered": _digest([pool])}
+    name = "training the tokenizer"
+    return _store_tokenizer(build, key, name, train_tokenizer_files, size, build.folder, data, slices)
+
+
+def _store_tokenizer(
+    build: PrepareBuild, key: dict[str, str], name: str, function: Callable[..., TokenizerFiles], *arguments: object
+) -> StoredTokenizer:
+    receipt = f"{WORK}/tokenizer.json"
     stored = read_receipt(build.folder, receipt, key, StoredTokenizer)
     if stored is not None:
         return stored
-    slices = [one for shard in shards for one in shard] if train else []
-    arguments = (name, data.tokenizer_revision, train, build.folder, data, slices)
-    contents, vocab_size = _run_on_one_node(build, "making the tokenizer", 0, make_tokenizer, *arguments)
+    made = _run_on_one_node(build, name, 0, function, *arguments)
     files = []
-    for file, content in sorted(contents.items()):
+    for file, content in sorted(made.contents.items()):
         storage.write_bytes(storage.join(build.folder, TOKENIZER, file), content)
         files.append(record_of(f"{TOKENIZER}/{file}", content))
-    return write_receipt(build.folder, receipt, key, StoredTokenizer(vocab_size, files))
+    return write_receipt(build.folder, receipt, key, StoredTokenizer(made.vocab_size, made.adds_beginning, files))
 
 
 def _run_on_one_node(
@@ -245,24 +276,15 @@ def _digest(results: Sequence[UnitResult]) -> str:
 
 
 def _product(
-    parsed: list[ParsedRange], rejected: list[RejectedRows], tokenizer: StoredTokenizer, shards: list[EncodedShard]
+    sources: list[SourceCounts], rejected: list[RejectedRows], tokenizer: StoredTokenizer, shards: list[EncodedShard]
 ) -> Product:
-    read, counts = sum(result.read for result in parsed), records.total_encoded(shard.counts for shard in shards)
+    read, counts = sum(source.read for source in sources), records.total_encoded(shard.counts for shard in shards)
     reasons = total_counts([counts.rejected, *(one.rejected for one in rejected)])
     if not counts.kept:
         raise S2LError(f"every row was rejected: {reasons}; check the fields of data.sources")
     if read != counts.kept + sum(reasons.values()):
         raise RuntimeError(f"{read} rows were read, but {counts.kept} kept and {reasons} rejected")
-    facts = DatasetFacts(
-        statuses=counts.statuses,
-        by_source=counts.by_source,
-        tokens=counts.tokens,
-        target_tokens=counts.target_tokens,
-        truncated=counts.truncated,
-        longest=counts.longest,
-        shards=len(shards),
-        vocab_size=tokenizer.vocab_size,
-    )
     files: list[FileRecord] = [*tokenizer.files, *(file for one in rejected for file in one.files)]
     files += [file for shard in shards for file in shard.files]
+    facts = dataset_facts(sources, counts, len(shards), tokenizer)
     return Product(files, Counts(read, counts.kept, reasons), facts, DATASET)

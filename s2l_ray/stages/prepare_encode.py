@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
@@ -27,14 +27,19 @@ from s2l_ray.artifacts.schemas import (
     tokens_path,
 )
 from s2l_ray.artifacts.tables import FileRecord, TableWriter, read_table, write_table
-from s2l_ray.config.sections import Data
+from s2l_ray.config.sections import Data, Source
 from s2l_ray.core.data.deduplication import KEEP
-from s2l_ray.core.data.examples import Example, prompt_text, response_text
+from s2l_ray.core.data.examples import read_row
+from s2l_ray.core.data.segments import ExampleText, chat_texts, pair_text
 from s2l_ray.core.data.tokenization import Encoded
+from s2l_ray.core.data.turns import answer_id
 from s2l_ray.runtime.worker_process import track
 from s2l_ray.stages.prepare_filter import read_decisions
-from s2l_ray.stages.prepare_parse import read_example
+from s2l_ray.stages.prepare_parse import IDS, TEXTS
 from s2l_ray.stages.prepare_records import EncodedCounts, EncodedShard, EncodeUnit, PieceSlice, total_encoded
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 # Bounds of a row group. The tokenizer's own records take about 30 times the size of a batch's text.
 BATCH_ROWS, BATCH_CHARACTERS = 1024, 4 << 20
@@ -44,60 +49,84 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class KeptRow:
-    """A row of the pool. line: in its file."""
+    """A row of the pool, with one text for each of its examples. line: in its file."""
 
     example_id: str
     source: str
     file: str
     line: int
     raw: str
-    example: Example
+    texts: list[ExampleText]
 
 
-def make_tokenizer(
-    name: str, revision: str | None, train: int | None, folder: str, data: Data, slices: Sequence[PieceSlice]
-) -> tuple[dict[str, bytes], int]:
-    """Files of a tokenizer, and its largest id + 1.
+Encodings = list[tuple[KeptRow, ExampleText, Encoded]]
 
-    Loads it from the folder or hub id `name`, or trains it with `train` entries on the texts of `slices`.
-    """
-    from s2l_ray.core.data.tokenization import load_tokenizer, train_tokenizer
 
-    if train is None:
-        tokenizer = load_tokenizer(name, revision)
-    else:
-        rows = (row for one in track(slices, "pieces read for the tokenizer") for row in read_rows(folder, data, one))
-        tokenizer = train_tokenizer((turn.text for row in rows for turn in row.example.turns), train)
+@dataclass(frozen=True)
+class TokenizerFiles:
+    """Contents of the files of a tokenizer; see `StoredTokenizer`."""
+
+    contents: dict[str, bytes]
+    vocab_size: int
+    adds_beginning: bool
+
+
+def load_tokenizer_files(name: str, revision: str | None) -> TokenizerFiles:
+    """Files of the tokenizer in the folder or hub id `name`."""
+    from s2l_ray.core.data.tokenization import load_tokenizer
+
+    return _tokenizer_files(load_tokenizer(name, revision))
+
+
+def train_tokenizer_files(vocab_size: int, folder: str, data: Data, slices: Sequence[PieceSlice]) -> TokenizerFiles:
+    """Files of a tokenizer of at most `vocab_size` tokens trained on the texts of `slices`."""
+    from s2l_ray.core.data.tokenization import train_tokenizer
+
+    rows = (row for one in track(slices, "pieces read for the tokenizer") for row in read_rows(folder, data, one))
+    return _tokenizer_files(
+        train_tokenizer((one.text for row in rows for text in row.texts for one in text.segments), vocab_size)
+    )
+
+
+def _tokenizer_files(tokenizer: "PreTrainedTokenizerBase") -> TokenizerFiles:
+    from s2l_ray.core.data.tokenization import adds_beginning
+
     with tempfile.TemporaryDirectory() as saved:
         tokenizer.save_pretrained(saved)
         files = {path.name: path.read_bytes() for path in Path(saved).iterdir() if path.is_file()}
-    return files, max(tokenizer.get_vocab().values()) + 1
+    return TokenizerFiles(files, max(tokenizer.get_vocab().values()) + 1, adds_beginning(tokenizer))
 
 
-def read_rows(folder: str, data: Data, one: PieceSlice) -> Iterator[KeptRow]:
-    """The kept rows of a slice, in order."""
+def read_rows(folder: str, data: Data, one: PieceSlice, per_answer: bool = False) -> Iterator[KeptRow]:
+    """The kept rows of a slice, in order. per_answer: each answer of a chat is an example."""
     piece, source = one.piece, data.sources[one.piece.source]
     kept_P = pa.array(read_decisions(folder, one.decisions, one.first, piece) == KEEP)
     columns = [*read_table(folder, piece.ids).columns, *read_table(folder, piece.text).columns]
-    kept = pa.table(columns, names=["example_id", "source", "line", "raw"]).filter(kept_P)
+    kept = pa.table(columns, names=[*IDS.names, *TEXTS.names]).filter(kept_P)
     for row in kept.slice(one.start, one.stop - one.start).to_pylist():
-        line = row.pop("line") + piece.lines_before
-        yield KeptRow(**row, file=piece.file, line=line, example=read_example(json.loads(row["raw"]), source))
+        line, chat = row.pop("line") + piece.lines_before, row.pop("chat")
+        texts = chat_texts(chat, per_answer) if chat else [_pair(json.loads(row["raw"]), source)]
+        yield KeptRow(**row, file=piece.file, line=line, texts=texts)
+
+
+def _pair(row: Row, source: Source) -> ExampleText:
+    return pair_text(read_row(row, source.format, source.fields, source.roles).example)
 
 
 class EncodeWorker:
-    """Encode the rows of a shard."""
+    """Encode the rows of a shard. per_answer: for each entry of data.sources, whether answers are examples."""
 
-    def __init__(self, folder: str, data: Data, tokenizer: list[FileRecord]) -> None:
-        from s2l_ray.core.data.tokenization import load_tokenizer
+    def __init__(self, folder: str, data: Data, tokenizer: list[FileRecord], per_answer: list[bool]) -> None:
+        from s2l_ray.core.data.tokenization import Encoder, load_tokenizer
 
         self._folder = folder
         self._data = data
+        self._per_answer = per_answer
         with cached_files(folder, tokenizer) as local:
-            self._tokenizer = load_tokenizer(str(local / "tokenizer"))
+            self._encoder = Encoder(load_tokenizer(str(local / "tokenizer")), data.max_length)
 
     def __call__(self, unit: EncodeUnit) -> EncodedShard:
-        rows = (row for one in unit.slices for row in read_rows(self._folder, self._data, one))
+        rows = (row for one in unit.slices for row in self._read(one))
         counts: list[EncodedCounts] = []
         rejected: list[Row] = []
         with (
@@ -116,37 +145,41 @@ class EncodeWorker:
             files.append(write_table(self._folder, f"rejected/{shard_path(unit.shard)}", table))
         return write_receipt(self._folder, unit.receipt, unit.key, EncodedShard(total_encoded(counts), files))
 
-    def _encode(self, rows: list[KeptRow]) -> "EncodedBatch":
-        from s2l_ray.core.data.tokenization import encode_examples
+    def _read(self, one: PieceSlice) -> Iterator[KeptRow]:
+        return read_rows(self._folder, self._data, one, self._per_answer[one.piece.source])
 
-        encoded = encode_examples(self._tokenizer, [row.example for row in rows], self._data.max_length)
-        kept: list[tuple[KeptRow, Encoded]] = []
+    def _encode(self, rows: list[KeptRow]) -> "EncodedBatch":
+        """The examples of the rows; a row without one that is short enough is rejected."""
+        encoded = iter(self._encoder.encode([text for row in rows for text in row.texts]))
+        kept: Encodings = []
         rejected: list[Row] = []
-        for row, one in zip(rows, encoded, strict=True):
-            too_long = self._data.too_long == "drop" and one.full_length > self._data.max_length
-            reason = one.problem or ("too_long" if too_long else None)
-            if reason is None:
-                kept.append((row, one))
-            else:
-                rejected.append(_rejected_row(row, reason, one))
-        truncated = sum(one.full_length > len(one.input_ids) for _, one in kept)
-        return EncodedBatch(_tokens(kept), _text([row for row, _ in kept]), rejected, truncated)
+        for row in rows:
+            own = [(row, text, next(encoded)) for text in row.texts]
+            fitting = [one for one in own if not self._is_too_long(one[2])]
+            kept += fitting
+            if not fitting:
+                rejected.append(_rejected_row(row, "too_long", f"{own[0][2].full_length} tokens"))
+        return EncodedBatch(_tokens(kept), _text(kept), rejected, len(rows), _truncated(kept))
+
+    def _is_too_long(self, encoded: Encoded) -> bool:
+        return self._data.too_long == "drop" and encoded.full_length > self._data.max_length
 
 
 @dataclass(frozen=True)
 class EncodedBatch:
-    """A row group of tokens and of text, and the rows that the tokenizer rejected."""
+    """A row group of tokens and of text, and those of its `rows` that were rejected."""
 
     tokens: pa.Table
     text: pa.Table
     rejected: list[Row]
+    rows: int
     truncated: int
 
     @property
     def counts(self) -> EncodedCounts:
         rows = token_rows(self.tokens)
         return EncodedCounts(
-            kept=len(rows),
+            kept=self.rows - len(self.rejected),
             truncated=self.truncated,
             tokens=len(rows.ids_X),
             target_tokens=int(rows.target_tokens_N.sum()),
@@ -163,7 +196,7 @@ def batches(rows: Iterable[KeptRow]) -> Iterator[list[KeptRow]]:
     characters = 0
     for row in rows:
         batch.append(row)
-        characters += len(row.raw)
+        characters += sum(len(one.text) for text in row.texts for one in text.segments)
         if len(batch) == BATCH_ROWS or characters >= BATCH_CHARACTERS:
             yield batch
             batch, characters = [], 0
@@ -171,27 +204,30 @@ def batches(rows: Iterable[KeptRow]) -> Iterator[list[KeptRow]]:
         yield batch
 
 
-def _tokens(kept: list[tuple[KeptRow, Encoded]]) -> pa.Table:
-    spans = [[position for span in encoded.target_spans for position in span] for _, encoded in kept]
+def _tokens(kept: Encodings) -> pa.Table:
+    spans = [[position for span in encoded.target_spans for position in span] for *_, encoded in kept]
     columns = {
-        "example_id": [row.example_id for row, _ in kept],
-        "source": [row.source for row, _ in kept],
+        "example_id": [answer_id(row.example_id, text.answer) for row, text, _ in kept],
+        "source": [row.source for row, *_ in kept],
         "status": [OK if one else NO_TARGET_TOKENS for one in spans],
-        "input_ids": [encoded.input_ids for _, encoded in kept],
+        "input_ids": [encoded.input_ids for *_, encoded in kept],
         "target_spans": spans,
     }
     return pa.table(columns, schema=TOKENS)
 
 
-def _text(kept: list[KeptRow]) -> pa.Table:
+def _text(kept: Encodings) -> pa.Table:
     columns = {
-        "prompt": [prompt_text(row.example) for row in kept],
-        "response": [response_text(row.example) for row in kept],
-        **{name: [getattr(row, name) for row in kept] for name in ("raw", "file", "line")},
+        **{name: [getattr(text, name) for _, text, _ in kept] for name in ("prompt", "response", "answer")},
+        **{name: [getattr(row, name) for row, *_ in kept] for name in ("raw", "file", "line")},
     }
     return pa.table(columns, schema=TEXT)
 
 
-def _rejected_row(row: KeptRow, reason: str, encoded: Encoded) -> Row:
+def _truncated(kept: Encodings) -> int:
+    return sum(encoded.full_length > len(encoded.input_ids) for *_, encoded in kept)
+
+
+def _rejected_row(row: KeptRow, reason: str, detail: str) -> Row:
     position = {"file": row.file, "line": row.line, "source": row.source, "example_id": row.example_id}
-    return {**position, "reason": reason, "detail": f"{encoded.full_length} tokens"}
+    return {**position, "reason": reason, "detail": detail}

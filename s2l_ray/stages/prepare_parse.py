@@ -5,22 +5,33 @@ A range can be a whole gzip file of many gigabytes, so it is never held in memor
 
 import json
 from collections import Counter
-from typing import Any
+from collections.abc import Callable
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from s2l_ray.artifacts.node_cache import cached_files
 from s2l_ray.artifacts.receipts import write_receipt
 from s2l_ray.artifacts.schemas import REJECTED
-from s2l_ray.artifacts.tables import write_table
+from s2l_ray.artifacts.tables import FileRecord, write_table
 from s2l_ray.config.identity import source_spec
 from s2l_ray.config.sections import Data, Source
-from s2l_ray.core.data.examples import FORMATS, Example, RejectedRow, example_id, guess_format
-from s2l_ray.sources.ranges import RangeReader, SourceSpec
+from s2l_ray.core.data.chat import without_null_keys
+from s2l_ray.core.data.examples import read_row
+from s2l_ray.core.data.segments import Segmented, chat_to_json
+from s2l_ray.core.data.turns import Example, RejectedRow, example_id
+from s2l_ray.errors import S2LError
+from s2l_ray.sources.ranges import RangeReader
 from s2l_ray.sources.rows import RawRow
 from s2l_ray.stages.prepare_records import ParsedRange, ParseUnit, Piece
 
 IDS = pa.schema([("example_id", pa.string()), ("source", pa.string()), ("line", pa.int64())])
-TEXTS = pa.schema([("raw", pa.string())])
+if TYPE_CHECKING:
+    from s2l_ray.core.data.chat_template import ChatTemplate
+
+# chat: the rendered chat, null for a pair
+TEXTS = pa.schema([("raw", pa.string()), ("chat", pa.string())])
 # Rows are Python objects until their piece is written, several times the size of its text.
 PIECE_ROWS, PIECE_CHARACTERS = 4096, 16 << 20
 
@@ -28,25 +39,88 @@ Row = dict[str, Any]
 
 
 class ParseWorker:
-    """Parse a range of raw rows into pieces, which are not larger than a shard."""
+    """Parse a range of raw rows into pieces, which are not larger than a shard. tokenizer: files of a named one."""
 
-    def __init__(self, folder: str, data: Data) -> None:
+    def __init__(self, folder: str, data: Data, tokenizer: list[FileRecord]) -> None:
         self._folder = folder
-        self._sources = data.sources
+        self._data = data
+        self._tokenizer = tokenizer
         self._piece_rows = min(PIECE_ROWS, data.shard_size)
 
     def __call__(self, unit: ParseUnit) -> ParsedRange:
-        source = self._sources[unit.range.source]
-        spec, reader = source_spec(source), RangeReader(unit.range)
+        source, reader = self._data.sources[unit.range.source], RangeReader(unit.range)
+        parser = RowParser(source, unit.range.has_arrow_nulls, self._render)
         pieces = PieceWriter(self._folder, unit, self._piece_rows)
         for raw in reader:
             try:
-                pieces.add(_parse(raw, source, spec))
+                pieces.add(parser.parse(raw))
             except RejectedRow as error:
                 pieces.reject(raw.line, error)
         pieces.flush()
-        result = ParsedRange(reader.lines, dict(pieces.reasons), pieces.written)
+        counts = parser.counts
+        result = ParsedRange(
+            lines=reader.lines,
+            rejected=dict(pieces.reasons),
+            pieces=pieces.written,
+            unread=dict(parser.unread),
+            chats=counts["chats"],
+            rewritten=counts["rewritten"],
+            reasoning_lost=counts["reasoning_lost"],
+        )
         return write_receipt(self._folder, unit.receipt, unit.key, result)
+
+    def _render(self, example: Example) -> Segmented:
+        from s2l_ray.core.data.chat_answers import render_chat
+
+        text = render_chat(self._template, example)
+        if self._data.chat == "whole" and not text.whole:
+            raise RejectedRow.by_template("later turns change earlier answers; data.chat: per_answer keeps them")
+        return text
+
+    @cached_property
+    def _template(self) -> "ChatTemplate":
+        from s2l_ray.core.data.chat_template import ChatTemplate
+        from s2l_ray.core.data.tokenization import load_tokenizer
+
+        if not self._tokenizer:
+            raise S2LError(
+                "the rows are chats, and a tokenizer trained on them has no chat template; set data.tokenizer to that "
+                "of a chat model, for example HuggingFaceTB/SmolLM2-135M-Instruct"
+            )
+        with cached_files(self._folder, self._tokenizer) as local:
+            return ChatTemplate.of(load_tokenizer(str(local / "tokenizer")), self._data.date)
+
+
+class RowParser:
+    """Parse rows of a source, and count what their parsing reveals."""
+
+    def __init__(self, source: Source, has_arrow_nulls: bool, render: Callable[[Example], Segmented]) -> None:
+        self.unread: Counter[str] = Counter()
+        self.counts: Counter[str] = Counter()
+        self._source, self._spec = source, source_spec(source)
+        self._has_arrow_nulls, self._render = has_arrow_nulls, render
+
+    def parse(self, raw: RawRow) -> Row:
+        """A row of `IDS` and `TEXTS`. Raises `RejectedRow`."""
+        if raw.row is None:
+            raise RejectedRow(raw.reason or "undecodable", raw.detail)
+        if not self._spec.matches(raw.row):
+            raise RejectedRow("filtered", f"not of {self._source.only}")
+        row = without_null_keys(raw.row) if self._has_arrow_nulls else raw.row
+        read = read_row(row, self._source.format, self._source.fields, self._source.roles)
+        name = self._spec.source_name(raw.row)
+        if name is None:
+            field = self._source.source["field"] if self._source.source else ""
+            raise RejectedRow("missing_field", f"no {field} to name the source")
+        chat = self._chat(read.example) if read.example.chat else None
+        self.unread.update(column for column in read.unread if column not in self._spec.columns)
+        text = json.dumps(raw.row, ensure_ascii=False, sort_keys=False, separators=(",", ":"), default=str)
+        return {"example_id": example_id(read.example), "source": name, "line": raw.line, "raw": text, "chat": chat}
+
+    def _chat(self, example: Example) -> str:
+        text = self._render(example)
+        self.counts.update(chats=1, rewritten=not text.whole, reasoning_lost=text.reasoning_lost)
+        return chat_to_json(example, text)
 
 
 class PieceWriter:
@@ -62,7 +136,7 @@ class PieceWriter:
 
     def add(self, row: Row) -> None:
         self._examples.append(row)
-        self._characters += len(row["raw"])
+        self._characters += len(row["raw"]) + len(row["chat"] or "")
         self._flush_if_full()
 
     def reject(self, line: int, error: RejectedRow) -> None:
@@ -87,30 +161,3 @@ class PieceWriter:
     def _write(self, name: str, rows: list[Row], schema: pa.Schema) -> Any:
         path = f"work/{name}-{self._unit.number:05d}-{len(self.written):05d}.parquet"
         return write_table(self._folder, path, pa.Table.from_pylist(rows, schema=schema))
-
-
-def _parse(raw: RawRow, source: Source, spec: SourceSpec) -> Row:
-    """A row of `IDS` and `TEXTS`. Raises `RejectedRow`."""
-    if raw.row is None:
-        raise RejectedRow(raw.reason or "undecodable", raw.detail)
-    if not spec.matches(raw.row):
-        raise RejectedRow("filtered", f"not of {source.only}")
-    example = read_example(raw.row, source)
-    name = spec.source_name(raw.row)
-    if name is None:
-        field = source.source["field"] if source.source else ""
-        raise RejectedRow("missing_field", f"no {field} to name the source")
-    text = json.dumps(raw.row, ensure_ascii=False, sort_keys=False, separators=(",", ":"), default=str)
-    return {"example_id": example_id(example), "source": name, "line": raw.line, "raw": text}
-
-
-def read_example(row: Row, source: Source) -> Example:
-    """The example of a row, in the format of its source or a guessed one. Raises `RejectedRow`."""
-    name: str | None = source.format
-    fields: dict[str, str] = dict(source.fields)
-    if name is None:
-        guessed = guess_format(row)
-        if guessed is None:
-            raise RejectedRow("missing_field", f"no known format has the fields {', '.join(list(row)[:8])}")
-        name, fields = guessed[0], {**guessed[1], **fields}
-    return FORMATS[name](row, fields)

@@ -53,11 +53,19 @@ class Piece:
 
 @dataclass(frozen=True)
 class ParsedRange:
-    """lines: of the file. rejected: rows by reason."""
+    """lines: of the file. rejected: rows by reason. unread: rows with text in a column that nothing reads.
+
+    chats: rendered chats; rewritten: those of which later turns change earlier answers; reasoning_lost: those whose
+    template leaves out reasoning.
+    """
 
     lines: int
     rejected: dict[str, int]
     pieces: list[Piece]
+    unread: dict[str, int]
+    chats: int
+    rewritten: int
+    reasoning_lost: int
 
     @property
     def read(self) -> int:
@@ -79,9 +87,10 @@ class FilteredPool:
 
 @dataclass(frozen=True)
 class StoredTokenizer:
-    """Files of the tokenizer, and its largest id + 1."""
+    """Files of the tokenizer, and its largest id + 1. adds_beginning: it begins a text with its own token for that."""
 
     vocab_size: int
+    adds_beginning: bool
     files: list[FileRecord]
 
 

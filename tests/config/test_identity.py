@@ -34,6 +34,9 @@ DATASET = {
     "data.shard_size": 9,
     "data.limit": "50%",
     "data.seed": 1,
+    "data.sources.0.roles": {"doctor": "user"},
+    "data.date": "2025-01-01",
+    "data.chat": "whole",
 }
 CHECKPOINTS = {
     "proxy.model": {"architecture": "gpt_neox", "hidden_size": 64},

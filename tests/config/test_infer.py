@@ -9,9 +9,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from s2l_ray.config import infer
-from s2l_ray.config.infer import DataSummary, Sample, inspect_rows, job_values, run_name
+from s2l_ray.config import row_summary
+from s2l_ray.config.infer import inspect_rows, job_values, run_name
 from s2l_ray.config.load import make_config
+from s2l_ray.config.row_summary import DataSummary, Sample
 from s2l_ray.core.data.examples import FORMATS
 from s2l_ray.errors import ConfigError
 from s2l_ray.sources.ranges import SourceSpec
@@ -56,7 +57,7 @@ def test_reading_stops_at_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     for file in "ab":
         write(tmp_path / "rows" / f"{file}.jsonl", [alpaca(n) for n in range(4)])
     for limit, expected in ((3, (3, False)), (4, (4, False)), (7, (7, False)), (8, (8, True)), (9, (8, True))):
-        monkeypatch.setattr(infer, "MAX_ROWS", limit)
+        monkeypatch.setattr(row_summary, "MAX_ROWS", limit)
         summary = inspect_rows(str(tmp_path / "rows"))
         assert (summary.rows, summary.complete) == expected
 
@@ -89,11 +90,11 @@ def test_sources_need_the_field_in_every_row(tmp_path: Path, monkeypatch: pytest
     values = job_values(named, None, None, False)
     assert values["cluster"]["group_by"] == "source"
     assert values["data"]["sources"] == [{"path": "named.jsonl", "format": "alpaca", "source": {"field": "source"}}]
-    for last in (alpaca(9), alpaca(9, source=""), alpaca(9, source=1)):
+    for last in (alpaca(9), alpaca(9, source=" "), alpaca(9, source=None)):
         partial = inspect_rows(write(tmp_path / "partial.jsonl", [*rows, last]))
         assert partial.sources == []
         assert job_values(partial, None, None, False)["cluster"]["group_by"] == "none"
-    monkeypatch.setattr(infer, "MAX_SOURCES", 1)
+    monkeypatch.setattr(row_summary, "MAX_SOURCES", 1)
     assert inspect_rows(str(tmp_path / "named.jsonl")).sources == []
 
 
@@ -112,7 +113,7 @@ def summary_of(rows: int, rejected: int = 0, length: int = 600) -> DataSummary:
     sample = Sample(FORMATS["alpaca"](alpaca(1), {}), "rows.jsonl", 1)
     summary = DataSummary("/data", SourceSpec("rows.jsonl"), rows, lengths=[length], samples=[sample])
     summary.guesses.add(("alpaca", ()))
-    summary.values.add(None)
+    summary.values[None] = 1
     summary.rejected["undecodable"] = rejected
     return summary
 

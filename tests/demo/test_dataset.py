@@ -11,7 +11,8 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from s2l_ray.core.data.examples import FORMATS, RejectedRow, example_id
+from s2l_ray.core.data.examples import FORMATS
+from s2l_ray.core.data.turns import RejectedRow, example_id
 from s2l_ray.demo.dataset import FILES, DemoTruth, make_demo
 from s2l_ray.sources.ranges import RangeReader, SourceSpec, list_ranges
 from s2l_ray.sources.rows import RawRow

@@ -17,7 +17,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from s2l_ray.core.data.examples import FORMATS, RejectedRow, example_id
+from s2l_ray.core.data.examples import FORMATS
+from s2l_ray.core.data.turns import RejectedRow, example_id
 from s2l_ray.errors import ConfigError
 from s2l_ray.sources.digests import file_reference, source_reference
 from s2l_ray.sources.jsonl import gunzip, read_lines, read_list, split_lines

@@ -35,7 +35,7 @@ REJECTED_LINES: list[tuple[str, bytes]] = [
     ("missing_field", b'{"instruction": "no output"}'),
     ("missing_field", b'{"instruction": "null output", "output": null}'),
     ("missing_field", b"{}"),
-    ("invalid_type", b'{"instruction": "a number", "output": 5}'),
+    ("invalid_type", b'{"instruction": "an object", "output": {}}'),
     ("invalid_type", b'{"instruction": "not a number", "output": NaN}'),
     ("invalid_type", b'{"instruction": ["a", "list"], "output": "a"}'),
     ("empty_response", b'{"instruction": "nothing", "output": ""}'),

@@ -13,7 +13,8 @@ from s2l_ray.artifacts.manifest import Artifact, write_manifest
 from s2l_ray.artifacts.runs import record_run
 from s2l_ray.artifacts.schemas import REJECTED, SUBSET, TEXT, TOKENS, shard_path, text_path, tokens_path
 from s2l_ray.artifacts.tables import FileRecord, write_table
-from s2l_ray.core.data.examples import FORMATS, example_id, guess_format, prompt_text, response_text
+from s2l_ray.core.data.examples import FORMATS, guess_format
+from s2l_ray.core.data.turns import example_id, prompt_text, response_text
 from tests.support import sample_artifacts
 from tests.support.sample_artifacts import put_bytes
 

@@ -1,19 +1,31 @@
-"""Conversion of raw rows to examples (prompt and response, or chat turns) and their ids.
+"""Conversion of raw rows to examples: pairs of a prompt and a response, or chats.
 
 A format is one function and one row of `FORMATS`. Its argument `fields` maps field names of the format to field names
-of the row.
+of the row, `roles` names of roles in the row to roles.
 """
 
-import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, TypeVar
+from types import MappingProxyType
+from typing import Protocol
 
-import xxhash
+from s2l_ray.core.data.chat import SYSTEM_NAMES, chat_example, is_chat, read_turns, turn_list
+from s2l_ray.core.data.columns import TrackedRow
+from s2l_ray.core.data.segments import check_characters
+from s2l_ray.core.data.turns import (
+    Example,
+    Fields,
+    RejectedRow,
+    Row,
+    Turn,
+    as_text,
+    find_value,
+    read_answer,
+    read_field,
+)
 
-Role = Literal["prompt", "response", "system", "user", "assistant"]
-Row = Mapping[str, object]
-Fields = Mapping[str, str]
+Roles = Mapping[str, str]
+NO_ROLES: Roles = MappingProxyType({})
 
 ALPACA = (
     "Below is an instruction that describes a task. Write a response that appropriately completes the request."
@@ -24,164 +36,142 @@ ALPACA_WITH_INPUT = (
     "Write a response that appropriately completes the request."
     "\n\n### Instruction:\n{instruction}\n\n### Input:\n{input}\n\n### Response:"
 )
-MESSAGE_ROLES: dict[str, Role] = {"system": "system", "user": "user", "assistant": "assistant"}
-SHAREGPT_ROLES: dict[str, Role] = {**MESSAGE_ROLES, "human": "user", "gpt": "assistant", "chatgpt": "assistant"}
-JSON_TYPES = {dict: "object", list: "list", str: "string", bool: "boolean", int: "number", float: "number"}
-
-T = TypeVar("T")
-
-
-class RejectedRow(ValueError):
-    """A row that is not an example. reason: missing_field, invalid_type, invalid_role or empty_response."""
-
-    def __init__(self, reason: str, detail: str) -> None:
-        super().__init__(f"{reason}: {detail}")
-        self.reason = reason
-        self.detail = detail
+CHAT_NAMES = ("messages", "conversations", "conversation", "turns", "dialog")
+PROMPT_NAMES = ("prompt", "question", "query", "problem", "input")
+RESPONSE_NAMES = ("response", "output", "completion", "answer", "solution", "target", "chosen")
+RATIONALE_NAMES = ("rationale", "reasoning")
 
 
-@dataclass(frozen=True)
-class Turn:
-    """One turn of an example: the role of its author and the text."""
+class Format(Protocol):
+    """The example in a row. Raises RejectedRow."""
 
-    role: Role
-    text: str
+    def __call__(self, row: Row, fields: Fields, roles: Roles = NO_ROLES) -> Example: ...
 
 
-@dataclass(frozen=True)
-class Example:
-    """The turns of one row: a prompt and its response, or a chat that ends with a turn of the assistant."""
+def read_alpaca(row: Row, fields: Fields, roles: Roles = NO_ROLES) -> Example:
+    """Fields instruction, input (optional) and response (or output), formatted by the Alpaca template.
 
-    turns: tuple[Turn, ...]
-
-    @property
-    def chat(self) -> bool:
-        """Whether the turns are a chat, to be formatted by the tokenizer's chat template."""
-        return self.turns[0].role != "prompt"
-
-
-def read_alpaca(row: Row, fields: Fields) -> Example:
-    """Fields instruction, input (optional) and response (or output), formatted by the Alpaca template."""
-    instruction = _field(row, fields, str, "instruction")
-    response = _field(row, fields, str, "response", "output")
-    context = _field(row, fields, str, "input", default="")
-    template = ALPACA_WITH_INPUT if context.strip() else ALPACA
-    return _pair(template.format(instruction=instruction, input=context), response)
+    Earlier turns (`history`, pairs of an instruction and a response) and the system prompt precede the prompt.
+    """
+    instruction = read_field(row, fields, str, "instruction")
+    response = read_answer(row, fields, "response", "output")
+    context = read_field(row, fields, str, "input", "context", default="")
+    history = read_field(row, fields, list, "history", default=[])
+    earlier = [f"{_alpaca(first)}\n{second}" for first, second in map(_history_pair, history)]
+    return _pair([_system(row, fields), *earlier, _alpaca(instruction, context)], response)
 
 
-def read_prompt_response(row: Row, fields: Fields) -> Example:
-    """Fields prompt and response (or completion), unchanged."""
-    return _pair(_field(row, fields, str, "prompt"), _field(row, fields, str, "response", "completion"))
+def read_prompt_response(row: Row, fields: Fields, roles: Roles = NO_ROLES) -> Example:
+    """Fields prompt and response (or completion), unchanged; a chat if either is a list of turns.
+
+    The system prompt and the context precede the prompt, the rationale the response, each with an empty line.
+    """
+    prompt = find_value(row, fields, "prompt")[1]
+    response = find_value(row, fields, "response", "completion")[1]
+    if (isinstance(response, list) and is_chat(response)) or (isinstance(prompt, list) and is_chat(prompt)):
+        return chat_example(_joined_turns(prompt, response, fields, roles), row, fields)
+    parts = [_system(row, fields), read_field(row, fields, str, "context", default="")]
+    rationale = as_text(find_value(row, fields, *RATIONALE_NAMES)[1])
+    answer = read_answer(row, fields, "response", "completion")
+    response_parts = [rationale, answer] if rationale and rationale.strip() else [answer]
+    return _pair([*parts, read_field(row, fields, str, "prompt")], "\n\n".join(response_parts))
 
 
-def read_sharegpt(row: Row, fields: Fields) -> Example:
+def read_sharegpt(row: Row, fields: Fields, roles: Roles = NO_ROLES) -> Example:
     """Field conversations: a list of {from, value}."""
-    return _chat(row, fields, ("conversations", "from", "value"), SHAREGPT_ROLES)
+    return _chat(row, fields, roles, "conversations")
 
 
-def read_messages(row: Row, fields: Fields) -> Example:
+def read_messages(row: Row, fields: Fields, roles: Roles = NO_ROLES) -> Example:
     """Field messages: a list of {role, content}."""
-    return _chat(row, fields, ("messages", "role", "content"), MESSAGE_ROLES)
+    return _chat(row, fields, roles, "messages")
 
 
-FORMATS: dict[str, Callable[[Row, Fields], Example]] = {
+FORMATS: dict[str, Format] = {
     "alpaca": read_alpaca,
     "prompt_response": read_prompt_response,
     "sharegpt": read_sharegpt,
     "messages": read_messages,
 }
 
-CHAT_CANDIDATES: tuple[tuple[str, Fields], ...] = (
-    ("messages", {}),
-    ("sharegpt", {}),
-    ("messages", {"messages": "conversations"}),
-    ("sharegpt", {"conversations": "messages"}),
-)
-PROMPT_NAMES = ("prompt", "question", "query", "problem", "input")
-RESPONSE_NAMES = ("response", "output", "completion", "answer", "solution", "target")
-
 
 def guess_format(row: Row) -> tuple[str, dict[str, str]] | None:
     """The format of a row and the field mapping it needs, or None if no format fits."""
-    for name, fields in CHAT_CANDIDATES:
-        with contextlib.suppress(RejectedRow):
-            FORMATS[name](row, fields)
-            return name, dict(fields)
-    responses = [name for name in RESPONSE_NAMES if isinstance(row.get(name), str)]
-    prompts = [name for name in PROMPT_NAMES if isinstance(row.get(name), str)]
-    for response in responses:
+    for name in CHAT_NAMES:
+        if is_chat(row.get(name)):
+            turns = turn_list(row[name]) or []
+            style = "sharegpt" if isinstance(turns[0], Mapping) and "from" in turns[0] else "messages"
+            own = "conversations" if style == "sharegpt" else "messages"
+            return style, {} if name == own else {own: name}
+    present = [name for name in RESPONSE_NAMES if row.get(name) is not None]
+    texts = [name for name in present if as_text(row[name]) is not None or is_chat(row[name])]
+    for response in [*texts, *present]:
         if isinstance(row.get("instruction"), str):
             return "alpaca", {} if response in ("response", "output") else {"response": response}
-        for prompt in prompts:
-            if prompt != response:
+        for prompt in PROMPT_NAMES:
+            if prompt != response and (isinstance(row.get(prompt), str) or is_chat(row.get(prompt))):
                 pair = {"prompt": prompt, "response": response}
                 return "prompt_response", {name: value for name, value in pair.items() if name != value}
     return None
 
 
-def example_id(example: Example) -> str:
-    """32 hex digits: xxh3-128 of the roles and texts of the turns only."""
-    digest = xxhash.xxh3_128()
-    for turn in example.turns:
-        text = turn.text.encode()
-        digest.update(f"{turn.role} {len(text)}\n".encode())
-        digest.update(text)
-    return digest.hexdigest()
+@dataclass(frozen=True)
+class ReadRow:
+    """The example in a row, the format and the field mapping that were used, and the columns with unread text."""
+
+    example: Example
+    format: str
+    fields: Fields
+    unread: list[str]
 
 
-def prompt_text(example: Example) -> str:
-    """The prompt, or all turns of a chat that are not by the assistant, for display."""
-    return "\n\n".join(turn.text for turn in example.turns if turn.role not in ("response", "assistant"))
+def read_row(row: Row, name: str | None, fields: Fields, roles: Roles = NO_ROLES) -> ReadRow:
+    """Read a row of format `name`, which is guessed if it is None. Raises RejectedRow."""
+    if name is None:
+        guess = guess_format(row)
+        if guess is None:
+            raise RejectedRow("missing_field", f"no known format has the fields {', '.join(list(row)[:8])}")
+        name, fields = guess[0], {**guess[1], **fields}
+    tracked = TrackedRow(row)
+    example = FORMATS[name](tracked, fields, roles)
+    check_characters(example)
+    return ReadRow(example, name, fields, tracked.unread_texts())
 
 
-def response_text(example: Example) -> str:
-    """The response, or all turns of a chat by the assistant, for display."""
-    return "\n\n".join(turn.text for turn in example.turns if turn.role in ("response", "assistant"))
-
-
-def _pair(prompt: str, response: str) -> Example:
+def _pair(prompt: list[str], response: str) -> Example:
     if not response.strip():
         raise RejectedRow("empty_response", "the response is empty")
-    return Example((Turn("prompt", prompt), Turn("response", response)))
+    parts = [part for part in prompt[:-1] if part.strip()]
+    return Example((Turn("prompt", "\n\n".join([*parts, prompt[-1]])), Turn("response", response)))
 
 
-def _chat(row: Row, fields: Fields, names: tuple[str, str, str], roles: Mapping[str, Role]) -> Example:
-    """A chat up to its last turn by the assistant; later turns have no target."""
-    list_name, role_name, text_name = names
-    messages = _field(row, fields, list, list_name)
-    turns = [_turn(message, fields, role_name, text_name, roles) for message in messages]
-    answers = [position for position, turn in enumerate(turns) if turn.role == "assistant"]
-    if not answers:
-        raise RejectedRow("empty_response", "no turn by the assistant")
-    if answers[0] == 0:
-        raise RejectedRow("invalid_role", "the chat begins with a turn by the assistant")
-    if any(not turns[position].text.strip() for position in answers):
-        raise RejectedRow("empty_response", "a turn by the assistant is empty")
-    return Example(tuple(turns[: answers[-1] + 1]))
+def _alpaca(instruction: str, context: str = "") -> str:
+    template = ALPACA_WITH_INPUT if context.strip() else ALPACA
+    return template.format(instruction=instruction, input=context)
 
 
-def _turn(message: object, fields: Fields, role_name: str, text_name: str, roles: Mapping[str, Role]) -> Turn:
-    if not isinstance(message, dict):
-        raise RejectedRow("invalid_type", f"a turn is of type {_json_type(message)}, not object")
-    role = _field(message, fields, str, role_name)
-    if role not in roles:
-        raise RejectedRow("invalid_role", f"role {role!r} is not one of {', '.join(roles)}")
-    return Turn(roles[role], _field(message, fields, str, text_name))
+def _system(row: Row, fields: Fields) -> str:
+    return as_text(find_value(row, fields, *SYSTEM_NAMES)[1]) or ""
 
 
-def _field(row: Row, fields: Fields, kind: type[T], *names: str, default: T | None = None) -> T:
-    """Value of the first of `names` that is in the row; null counts as missing. A mapped field has one name.
+def _history_pair(pair: object) -> tuple[str, str]:
+    first, second = pair if isinstance(pair, list | tuple) and len(pair) == 2 else (None, None)
+    if not isinstance(first, str) or not isinstance(second, str):
+        raise RejectedRow("invalid_type", "field history is not a list of pairs of an instruction and a response")
+    return first, second
 
-    Raises RejectedRow if there is none and no default, or if the value is not of type `kind`.
-    """
-    names = (fields[names[0]],) if names[0] in fields else names
-    value = next((row[name] for name in names if row.get(name) is not None), default)
+
+def _joined_turns(prompt: object, response: object, fields: Fields, roles: Roles) -> list[Turn]:
+    """The turns of the prompt and those of the response, which may repeat those of the prompt."""
+    first = read_turns(prompt, fields, roles) if is_chat(prompt) else [Turn("user", as_text(prompt) or "")]
+    last = read_turns(response, fields, roles) if is_chat(response) else [Turn("assistant", as_text(response) or "")]
+    if any(turn.role == "user" for turn in last):
+        first = [turn for turn in first if turn.role == "system" and last[0].role != "system"]
+    return [*first, *last]
+
+
+def _chat(row: Row, fields: Fields, roles: Roles, name: str) -> Example:
+    found, value = find_value(row, fields, name)
     if value is None:
-        raise RejectedRow("missing_field", f"no field {' or '.join(map(repr, names))}")
-    if not isinstance(value, kind):
-        raise RejectedRow("invalid_type", f"field {names[0]!r} is of type {_json_type(value)}, not {JSON_TYPES[kind]}")
-    return value
-
-
-def _json_type(value: object) -> str:
-    return JSON_TYPES.get(type(value), type(value).__name__)
+        raise RejectedRow("missing_field", f"no field {found}")
+    return chat_example(read_turns(value, fields, roles), row, fields)

@@ -9,16 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from s2l_ray.core.data.examples import (
-    FORMATS,
-    Example,
-    RejectedRow,
-    Turn,
-    example_id,
-    guess_format,
-    prompt_text,
-    response_text,
-)
+from s2l_ray.core.data.examples import FORMATS, guess_format, read_row
+from s2l_ray.core.data.turns import Example, RejectedRow, Turn, example_id, prompt_text, response_text
 
 
 def test_alpaca_template_with_and_without_input() -> None:
@@ -45,7 +37,7 @@ def test_mapped_fields_replace_the_defaults() -> None:
     row = {"question": "2+3?", "response": "wrong", "answer": "5"}
     example = FORMATS["prompt_response"](row, {"prompt": "question", "response": "answer"})
     assert (prompt_text(example), response_text(example)) == ("2+3?", "5")
-    with pytest.raises(RejectedRow, match="no field 'reply'"):
+    with pytest.raises(RejectedRow, match="no field reply"):
         FORMATS["prompt_response"](row, {"prompt": "question", "response": "reply"})
 
 
@@ -67,7 +59,7 @@ REJECTED_ROWS: list[tuple[str, dict[str, Any], str]] = [
     ("alpaca", {"instruction": "a", "output": None}, "missing_field"),
     ("alpaca", {"output": "a"}, "missing_field"),
     ("alpaca", {"instruction": "a", "output": " \n"}, "empty_response"),
-    ("alpaca", {"instruction": "a", "output": 5}, "invalid_type"),
+    ("alpaca", {"instruction": "a", "output": {"text": "b"}}, "invalid_type"),
     ("alpaca", {"instruction": ["a"], "output": "b"}, "invalid_type"),
     ("alpaca", {"instruction": "a", "input": {}, "output": "b"}, "invalid_type"),
     ("prompt_response", {"prompt": True, "response": "b"}, "invalid_type"),
@@ -76,7 +68,7 @@ REJECTED_ROWS: list[tuple[str, dict[str, Any], str]] = [
     ("sharegpt", {"conversations": ["hello"]}, "invalid_type"),
     ("sharegpt", {"conversations": []}, "empty_response"),
     ("sharegpt", {"conversations": [{"from": "human", "value": "a"}]}, "empty_response"),
-    ("sharegpt", {"conversations": [{"from": "gpt", "value": "a"}]}, "invalid_role"),
+    ("sharegpt", {"conversations": [{"from": "gpt", "value": "a"}]}, "empty_response"),
     ("messages", {}, "missing_field"),
     ("messages", {"messages": [{"role": "user"}]}, "missing_field"),
     ("messages", {"messages": [{"role": "robot", "content": "a"}]}, "invalid_role"),
@@ -128,6 +120,53 @@ def test_format_of_real_rows_is_guessed(shared_data: Path) -> None:
         example = FORMATS["alpaca"](row, {})
         assert row["instruction"] in prompt_text(example)
         assert response_text(example) == row["response"]
+
+
+@pytest.mark.parametrize(
+    ("row", "prompt", "response"),
+    [
+        (
+            {"instruction": "Sum up.", "context": "Cats sleep.", "response": "Sleep."},
+            ["Sum up.", "Cats sleep."],
+            "Sleep.",
+        ),
+        ({"system_prompt": "Be brief.", "question": "1+1?", "response": "2"}, ["Be brief.", "1+1?"], "2"),
+        ({"context": "Cats sleep.", "question": "Who?", "answer": "Cats"}, ["Cats sleep.", "Who?"], "Cats"),
+        ({"question": "1+1?", "answer": "2", "rationale": "Count on."}, ["1+1?"], "Count on.\n\n2"),
+        (
+            {"instruction": "Times 2?", "output": "8", "system": "Calculate.", "history": [["2+2?", "4"]]},
+            ["Calculate.", "2+2?", "4", "Times 2?"],
+            "8",
+        ),
+        ({"prompt": "1+1?", "chosen": "2", "rejected": "3"}, ["1+1?"], "2"),
+    ],
+)
+def test_usual_columns_are_read_in_their_order(row: dict[str, Any], prompt: list[str], response: str) -> None:
+    example = read_row(row, None, {}).example
+    assert response_text(example) == response
+    found = [prompt_text(example).find(text) for text in prompt]
+    assert found == sorted(found) and found[0] >= 0
+
+
+@pytest.mark.parametrize(
+    ("answer", "text"), [(1, "1"), (2.5, "2.5"), (True, "true"), ("four", "four"), (["five"], "five"), (0, "0")]
+)
+def test_scalars_are_answers(answer: object, text: str) -> None:
+    assert response_text(read_row({"question": "1?", "answer": answer}, None, {}).example) == text
+
+
+@pytest.mark.parametrize("answer", [["5", "five"], {"text": "six"}, [], float("inf"), None])
+def test_other_values_are_no_answers(answer: object) -> None:
+    with pytest.raises(RejectedRow):
+        read_row({"question": "1?", "answer": answer}, None, {})
+
+
+def test_nested_fields_are_mapped_by_dots() -> None:
+    row = {"data": {"q": "1+1?", "x.y": {"a": 2}}, "data.z": "unused"}
+    example = FORMATS["prompt_response"](row, {"prompt": "data.q", "response": "data.z"})
+    assert (prompt_text(example), response_text(example)) == ("1+1?", "unused")
+    with pytest.raises(RejectedRow, match="missing_field"):
+        FORMATS["prompt_response"](row, {"prompt": "data.q", "response": "data.none.deep"})
 
 
 TURNS = st.lists(

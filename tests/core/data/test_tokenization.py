@@ -1,5 +1,6 @@
 """Encoded examples against separately tokenised turns: a trained tokenizer, chat templates, Pythia's tokenizer."""
 
+import datetime
 import gzip
 import json
 import subprocess
@@ -9,46 +10,36 @@ from pathlib import Path
 import pytest
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from s2l_ray.core.data.examples import FORMATS, Example, Turn
-from s2l_ray.core.data.tokenization import encode_examples, load_tokenizer, train_tokenizer
+from s2l_ray.core.data.chat_answers import render_chat
+from s2l_ray.core.data.chat_template import ChatTemplate
+from s2l_ray.core.data.examples import FORMATS
+from s2l_ray.core.data.segments import chat_texts, chat_to_json, pair_text
+from s2l_ray.core.data.tokenization import Encoded, Encoder, load_tokenizer, train_tokenizer
+from s2l_ray.core.data.turns import Example, Turn
+from tests.support.chat_tokenizers import add_beginning, chat_tokenizer
 
 TEXTS = [f"What is {a} plus {b}? It is {a + b}. Éa ≠ 漢字 {'<|im_start|>user'}" for a in range(20) for b in range(20)]
 
-CHATML = (
-    "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>\n' }}{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
-)
-OPEN = (
-    "{% for m in messages %}{{ m.role + ': ' + m.content | trim + '\n' }}{% endfor %}"
-    "{% if add_generation_prompt %}{{ 'assistant: ' }}{% endif %}"
-)
-DROPS_REASONING = (
-    "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' }}"
-    "{{ m.content if loop.last else m.content.split('</think>')[-1] }}{{ '<|im_end|>\n' }}{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
-)
-REFUSES_SYSTEM = "{{ raise_exception('no system turn') if messages[0].role == 'system' }}" + CHATML
+DATE = datetime.date(2024, 1, 1)
 
 
 def pair(prompt: str, response: str) -> Example:
     return Example((Turn("prompt", prompt), Turn("response", response)))
 
 
-def chat(*turns: tuple[str, str]) -> Example:
-    return FORMATS["messages"]({"messages": [{"role": role, "content": text} for role, text in turns]}, {})
+def encode_pairs(tokenizer: PreTrainedTokenizerBase, examples: list[Example], max_length: int) -> list[Encoded]:
+    return Encoder(tokenizer, max_length).encode([pair_text(example) for example in examples])
+
+
+def encode_chat(tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str]], per_answer: bool) -> list[Encoded]:
+    example = FORMATS["messages"]({"messages": messages}, {})
+    chat = chat_to_json(example, render_chat(ChatTemplate.of(tokenizer, DATE), example))
+    return Encoder(tokenizer, 1000).encode(chat_texts(chat, per_answer))
 
 
 @pytest.fixture(scope="module")
 def tokenizer() -> PreTrainedTokenizerBase:
     return train_tokenizer(TEXTS, 320)
-
-
-def with_template(tokenizer: PreTrainedTokenizerBase, template: str, folder: Path) -> PreTrainedTokenizerBase:
-    tokenizer.save_pretrained(str(folder))
-    copy = load_tokenizer(str(folder))
-    copy.add_special_tokens({"additional_special_tokens": ["<|im_start|>", "<|im_end|>"]})
-    copy.chat_template = template
-    return copy
 
 
 def token_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
@@ -57,81 +48,74 @@ def token_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
 
 def test_prompt_and_response_are_tokenised_separately_with_end_of_text(tokenizer: PreTrainedTokenizerBase) -> None:
     examples = [pair("What is 2 plus", " 3? It"), pair("", "It is 5."), pair("Wha", "t is 漢字?")]
-    for example, encoded in zip(examples, encode_examples(tokenizer, examples, 100), strict=True):
+    for example, encoded in zip(examples, encode_pairs(tokenizer, examples, 100), strict=True):
         prompt, response = (token_ids(tokenizer, turn.text) for turn in example.turns)
         assert encoded.input_ids == [*prompt, *response, tokenizer.eos_token_id]
         assert encoded.target_spans == [(len(prompt), len(prompt) + len(response) + 1)]
         assert encoded.full_length == len(encoded.input_ids)
-        assert encoded.problem is None
-    assert encode_examples(tokenizer, [], 100) == []
+    assert encode_pairs(tokenizer, [], 100) == []
 
 
 def test_truncation_clips_target_spans(tokenizer: PreTrainedTokenizerBase) -> None:
     example = pair("What is 2 plus 3?", "It is 5.")
-    (whole,) = encode_examples(tokenizer, [example], 1000)
+    (whole,) = encode_pairs(tokenizer, [example], 1000)
     prompt_length = whole.target_spans[0][0]
     for max_length in range(1, whole.full_length + 2):
-        (cut,) = encode_examples(tokenizer, [example], max_length)
+        (cut,) = encode_pairs(tokenizer, [example], max_length)
         assert cut.input_ids == whole.input_ids[:max_length]
         assert cut.full_length == whole.full_length
         end = min(max_length, whole.full_length)
         assert cut.target_spans == ([(prompt_length, end)] if end > prompt_length else [])
 
 
-def test_beginning_of_text_token_comes_first(tokenizer: PreTrainedTokenizerBase, tmp_path: Path) -> None:
-    from tokenizers.processors import TemplateProcessing
-
-    copy = with_template(tokenizer, CHATML, tmp_path)
-    copy.add_special_tokens({"bos_token": "<s>"})
-    copy.backend_tokenizer.post_processor = TemplateProcessing(
-        single="<s> $A", special_tokens=[("<s>", copy.bos_token_id)]
-    )
-    (encoded,) = encode_examples(copy, [pair("What is", " 5?")], 100)
-    prompt = token_ids(copy, "What is")
-    assert encoded.input_ids[: 1 + len(prompt)] == [copy.bos_token_id, *prompt]
-    assert encoded.input_ids.count(copy.bos_token_id) == 1
+def test_beginning_of_text_token_comes_first(tmp_path: Path) -> None:
+    tokenizer = chat_tokenizer("chatml", tmp_path)
+    add_beginning(tokenizer)
+    (encoded,) = encode_pairs(tokenizer, [pair("What is", " 5?")], 100)
+    prompt = token_ids(tokenizer, "What is")
+    assert encoded.input_ids[: 1 + len(prompt)] == [tokenizer.bos_token_id, *prompt]
+    assert encoded.input_ids.count(tokenizer.bos_token_id) == 1
     assert encoded.target_spans[0][0] == 1 + len(prompt)
 
 
-def test_each_assistant_turn_is_a_target_span(tokenizer: PreTrainedTokenizerBase, tmp_path: Path) -> None:
-    chatml = with_template(tokenizer, CHATML, tmp_path)
+def test_each_answer_is_a_target_span(tmp_path: Path) -> None:
+    chatml = chat_tokenizer("chatml", tmp_path)
     turns = [("system", "Be exact."), ("user", "2 plus 3?"), ("assistant", "It is 5."), ("user", "And 4 plus 4?")]
-    example = chat(*turns, ("assistant", "\nIt is 8. "))
-    (encoded,) = encode_examples(chatml, [example], 1000)
-    messages = [{"role": turn.role, "content": turn.text} for turn in example.turns]
+    messages = [{"role": role, "content": text} for role, text in [*turns, ("assistant", "\nIt is 8. ")]]
+    (encoded,) = encode_chat(chatml, messages, per_answer=False)
     whole = chatml.apply_chat_template(messages, tokenize=True, return_dict=False)
     assert encoded.input_ids == whole[: len(encoded.input_ids)]
     assert chatml.decode(whole[len(encoded.input_ids) :]) == "\n"
     answers = [chatml.decode(encoded.input_ids[start:end]) for start, end in encoded.target_spans]
     assert answers == ["It is 5.<|im_end|>", "\nIt is 8. <|im_end|>"]
     assert chatml.eos_token_id not in encoded.input_ids
+    apart = encode_chat(chatml, messages, per_answer=True)
+    assert apart[1].input_ids == encoded.input_ids
+    assert [one.target_spans for one in apart] == [encoded.target_spans[:1], encoded.target_spans[1:]]
+    assert apart[0].input_ids == encoded.input_ids[: encoded.target_spans[0][1]]
 
 
-def test_turns_without_end_token_get_one(tokenizer: PreTrainedTokenizerBase, tmp_path: Path) -> None:
-    opened = with_template(tokenizer, OPEN, tmp_path)
-    example = chat(("user", "2 plus 3?"), ("assistant", " 5 "), ("user", "4 plus 4?"), ("assistant", "8"))
-    (encoded,) = encode_examples(opened, [example], 1000)
-    end = opened.eos_token
-    assert opened.decode(encoded.input_ids) == (
-        f"user: 2 plus 3?\nassistant: 5{end}\nuser: 4 plus 4?\nassistant: 8{end}"
-    )
-    assert [opened.decode(encoded.input_ids[a:b]) for a, b in encoded.target_spans] == [f"5{end}", f"8{end}"]
+@pytest.mark.parametrize("name", ["chatml", "instruct"])
+def test_a_text_has_at_most_one_beginning_of_text_token(name: str, tmp_path: Path) -> None:
+    tokenizer = chat_tokenizer(name, tmp_path)
+    add_beginning(tokenizer)
+    messages = [{"role": "user", "content": "<s>?"}, {"role": "assistant", "content": "5 <s>"}]
+    (encoded,) = encode_chat(tokenizer, messages, per_answer=False)
+    assert encoded.input_ids.count(tokenizer.bos_token_id) == (name == "instruct")
+    assert tokenizer.bos_token_id not in encoded.input_ids[1:]
 
 
-def test_chat_that_cannot_be_split_has_a_problem(tokenizer: PreTrainedTokenizerBase, tmp_path: Path) -> None:
-    question, thought = ("user", "2 plus 3?"), ("assistant", "<think>easy</think>5")
-    drops = with_template(tokenizer, DROPS_REASONING, tmp_path)
-    one, two = encode_examples(drops, [chat(question, thought), chat(question, thought, question, thought)], 1000)
-    assert (one.problem, two.problem) == (None, "template")
-    assert (two.input_ids, two.target_spans) == ([], [])
-    refuses = with_template(tokenizer, REFUSES_SYSTEM, tmp_path)
-    (refused,) = encode_examples(refuses, [chat(("system", "x"), question, thought)], 1000)
-    assert refused.problem == "template"
+def test_special_tokens_in_a_pair_are_text(tokenizer: PreTrainedTokenizerBase) -> None:
+    end = tokenizer.eos_token
+    (encoded,) = encode_pairs(tokenizer, [pair(f"What ends {end}?", end)], 100)
+    assert encoded.input_ids.count(tokenizer.eos_token_id) == 1
+    assert encoded.input_ids[-1] == tokenizer.eos_token_id
+    assert tokenizer.decode(encoded.input_ids) == f"What ends {end}?{end}{end}"
 
 
-def test_chat_without_template_raises(tokenizer: PreTrainedTokenizerBase) -> None:
+def test_a_tokenizer_without_template_is_refused(tokenizer: PreTrainedTokenizerBase) -> None:
     with pytest.raises(ValueError, match="no chat template"):
-        encode_examples(tokenizer, [chat(("user", "a"), ("assistant", "b"))], 10)
+        ChatTemplate.of(tokenizer, DATE)
 
 
 def test_trained_tokenizer_round_trips_text_and_reloads(tokenizer: PreTrainedTokenizerBase, tmp_path: Path) -> None:
@@ -184,7 +168,7 @@ def test_real_rows_with_the_pythia_tokenizer(pythia: PreTrainedTokenizerBase, sh
     for path in sorted((shared_data / "train").glob("*.jsonl.gz")):
         with gzip.open(path, "rt", encoding="utf-8") as lines:
             examples += [FORMATS["alpaca"](json.loads(next(lines)), {}) for _ in range(40)]
-    encoded = encode_examples(pythia, examples, 512)
+    encoded = encode_pairs(pythia, examples, 512)
     targets = 0
     for example, row in zip(examples, encoded, strict=True):
         prompt, response = (token_ids(pythia, turn.text) for turn in example.turns)

@@ -1,0 +1,85 @@
+"""Facts and warnings about the rows that `prepare` read, for each entry of data.sources."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from s2l_ray.artifacts.facts import DatasetFacts
+from s2l_ray.config.identity import source_spec
+from s2l_ray.config.sections import Data
+from s2l_ray.core.data.columns import unread_columns
+from s2l_ray.sources.ranges import Range
+from s2l_ray.stages.build import total_counts
+from s2l_ray.stages.prepare_records import EncodedCounts, ParsedRange, StoredTokenizer
+
+# The share of rejected rows of a source from which on a reason is a warning.
+WARNING_SHARE = 0.05
+# Rows that the job itself leaves out are no surprise.
+INTENDED = ("filtered",)
+
+
+@dataclass(frozen=True)
+class SourceCounts:
+    """Counts of an entry of data.sources. per_answer: each answer of a chat is an example. See `ParsedRange`."""
+
+    name: str
+    read: int
+    rejected: dict[str, int]
+    unread: dict[str, int]
+    chats: int
+    reasoning_lost: int
+    per_answer: bool
+
+
+def summarise_sources(data: Data, ranges: Sequence[Range], parsed: Sequence[ParsedRange]) -> list[SourceCounts]:
+    """Counts of each entry, over all its ranges."""
+    summaries = []
+    for number, source in enumerate(data.sources):
+        own = [result for one, result in zip(ranges, parsed, strict=True) if one.source == number]
+        read, rejected = sum(one.read for one in own), total_counts(one.rejected for one in own)
+        rewritten = sum(one.rewritten for one in own)
+        summaries.append(
+            SourceCounts(
+                name=source_spec(source).stem,
+                read=read,
+                rejected=rejected,
+                unread=unread_columns(total_counts(one.unread for one in own), read - sum(rejected.values())),
+                chats=sum(one.chats for one in own),
+                reasoning_lost=sum(one.reasoning_lost for one in own),
+                per_answer=data.chat == "per_answer" or (data.chat == "auto" and rewritten > 0),
+            )
+        )
+    return summaries
+
+
+def warnings(sources: Sequence[SourceCounts]) -> Iterator[str]:
+    """A line for each reason that rejects many rows of a source, and for text that is not learned."""
+    for source in sources:
+        for reason, rows in Counter(source.rejected).most_common():
+            if reason not in INTENDED and rows > WARNING_SHARE * source.read:
+                share = f"{100 * rows / source.read:.0f} %"
+                yield f"{source.name}: {share} of the rows ({rows:,} of {source.read:,}) are rejected: {reason}"
+        if source.reasoning_lost:
+            yield f"{source.name}: {source.reasoning_lost:,} chats have reasoning that the chat template leaves out"
+        for column, rows in source.unread.items():
+            yield f"{source.name}: column {column} has text in {rows:,} rows and is not read"
+
+
+def dataset_facts(
+    sources: Sequence[SourceCounts], counts: EncodedCounts, shards: int, tokenizer: StoredTokenizer
+) -> DatasetFacts:
+    return DatasetFacts(
+        statuses=counts.statuses,
+        by_source=counts.by_source,
+        tokens=counts.tokens,
+        target_tokens=counts.target_tokens,
+        truncated=counts.truncated,
+        longest=counts.longest,
+        shards=shards,
+        vocab_size=tokenizer.vocab_size,
+        chats={one.name: "per_answer" if one.per_answer else "whole" for one in sources if one.chats},
+        pairs_begin_with_bos=tokenizer.adds_beginning,
+        unread_columns=total_counts(one.unread for one in sources),
+        reasoning_not_learned=sum(one.reasoning_lost for one in sources),
+        warnings=tuple(warnings(sources)),
+    )
