@@ -7,9 +7,9 @@ Four passes over units that do not depend on the number of workers:
   reject    a group of pieces     -> its rejected rows, with line numbers of the file
   encode    slices of pieces      -> a shard of tokens and text; the tokenizer may be trained on the kept rows first
 
-Shards of `data.shard_size` kept rows are cut before they are encoded, from the counts of the filter, and pieces are no
-larger than shards. So every byte of text is read a bounded number of times. Intermediate files are stored below
-`work/` and deleted once the manifest is written.
+Shards of `data.shard_size` kept rows of one source are cut before they are encoded, from the counts of the filter, and
+pieces are no larger than shards. So every byte of text is read a bounded number of times. Intermediate files are stored
+below `work/` and deleted once the manifest is written.
 """
 
 import dataclasses
@@ -208,14 +208,14 @@ def _reject_units(groups: list[list[Piece]], pool: FilteredPool) -> list[records
 
 
 def _cut(groups: list[list[Piece]], pool: FilteredPool, shard_size: int) -> list[list[PieceSlice]]:
-    """Shards of `shard_size` kept rows, the last of fewer, as slices of pieces."""
+    """Shards of `shard_size` kept rows, the last of a source of fewer, as slices of pieces."""
     located = []
     for pieces, decisions in zip(groups, pool.files, strict=True):
         first = 0
         for piece in pieces:
             located.append((piece, decisions, first))
             first += piece.examples
-    cuts = cut_shards(pool.kept, shard_size)
+    cuts = cut_shards(pool.kept, [piece.source for piece, _, _ in located], shard_size)
     return [[PieceSlice(*located[position], start, stop) for position, start, stop in cut] for cut in cuts]
 
 

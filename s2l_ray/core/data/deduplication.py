@@ -69,16 +69,20 @@ def sampling_key(id_N2: UInt64, seed: int) -> UInt64:
         return _splitmix64(_splitmix64(id_N2[:, 0] ^ _splitmix64(np.full(len(id_N2), seed, np.uint64))) ^ id_N2[:, 1])
 
 
-def cut_shards(kept: Sequence[int], shard_size: int) -> list[list[tuple[int, int, int]]]:
-    """Shards of `shard_size` kept rows (the last may hold fewer), each as slices (piece, start, stop) of kept rows."""
+def cut_shards(kept: Sequence[int], sources: Sequence[int], shard_size: int) -> list[list[tuple[int, int, int]]]:
+    """Shards of `shard_size` kept rows, each as slices (piece, start, stop) of kept rows.
+
+    sources: the position in the job of every piece's source. The last shard of a source may hold fewer rows: no shard
+    has rows of two sources, so that a source that is added or removed leaves the shards of the others as they are.
+    """
     shards: list[list[tuple[int, int, int]]] = []
-    free = 0
-    for position, rows in enumerate(kept):
+    free, current = 0, None
+    for position, (rows, source) in enumerate(zip(kept, sources, strict=True)):
         start = 0
         while start < rows:
-            if free == 0:
+            if free == 0 or source != current:
                 shards.append([])
-                free = shard_size
+                free, current = shard_size, source
             stop = min(rows, start + free)
             shards[-1].append((position, start, stop))
             free -= stop - start

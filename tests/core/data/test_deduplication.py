@@ -115,11 +115,19 @@ def test_sampling_keys_are_uniform() -> None:
     assert np.all(np.abs(counts - 1250) < 5 * np.sqrt(1250))
 
 
-@given(st.lists(st.integers(0, 50), max_size=12), st.integers(1, 40))
-def test_shards_cover_every_kept_row_once_in_order(kept: list[int], size: int) -> None:
-    shards = cut_shards(kept, size)
+RANGES = st.lists(st.tuples(st.integers(0, 50), st.booleans()), max_size=12)
+
+
+@given(RANGES, st.integers(1, 40))
+def test_shards_cover_every_kept_row_of_a_source_once_in_order(ranges: list[tuple[int, bool]], size: int) -> None:
+    kept = [rows for rows, _ in ranges]
+    entries = np.cumsum([new for _, new in ranges]).tolist()
+    shards = cut_shards(kept, entries, size)
     sizes = [sum(stop - start for _, start, stop in shard) for shard in shards]
-    assert all(one == size for one in sizes[:-1]) and all(0 < one <= size for one in sizes)
+    sources = [{entries[range_] for range_, _, _ in shard} for shard in shards]
+    assert all(len(one) == 1 for one in sources), "no shard has rows of two sources"
+    for rows, own, following in zip(sizes, sources, [*sources[1:], None], strict=False):
+        assert rows == size if own == following else 0 < rows <= size
     rows = defaultdict(list)
     order = []
     for shard in shards:
@@ -134,3 +142,8 @@ def test_id_words_are_the_hex_digits() -> None:
     assert id_to_words(["0" * 15 + "1" + "f" * 16]).tolist() == [[1, 2**64 - 1]]
     with pytest.raises(ValueError):
         id_to_words(["xyz"])
+
+
+def test_an_added_source_changes_no_other_shard() -> None:
+    before = cut_shards([5, 7], [0, 0], 4)
+    assert cut_shards([5, 7, 3], [0, 0, 1], 4) == [*before, [(2, 0, 3)]]
