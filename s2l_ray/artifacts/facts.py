@@ -47,6 +47,11 @@ class DatasetFacts:
     def ok(self) -> int:
         return self.statuses.get("ok", 0)
 
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Size of the pool by the unit of a budget; tokens are those of all rows, also without a target token."""
+        return {"rows": self.ok, "target_tokens": self.target_tokens, "tokens": self.tokens}
+
 
 @dataclass(frozen=True)
 class CheckpointsFacts:
@@ -62,6 +67,14 @@ class CheckpointsFacts:
     def steps(self) -> list[int]:
         """Optimizer steps of the checkpoints, ascending."""
         return [checkpoint.step for checkpoint in self.checkpoints]
+
+    @property
+    def epoch_ends(self) -> list[int] | None:
+        """Steps of the checkpoints that end an epoch; None for checkpoints that were trained elsewhere."""
+        epochs = {one.step: one.epoch for one in self.checkpoints if one.epoch is not None}
+        if len(epochs) < len(self.checkpoints):
+            return None
+        return [step for step, epoch in epochs.items() if epoch > 0 and float(epoch).is_integer()]
 
 
 @dataclass(frozen=True)
@@ -110,7 +123,11 @@ class ClustersFacts:
 
 @dataclass(frozen=True)
 class SubsetFacts:
-    """pool: rows the method chose from. rows_ok: rows of the dataset with status ok. notes: counts of the method."""
+    """budget, selected: in `unit`, which is rows, target_tokens or tokens.
+
+    pool: rows that were read. rows_ok: rows of the dataset with status ok. notes: counts of the method, and
+    `missing_values`: rows that it could not select. kept, dropped: rows named by select.keep and select.drop.
+    """
 
     method: str
     budget: int
@@ -118,6 +135,10 @@ class SubsetFacts:
     rows_ok: int
     by_source: dict[str, int]
     notes: dict[str, int] = field(default_factory=dict)
+    unit: str = "rows"
+    selected: int = 0
+    kept: int = 0
+    dropped: int = 0
 
 
 Facts = DatasetFacts | CheckpointsFacts | TrajectoriesFacts | ClustersFacts | SubsetFacts

@@ -63,6 +63,7 @@ SUBSET = pa.schema(
         ("shard", pa.int32()),
         ("row", pa.int32()),
         ("score", pa.float32()),
+        ("probability", pa.float32()),
     ]
 )
 

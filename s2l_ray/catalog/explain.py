@@ -38,7 +38,7 @@ class Explanation:
 
     reason: of a rejected row, or the status of a row that cannot be selected. losses: mean negative log-likelihood of a
     target token, by step of the checkpoint. distance: to the centroid of the cluster. score: of a selected row, by
-    which it was ranked, or the probability with which it was drawn.
+    which it was ranked. probability: with which a selected row was drawn.
     """
 
     outcome: Outcome
@@ -57,6 +57,7 @@ class Explanation:
     cluster: GroupCounts | None = None
     distance: float | None = None
     score: float | None = None
+    probability: float | None = None
 
 
 @dataclass(frozen=True)
@@ -138,7 +139,7 @@ def _explain(subset: Artifact, dataset: Artifact, position: _Position) -> Explan
     stored = _dataset_row(dataset, position)
     scored = _scored_row(inputs["trajectories"], position) if "trajectories" in inputs else {}
     assigned = _row_of(inputs["clusters"], position, ["cluster", "distance"]) if "clusters" in inputs else {}
-    selected = subset.read_table(["source", "cluster", "shard", "row", "score"])
+    selected = subset.read_table(["source", "cluster", "shard", "row", "score", "probability"])
     here = pc.and_(pc.equal(selected["shard"], position.shard), pc.equal(selected["row"], position.row))
     own = selected.filter(here).to_pylist()
     status: str = (scored or stored)["status"]
@@ -162,6 +163,7 @@ def _explain(subset: Artifact, dataset: Artifact, position: _Position) -> Explan
         cluster=_counts(inputs["clusters"], selected, "cluster", assigned["cluster"]) if assigned and in_pool else None,
         distance=assigned.get("distance"),
         score=own[0]["score"] if own else None,
+        probability=own[0]["probability"] if own else None,
     )
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from s2l_ray import storage
 from s2l_ray.config.sections import Config, Source
+from s2l_ray.core.selection.checkpoint_scores import ColumnParams
 from s2l_ray.errors import ConfigError
 from s2l_ray.sources.checkpoints import CheckpointOrigin, artifact_origins, folder_origin, hub_origin
 from s2l_ray.sources.digests import file_reference, files_reference, source_reference
@@ -63,9 +64,15 @@ def losses_identity(config: Config) -> Identity:
 
 
 def subset_identity(config: Config) -> Identity:
-    """`select` with the method's own keys."""
+    """`select` with the constraints that are set and the method's own keys; files are named by their digests."""
     select = config.select
-    return {"select": {"method": select.method, "budget": select.budget, "seed": select.seed, **asdict(select.params)}}
+    fields = {"method": select.method, "budget": select.budget, "seed": select.seed, **asdict(select.params)}
+    constraints: Identity = {"shares": select.shares, "caps": select.caps}
+    for key, paths in (("keep", select.keep), ("drop", select.drop)):
+        constraints[key] = [_digest(config, path, f"select.{key}") for path in paths]
+    if isinstance(select.params, ColumnParams):
+        fields["path"] = _digest(config, select.params.path, "select.path")
+    return {"select": fields | {key: value for key, value in constraints.items() if value}}
 
 
 def source_spec(source: Source) -> SourceSpec:
@@ -108,6 +115,13 @@ def local_folder(config: Config, name: str, key: str) -> Path | None:
             f"{key}: no folder {folder}; write a folder, or a hub id such as EleutherAI/pythia-70m-deduped"
         )
     return None
+
+
+def _digest(config: Config, path: str, key: str) -> str:
+    uri = source_uri(path, storage.absolute(config.data.root))
+    if storage.find(uri) is None:
+        raise ConfigError(f"{key}: {uri} does not exist; correct the path, or data.root")
+    return storage.sha256_file(uri)
 
 
 def _source_identity(source: Source, root: str) -> Identity:

@@ -6,16 +6,14 @@
 
 import datetime
 from collections.abc import Sequence
-from functools import cached_property
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, model_validator
-from pydantic_core import InitErrorDetails
+from pydantic import ConfigDict, Field, model_validator
 
 from s2l_ray.config.budget import Budget
 from s2l_ray.config.imports import CheckpointFrom, LossesFrom
+from s2l_ray.config.select import Select
 from s2l_ray.config.types import NonNegativeInt, PositiveInt, Precision, Section, refuse_missing, refuse_without_effect
-from s2l_ray.core.selection.registry import SELECTORS, SelectorParams
 from s2l_ray.core.trajectories import Window, choose_columns
 from s2l_ray.errors import ConfigError
 
@@ -167,43 +165,6 @@ class Cluster(Section):
             return choose_columns(wanted, steps)
         except ValueError as error:
             raise ConfigError(f"cluster.{error}; change cluster.checkpoints") from error
-
-
-class Select(Section):
-    """The selection: a method of SELECTORS, its budget, and the method's own keys (its `params`)."""
-
-    model_config = ConfigDict(frozen=True, extra="allow")
-
-    method: str = "s2l"
-    budget: Budget
-    seed: NonNegativeInt = 0
-
-    @classmethod
-    def keys(cls) -> list[str]:
-        own = (name for selector in SELECTORS.values() for name in selector.param_names())
-        return [*super().keys(), *dict.fromkeys(own)]
-
-    @model_validator(mode="after")
-    def _check_method_and_keys(self) -> Self:
-        if self.method not in SELECTORS:
-            known = "; ".join(f"{name} ({selector.summary})" for name, selector in SELECTORS.items())
-            raise ValueError(f"no method {self.method}; the methods are {known}")
-        unknown = [
-            InitErrorDetails(type="extra_forbidden", loc=(key,), input=value)
-            for key, value in (self.model_extra or {}).items()
-            if key not in self.keys()
-        ]
-        if unknown:
-            raise ValidationError.from_exception_data("select", unknown)
-        _ = self.params
-        return self
-
-    @cached_property
-    def params(self) -> SelectorParams:
-        """The method's own keys. Keys of other methods are ignored, so that `--set select.method=` works alone."""
-        selector = SELECTORS[self.method]
-        own = {key: value for key, value in (self.model_extra or {}).items() if key in selector.param_names()}
-        return TypeAdapter(selector.params).validate_python(own)
 
 
 Attention = Literal["auto", "padded"]

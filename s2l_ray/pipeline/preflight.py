@@ -14,12 +14,13 @@ from pathlib import Path
 from s2l_ray import storage
 from s2l_ray.artifacts.facts import DatasetFacts
 from s2l_ray.catalog.listing import COMPLETE
-from s2l_ray.config.budget import budget_rows, check_budget
+from s2l_ray.config.budget import budget_amount, check_budget
 from s2l_ray.config.identity import checkpoint_origins, local_folder
 from s2l_ray.config.sections import Config, TokenizerToTrain
 from s2l_ray.core.training.schedule import CheckpointGrid, checkpoint_steps, steps_per_epoch
 from s2l_ray.errors import ConfigError
 from s2l_ray.pipeline.plan import Plan
+from s2l_ray.pipeline.selection_checks import check_selection
 
 WEIGHT_BYTES = 4
 # two resume states, each the weights and two moments of the optimizer
@@ -32,8 +33,9 @@ LONG_EPOCH = 10_000
 class Estimate:
     """Figures of a job; None where they are not known before its dataset is complete, or not at all.
 
-    rows: of the pool, with status ok. max_rows: what the job file admits. budget: rows to select. bytes_needed: on
-    disk, for checkpoints still to be written and two resume states. bytes_free: of the disk below a local root.
+    rows: of the pool, with status ok. max_rows: what the job file admits. budget: to select, in its unit.
+    bytes_needed: on disk, for checkpoints still to be written and two resume states. bytes_free: of the disk below a
+    local root.
     """
 
     rows: int | None
@@ -49,7 +51,7 @@ class Estimate:
 def estimate(planned: Plan) -> Estimate:
     config, dataset = planned.config, _dataset_facts(planned)
     rows = dataset.ok if dataset is not None else None
-    budget = budget_rows(config.select.budget, rows) if rows is not None else None
+    budget = budget_amount(config.select.budget, rows) if rows is not None else None
     most = rows if rows is not None else max_rows(config)
     checkpoints = parameters = needed = None
     if "checkpoints" in planned:
@@ -63,11 +65,13 @@ def estimate(planned: Plan) -> Estimate:
 def check_feasible(planned: Plan, figures: Estimate | None = None) -> None:
     """Raise `ConfigError` for what could only fail later."""
     config, figures = planned.config, figures or estimate(planned)
-    budget, most = config.select.budget, figures.max_rows
-    if "subset" in planned and figures.rows is not None:
-        check_budget(budget, figures.rows)
+    budget, most, dataset = config.select.budget, figures.max_rows, _dataset_facts(planned)
+    if "subset" in planned and dataset is not None:
+        check_budget(budget, dataset.sizes)
     elif "subset" in planned and most is not None and isinstance(budget, int) and budget > most:
         raise ConfigError(f"select.budget: {budget} rows, but data admits at most {most}; set it to at most {most}")
+    if "subset" in planned and planned["subset"].to_build:
+        check_selection(planned)
     if "checkpoints" in planned and planned["checkpoints"].to_build:
         check_vocabulary(config, _dataset_facts(planned))
         if figures.rows is not None and config.proxy.checkpoints_from is None:

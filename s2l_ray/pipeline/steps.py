@@ -16,7 +16,6 @@ from s2l_ray.artifacts.schemas import KINDS
 from s2l_ray.config import identity
 from s2l_ray.config.identity import Identity
 from s2l_ray.config.sections import Config
-from s2l_ray.core.selection.registry import SELECTORS
 from s2l_ray.errors import ConfigError
 from s2l_ray.runtime.contracts import Cluster, ResourceRequest
 from s2l_ray.stages import cluster, imported, prepare, score, select, train
@@ -88,11 +87,12 @@ STEPS = (
     ),
     Step(
         "subset",
-        lambda config: SELECTORS[config.select.method].inputs(),
+        lambda config: config.select.needs.inputs(),
         identity.subset_identity,
         select.select,
         select.execution,
         select.resources,
+        version=2,
     ),
 )
 assert tuple(step.kind for step in STEPS) == KINDS

@@ -1,22 +1,29 @@
 """select: the artifacts that a method needs -> subset.
 
-The subset is one table of pointers (shard, row) into the dataset with the cluster and the score of each selected row.
-Selection runs in one actor, which reads columns and no text.
+The subset is one table of pointers (shard, row) into the dataset with cluster, score and inclusion probability of each
+selected row. Selection runs in one actor, which reads columns and no text.
 """
 
 from collections import Counter
 from collections.abc import Mapping
+from fractions import Fraction
 
 import numpy as np
 
+from s2l_ray import storage
 from s2l_ray.artifacts.execution import SelectExecution
-from s2l_ray.artifacts.facts import Counts, DatasetFacts, SubsetFacts, TrajectoriesFacts
-from s2l_ray.artifacts.manifest import open_artifact
+from s2l_ray.artifacts.facts import Counts, DatasetFacts, SubsetFacts
+from s2l_ray.artifacts.manifest import Artifact, open_artifact
 from s2l_ray.artifacts.schemas import SUBSET, shard_path
 from s2l_ray.artifacts.tables import FileRecord, write_table
-from s2l_ray.catalog.pool import read_pool, subset_table
-from s2l_ray.config.budget import check_budget
-from s2l_ray.config.sections import Config, Select
+from s2l_ray.catalog.pool import PoolRows, read_pool, subset_table
+from s2l_ray.catalog.pool_columns import columns_of_needs
+from s2l_ray.config.budget import budget_share, budget_unit, check_budget
+from s2l_ray.config.sections import Config
+from s2l_ray.config.select import Select
+from s2l_ray.core.selection.budgets import Constraints, select_within_budget
+from s2l_ray.core.selection.learning_percentage import LearningPercentageParams, select_as_official
+from s2l_ray.core.selection.pool import Pool, Selection
 from s2l_ray.core.selection.registry import SELECTORS
 from s2l_ray.errors import ConfigError
 from s2l_ray.runtime.contracts import Cluster, ResourceRequest
@@ -40,33 +47,62 @@ def resources(build: SelectBuild) -> ResourceRequest:
 
 
 def select(build: SelectBuild) -> Product:
-    config = build.config.select
-    rows_ok = build.inputs["dataset"].facts(DatasetFacts).ok
-    budget = check_budget(config.budget, rows_ok)
-    if "trajectories" in build.inputs:
-        scored = sum(build.inputs["trajectories"].facts(TrajectoriesFacts).ok_by_source.values())
-        if budget > scored:
-            hint = f"set it to at most {scored}, or score the rest with resources.score.allow_failures: 0"
-            raise ConfigError(f"select.budget: {budget} rows, but only {scored} of {rows_ok} are scored; {hint}")
-    build.note(f"selecting {budget} rows by {config.method}")
+    config, dataset = build.config.select, build.inputs["dataset"].facts(DatasetFacts)
+    budget = check_budget(config.budget, dataset.sizes)
+    columns_of_needs(config, build.inputs)  # before a node is requested
+    build.note(f"selecting {budget} {budget_unit(config.budget)} by {config.method}")
     uris = {kind: artifact.uri for kind, artifact in build.inputs.items()}
-    name, arguments = f"selecting by {config.method}", (build.folder, uris, config, budget, rows_ok)
+    name, root = f"selecting by {config.method}", storage.absolute(build.config.data.root)
+    arguments = (build.folder, uris, config, root, budget)
     file, facts = build.run_on_one_node(name, MEMORY_HINT, resources(build), select_rows, *arguments)
-    build.progress(budget, budget, "rows")
-    if facts.pool != rows_ok:
-        build.warn(f"{config.method} selects from {facts.pool} scored rows; the dataset has {rows_ok} with status ok")
-    left = facts.pool - budget
-    return Product([file], Counts(facts.pool, budget, {"not_selected": left} if left else {}), facts, SUBSET)
+    selected = file.rows or 0
+    build.progress(selected, selected, "rows")
+    if facts.pool != facts.rows_ok:
+        build.warn(f"{config.method} selects from {facts.pool} rows; the dataset has {facts.rows_ok} with status ok")
+    left = facts.pool - selected
+    return Product([file], Counts(facts.pool, selected, {"not_selected": left} if left else {}), facts, SUBSET)
 
 
 def select_rows(
-    folder: str, inputs: Mapping[str, str], config: Select, budget: int, rows_ok: int
+    folder: str, inputs: Mapping[str, str], config: Select, root: str, budget: int
 ) -> tuple[FileRecord, SubsetFacts]:
-    """Read the pool, run the selector, write the subset. Runs in one actor."""
-    selector = SELECTORS[config.method]
-    rows = read_pool({kind: open_artifact(uri) for kind, uri in inputs.items()}, selector.needs, report_progress)
-    selection = selector.select(rows.pool, budget, config.seed, config.params)
+    """Read the pool, apply the method within the budget, write the subset. Runs in one actor."""
+    artifacts = {kind: open_artifact(uri) for kind, uri in inputs.items()}
+    rows = read_pool(artifacts, config, root, report_progress)
+    selection = choose(rows, config, budget)
     file = write_table(folder, shard_path(0), subset_table(rows, selection))
-    names = np.asarray(rows.pool.source_names, object)[rows.pool.source_N[selection.index_M]]
-    by_source = dict(sorted(Counter(names.tolist()).items()))
-    return file, SubsetFacts(config.method, budget, len(rows.pool), rows_ok, by_source, dict(selection.notes))
+    return file, _facts(artifacts["dataset"], rows, config, budget, selection)
+
+
+def choose(rows: PoolRows, config: Select, budget: int) -> Selection:
+    """The selected rows of a pool. Raises `ConfigError` for constraints that cannot be met."""
+    params, selector = config.params, SELECTORS[config.method]
+    if isinstance(params, LearningPercentageParams) and params.compat == "official":
+        return select_as_official(rows.pool, budget_share(config.budget, rows.pool.amount()), params)
+
+    def method(pool: Pool, amount: int, seed: int) -> Selection:
+        return selector.select(pool, amount, seed, params)
+
+    shares = {source: Fraction(str(share)) for source, share in config.shares.items()}
+    constraints = Constraints(budget, shares, config.caps, rows.keep_N, rows.drop_N)
+    try:
+        return select_within_budget(rows.pool, constraints, method, config.seed)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+
+
+def _facts(dataset: Artifact, rows: PoolRows, config: Select, budget: int, selection: Selection) -> SubsetFacts:
+    pool = rows.pool
+    names = np.asarray(pool.source_names, object)[pool.source_N[selection.index_M]]
+    return SubsetFacts(
+        method=config.method,
+        budget=budget,
+        pool=len(pool),
+        rows_ok=dataset.facts(DatasetFacts).ok,
+        by_source=dict(sorted(Counter(names.tolist()).items())),
+        unit=budget_unit(config.budget),
+        selected=pool.take(selection.index_M).amount(),
+        kept=0 if rows.keep_N is None else int(rows.keep_N.sum()),
+        dropped=0 if rows.drop_N is None else int(rows.drop_N.sum()),
+        notes=dict(selection.notes),
+    )

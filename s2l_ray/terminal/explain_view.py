@@ -36,6 +36,7 @@ def _row(row: Explanation) -> RenderableType:
         "cluster": _counts(row.cluster) if row.cluster else None,
         "distance": f"{row.distance:.4g} to the centroid" if row.distance is not None else None,
         "score": f"{row.score:.4g}" if row.score is not None else None,
+        "probability": f"{row.probability:.4g}" if row.probability is not None else None,
     }
     return Group(Text.assemble((row.outcome, STYLES.get(row.outcome, "bold red")), reason), facts(pairs))
 

@@ -5,6 +5,7 @@ import dataclasses
 from rich.console import RenderableType
 from rich.text import Text
 
+from s2l_ray.config.budget import budget_amount, budget_unit
 from s2l_ray.config.sections import Config, Data
 from s2l_ray.core.selection.registry import SELECTORS
 from s2l_ray.pipeline.plan import Plan, PlannedStep, plan_to_json
@@ -91,6 +92,8 @@ def _selection(config: Config, figures: Estimate) -> str:
     method, budget = config.select.method, config.select.budget
     if isinstance(budget, int):
         rows = f"{budget:,} rows"
+    elif isinstance(budget, dict):
+        rows = f"{budget_amount(budget, 0):,} {budget_unit(budget).replace('_', ' ')}"
     else:
         rows = f"{budget} of the pool" if figures.budget is None else f"{figures.budget:,} rows ({budget})"
     return f"{rows} by {method}: {SELECTORS[method].summary}"

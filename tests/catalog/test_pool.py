@@ -14,9 +14,11 @@ from hypothesis import strategies as st
 from s2l_ray.artifacts.facts import DatasetFacts
 from s2l_ray.artifacts.manifest import Artifact
 from s2l_ray.artifacts.schemas import NO_TARGET_TOKENS, NON_FINITE, NOT_SCORED, OK, SUBSET
-from s2l_ray.catalog.pool import PoolRows, read_pool, subset_table
+from s2l_ray.catalog.pool import OnShard, PoolRows, read_pool, subset_table
+from s2l_ray.config.select import Select
 from s2l_ray.core.selection.pool import Selection
 from tests.support.pool_artifacts import (
+    ROW_TOKENS,
     PoolRow,
     Shards,
     write_artifact,
@@ -29,7 +31,11 @@ MOST_BYTES_A_ROW = 40
 
 # Sources appear in another order in each shard; the third shard has no row of the pool.
 SHARDS = [
-    [PoolRow("a0", "b", losses=(3.0, 1.0)), PoolRow("a1", "a", NO_TARGET_TOKENS), PoolRow("a2", "a", cluster=1)],
+    [
+        PoolRow("a0", "b", losses=(3.0, 1.0)),
+        PoolRow("a1", "a", NO_TARGET_TOKENS, cluster=None),
+        PoolRow("a2", "a", cluster=1),
+    ],
     [PoolRow("b0", "c", losses=(2.5, 2.0), cluster=4), PoolRow("b1", "a", cluster=None), PoolRow("b2", "b")],
     [PoolRow("c0", "d", NON_FINITE, (np.nan, np.nan), None)],
     [],
@@ -54,14 +60,9 @@ def inputs_of(root: Path, shards: Shards, group_by: str = "source") -> dict[str,
     }
 
 
-def positions(shards: Shards, clustered: bool = False) -> list[tuple[int, int]]:
+def positions(shards: Shards) -> list[tuple[int, int]]:
     """Shard and row of every row of the pool."""
-    return [
-        (shard, number)
-        for shard, rows in enumerate(shards)
-        for number, row in enumerate(rows)
-        if row.status == OK and (row.cluster is not None or not clustered)
-    ]
+    return [(shard, number) for shard, rows in enumerate(shards) for number, row in enumerate(rows) if row.status == OK]
 
 
 def sources(rows: PoolRows) -> list[str]:
@@ -69,7 +70,14 @@ def sources(rows: PoolRows) -> list[str]:
 
 
 def found_positions(rows: PoolRows) -> list[tuple[int, int]]:
-    return list(zip(rows.shard_N.tolist(), rows.row_N.tolist(), strict=True))
+    shard_N, row_N = rows.positions(np.arange(len(rows.pool)))
+    return list(zip(shard_N.tolist(), row_N.tolist(), strict=True))
+
+
+def read(inputs: dict[str, Artifact], method: str = "random", on_shard: OnShard = ignore, **keys: object) -> PoolRows:
+    """The pool of a method, from the inputs that it needs."""
+    select = Select.model_validate({"method": method, "budget": 1, **keys})
+    return read_pool({kind: inputs[kind] for kind in select.needs.inputs()}, select, "", on_shard)
 
 
 @pytest.fixture
@@ -78,12 +86,12 @@ def inputs(tmp_path: Path) -> dict[str, Artifact]:
 
 
 def test_the_pool_of_a_dataset_alone(inputs: dict[str, Artifact]) -> None:
-    rows = read_pool({"dataset": inputs["dataset"]}, (), ignore)
+    rows = read(inputs)
     # The dataset has as ok what scoring found not finite or did not score.
     assert found_positions(rows) == [(0, 0), (0, 2), (1, 0), (1, 1), (1, 2), (2, 0), (4, 0), (4, 1)]
     assert sources(rows) == ["b", "a", "c", "a", "b", "d", "a", "a"]
     assert len(rows.pool.source_names) == 4
-    assert (rows.pool.cluster_N, rows.pool.losses_NT, rows.pool.group_by) == (None, None, "source")
+    assert (rows.pool.cluster_N, rows.pool.score_N, rows.pool.group_by) == (None, None, "source")
     assert len(rows.pool) == 8
     assert rows.source.uri == inputs["dataset"].uri
 
@@ -91,31 +99,72 @@ def test_the_pool_of_a_dataset_alone(inputs: dict[str, Artifact]) -> None:
 @pytest.mark.parametrize("group_by", ["source", "none"])
 def test_the_pool_of_trajectories_and_clusters(tmp_path: Path, group_by: str) -> None:
     inputs = inputs_of(tmp_path, SHARDS, group_by)
-    rows = read_pool(inputs, ("clusters",), ignore)
-    assert found_positions(rows) == [(0, 0), (0, 2), (1, 0), (1, 2), (4, 1)]
-    assert sources(rows) == ["b", "a", "c", "b", "a"]
+    rows = read(inputs, "s2l")
+    assert found_positions(rows) == [(0, 0), (0, 2), (1, 0), (1, 1), (1, 2), (4, 1)]
+    assert sources(rows) == ["b", "a", "c", "a", "b", "a"]
     assert rows.pool.cluster_N is not None
-    assert rows.pool.cluster_N.tolist() == [0, 1, 4, 0, 2]
+    assert rows.pool.cluster_N.tolist() == [0, 1, 4, -1, 0, 2]
+    assert rows.pool.usable().tolist() == [True, True, True, False, True, True]
     assert rows.pool.group_by == group_by
-    assert rows.pool.losses_NT is None
+    assert rows.pool.score_N is None
     assert rows.source.uri == inputs["trajectories"].uri
 
 
-def test_the_pool_with_losses(inputs: dict[str, Artifact]) -> None:
-    rows = read_pool({kind: inputs[kind] for kind in ("dataset", "trajectories")}, ("losses",), ignore)
-    assert found_positions(rows) == [(0, 0), (0, 2), (1, 0), (1, 1), (1, 2), (4, 1)]
-    assert rows.pool.losses_NT is not None and rows.pool.losses_NT.dtype == np.float32
-    assert rows.pool.losses_NT.tolist() == [[3, 1], [1, 0.5], [2.5, 2], [1, 0.5], [1, 0.5], [0.25, 0.125]]
+def test_the_pool_of_a_ranking(inputs: dict[str, Artifact]) -> None:
+    rows = read(inputs, "high_learnability")
+    assert found_positions(rows) == positions(SHARDS) == [(0, 0), (0, 2), (1, 0), (1, 1), (1, 2), (4, 1)]
+    assert rows.pool.score_N is not None and rows.pool.score_N.dtype == np.float32
+    assert rows.pool.score_N.tolist() == [2, 0.5, 0.5, 0.5, 0.5, 0.125]
+    assert rows.pool.prefix_N is not None
+    assert rows.pool.prefix_N[0] == int.from_bytes(b"a0\0\0\0\0\0\0", "big")
     assert rows.pool.cluster_N is None
 
 
-def test_clusters_that_are_not_needed_exclude_no_row(inputs: dict[str, Artifact]) -> None:
-    assert found_positions(read_pool(inputs, ("losses",), ignore)) == positions(SHARDS)
+def test_the_pool_of_a_ranking_inside_clusters(inputs: dict[str, Artifact]) -> None:
+    rows = read(inputs, "high_learnability", within="clusters")
+    assert rows.pool.cluster_N is not None
+    assert rows.pool.cluster_N.tolist() == [0, 1, 4, -1, 0, 2]
+
+
+def test_the_pool_of_vectors(inputs: dict[str, Artifact]) -> None:
+    rows = read(inputs, "k_center")
+    assert rows.pool.feature_ND is not None
+    assert rows.pool.feature_ND.tolist() == [[1], [0.5], [2], [0.5], [0.5], [0.125]], "step 0 is no feature"
+
+
+def test_official_rows_without_targets_have_the_cluster_nearest_to_zero(tmp_path: Path) -> None:
+    inputs = inputs_of(tmp_path, SHARDS)
+    centroids = pa.table(
+        {
+            "source": ["a", "a", "b"],
+            "cluster": pa.array([1, 2, 0], pa.int32()),
+            "centroid": pa.FixedSizeListArray.from_arrays(pa.array([0.5, 3.0, 2.0], pa.float32()), 1),
+        }
+    )
+    inputs["clusters"] = write_clusters(f"{tmp_path}/clusters/{'4' * 12}", SHARDS, centroids=centroids)
+    rows = read(inputs, "s2l", compat="official")
+    at = found_positions(rows).index((0, 1))
+    assert rows.pool.cluster_N is not None and rows.pool.cluster_N[at] == 1
+    assert len(rows.pool) == len(positions(SHARDS)) + 1
+
+
+@pytest.mark.parametrize("budget", [{"target_tokens": 3}, {"tokens": 3}])
+@pytest.mark.parametrize("method", ["random", "high_learnability"])
+def test_tokens_of_rows(inputs: dict[str, Artifact], budget: dict[str, int], method: str) -> None:
+    rows = read(inputs, method, budget=budget)
+    assert rows.pool.weight_N is not None
+    assert set(rows.pool.weight_N.tolist()) == {ROW_TOKENS if "tokens" in budget else ROW_TOKENS - 1}
+
+
+def test_lengths_come_from_the_dataset(inputs: dict[str, Artifact]) -> None:
+    rows = read(inputs, "longest")
+    assert rows.pool.score_N is not None and set(rows.pool.score_N.tolist()) == {ROW_TOKENS - 1}
+    assert rows.source.uri == inputs["dataset"].uri
 
 
 def test_progress_is_reported_by_shards(inputs: dict[str, Artifact]) -> None:
     reported: list[tuple[int, int]] = []
-    read_pool(inputs, ("clusters",), lambda done, total, unit: reported.append((done, total)))
+    read(inputs, "s2l", lambda done, total, unit: reported.append((done, total)))
     assert reported and {total for _, total in reported} == {len(SHARDS)}
     assert sorted(reported) == reported
 
@@ -133,40 +182,41 @@ ROWS = st.builds(
 @settings(max_examples=40, deadline=None)
 @given(st.lists(st.lists(ROWS, max_size=8), min_size=1, max_size=5), st.data())
 def test_pool_and_subset_agree_with_a_loop_over_the_rows(shards: Shards, data: st.DataObject) -> None:
-    needs = data.draw(st.sampled_from([(), ("losses",), ("clusters",), ("clusters", "losses")]))
-    expected = positions(shards, "clusters" in needs)
+    method = data.draw(st.sampled_from(["high_learnability", "s2l"]))
+    expected = positions(shards)
     selected = data.draw(st.lists(st.integers(0, len(expected) - 1), unique=True)) if expected else []
     index_M = np.array(sorted(selected), np.int64)
     with TemporaryDirectory() as folder:
         inputs = inputs_of(Path(folder), shards)
-        rows = read_pool(inputs, needs, ignore)
-        table = subset_table(rows, Selection(index_M, index_M / 8))
+        rows = read(inputs, method)
+        table = subset_table(rows, Selection(index_M, index_M / 8, index_M / 16))
     written = [shards[shard][row] for shard, row in expected]
     assert found_positions(rows) == expected
     assert sources(rows) == [row.source for row in written]
-    if "clusters" in needs:
+    if method == "s2l":
         assert rows.pool.cluster_N is not None
-        assert rows.pool.cluster_N.tolist() == [row.cluster for row in written]
-    if "losses" in needs:
-        assert rows.pool.losses_NT is not None
-        assert rows.pool.losses_NT.reshape(-1, 2).tolist() == [list(row.losses) for row in written]
+        assert rows.pool.cluster_N.tolist() == [-1 if row.cluster is None else row.cluster for row in written]
+    else:
+        assert rows.pool.score_N is not None
+        assert rows.pool.score_N.tolist() == [float(np.float32(row.losses[0] - row.losses[1])) for row in written]
     assert table.schema == SUBSET
     assert table.to_pylist() == [
         {
             "example_id": written[index].example_id,
             "source": written[index].source,
-            "cluster": written[index].cluster if "clusters" in needs else None,
+            "cluster": written[index].cluster if method == "s2l" else None,
             "shard": expected[index][0],
             "row": expected[index][1],
             "score": index / 8,
+            "probability": index / 16,
         }
         for index in sorted(selected)
     ]
 
 
 def test_an_empty_selection_is_an_empty_table(inputs: dict[str, Artifact]) -> None:
-    rows = read_pool(inputs, ("clusters",), ignore)
-    table = subset_table(rows, Selection(np.zeros(0, np.int64), np.zeros(0)))
+    rows = read(inputs, "s2l")
+    table = subset_table(rows, Selection(np.zeros(0, np.int64), np.zeros(0), np.zeros(0)))
     assert len(table) == 0 and table.schema == SUBSET
 
 
@@ -186,14 +236,14 @@ def test_dictionary_coded_sources(tmp_path: Path) -> None:
     ]
     facts = DatasetFacts({OK: 6, NO_TARGET_TOKENS: 2}, {}, 0, 0, 0, 0, 2, 1)
     dataset = write_artifact(f"{tmp_path}/dataset/{'0' * 12}", "dataset", tables, facts)
-    rows = read_pool({"dataset": dataset}, (), ignore)
+    rows = read({"dataset": dataset})
     assert sources(rows) == ["x", "y", "x", "x", "z", "y"]
     assert {source: index_N.tolist() for source, index_N in rows.pool.rows_by_source().items()} == {
         "x": [0, 2, 3],
         "y": [1, 5],
         "z": [4],
     }
-    table = subset_table(rows, Selection(np.array([1, 3, 5]), np.ones(3)))
+    table = subset_table(rows, Selection(np.array([1, 3, 5]), np.ones(3), np.ones(3)))
     assert table["source"].to_pylist() == ["y", "x", "y"]
     assert table["example_id"].to_pylist() == ["0-1", "1-0", "1-3"]
 
@@ -220,7 +270,7 @@ def test_a_pool_of_a_million_rows_fits_in_the_bound(tmp_path: Path) -> None:
     pa.set_memory_pool(own_pool)
     tracemalloc.start()
     try:
-        rows = len(read_pool(inputs, ("clusters",), ignore).pool)
+        rows = len(read(inputs, "s2l").pool)
         peak = tracemalloc.get_traced_memory()[1] + own_pool.max_memory()
     finally:
         tracemalloc.stop()

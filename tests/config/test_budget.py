@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
-from s2l_ray.config.budget import Budget, budget_rows, check_budget
+from s2l_ray.config.budget import Budget, budget_rows, budget_share, budget_unit, check_budget
 from s2l_ray.errors import ConfigError
 
 
@@ -46,10 +46,26 @@ def test_other_texts_are_no_shares(text: str) -> None:
 
 @pytest.mark.parametrize(("budget", "pool"), [(1, 1), (7, 7), ("100%", 7), ("1%", 100)])
 def test_a_budget_within_the_pool_is_returned(budget: int | str, pool: int) -> None:
-    assert check_budget(budget, pool) == budget_rows(budget, pool)
+    assert check_budget(budget, {"rows": pool}) == budget_rows(budget, pool)
 
 
 @pytest.mark.parametrize(("budget", "pool"), [(8, 7), (1, 0), ("1%", 99), ("0.1%", 999), ("10%", 0)])
 def test_a_budget_of_no_rows_or_beyond_the_pool_is_refused(budget: int | str, pool: int) -> None:
     with pytest.raises(ConfigError, match=r"select\.budget"):
-        check_budget(budget, pool)
+        check_budget(budget, {"rows": pool})
+
+
+@pytest.mark.parametrize("unit", ["target_tokens", "tokens"])
+def test_token_budgets(unit: str) -> None:
+    pool = {"rows": 3, "target_tokens": 30, "tokens": 90}
+    assert check_budget({unit: 30}, pool) == 30
+    assert budget_unit({unit: 30}) == unit
+    assert budget_unit("10%") == budget_unit(3) == "rows"
+    with pytest.raises(ConfigError, match=str(pool[unit])):
+        check_budget({unit: 91}, pool)
+
+
+def test_a_budget_as_a_share() -> None:
+    assert budget_share("1%", 52002) == Fraction(1, 100)
+    assert budget_share("12.5%", 7) == Fraction(1, 8)
+    assert budget_share(3, 12) == Fraction(1, 4)

@@ -69,7 +69,17 @@ CLUSTERS = {
     "cluster.max_fit_rows": 9,
     "cluster.seed": 1,
 }
-SUBSET = {"select.method": "source_balanced", "select.budget": "50%", "select.seed": 1, "select.min_cluster_size": 1}
+SUBSET = {
+    "select.method": "source_balanced",
+    "select.budget": "50%",
+    "select.seed": 1,
+    "select.min_cluster_size": 1,
+    "select.compat": "official",
+    "select.shares": {"rows": 0.5},
+    "select.caps": {"rows": 1},
+    "select.keep": ["rows/a.jsonl"],
+    "select.drop": ["rows/b.jsonl"],
+}
 NOT_IDENTITY = {
     "root": "elsewhere",
     "run": "other",

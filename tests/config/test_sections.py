@@ -13,6 +13,10 @@ from s2l_ray.core.selection.registry import SELECTORS
 from s2l_ray.core.selection.s2l import S2LParams
 from s2l_ray.errors import ConfigError
 
+TOKENS: list[dict[str, object]] = [{}, {"tokens": 0}, {"tokens": "9"}, {"rows": 9}, {"tokens": 9, "target_tokens": 9}]
+# Keys without which a method is incomplete.
+OWN_KEYS: dict[str, dict[str, Any]] = {"column": {"path": "values.parquet", "column": "value"}}
+
 
 def config_with(**sections: dict[str, Any]) -> Config:
     values: dict[str, Any] = {
@@ -40,16 +44,20 @@ def test_params_are_the_methods_own_keys(select: dict[str, Any], params: object)
     assert config_with(select=select).select.params == params
 
 
-@pytest.mark.parametrize("method", [name for name in SELECTORS if name != "s2l"])
+@pytest.mark.parametrize(
+    "method", [name for name in SELECTORS if "min_cluster_size" not in SELECTORS[name].param_names()]
+)
 def test_keys_of_other_methods_are_ignored(method: str) -> None:
-    assert config_with(select={"method": method, "min_cluster_size": 7}).select.params == NoParams()
+    own = OWN_KEYS.get(method, {})
+    expected = config_with(select={"method": method, **own}).select.params
+    assert config_with(select={"method": method, "min_cluster_size": 7, **own}).select.params == expected
 
 
 @pytest.mark.parametrize("method", SELECTORS)
 @pytest.mark.parametrize(("key", "nearest"), [("min_cluster_sice", "min_cluster_size"), ("bugdet", "budget")])
 def test_an_unknown_key_is_refused_for_every_method(method: str, key: str, nearest: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        config_with(select={"method": method, key: 5})
+        config_with(select={"method": method, key: 5, **OWN_KEYS.get(method, {})})
     assert f"select.{key}" in str(caught.value)
     if nearest in ("budget", *SELECTORS[method].param_names()):
         assert nearest in str(caught.value)
@@ -73,12 +81,14 @@ def test_an_unknown_method_is_refused_with_the_known_ones() -> None:
     assert all(name in str(caught.value) for name in ("best", *SELECTORS))
 
 
-@pytest.mark.parametrize("budget", [1, 10**9, "0.1%", "10%", "100%"])
+@pytest.mark.parametrize("budget", [1, 10**9, "0.1%", "10%", "100%", {"target_tokens": 7}, {"tokens": 1}])
 def test_budgets_that_are_accepted(budget: object) -> None:
     assert config_with(select={"budget": budget}).select.budget == budget
 
 
-@pytest.mark.parametrize("budget", [0, -1, 0.1, 5.0, True, "10", "ten", "x%", "0%", "100.1%", "-5%", "nan%", None])
+@pytest.mark.parametrize(
+    "budget", [0, -1, 0.1, 5.0, True, "10", "ten", "x%", "0%", "100.1%", "-5%", "nan%", None, *TOKENS]
+)
 def test_budgets_that_are_refused(budget: object) -> None:
     with pytest.raises(ConfigError, match=r"select\.budget"):
         config_with(select={"budget": budget})

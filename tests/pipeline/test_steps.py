@@ -28,11 +28,18 @@ def config_of(**select: Any) -> Config:
 
 ANY = config_of()
 # What a job of each method builds, written by hand.
-KINDS_OF_METHODS = {
-    "s2l": ["dataset", "checkpoints", "trajectories", "clusters", "subset"],
-    "random": ["dataset", "subset"],
-    "source_balanced": ["dataset", "subset"],
-}
+CLUSTERED = ("s2l", "random_clusters")
+WITHOUT_PROXY = ("random", "source_balanced", "stratified", "longest", "shortest", "column")
+
+
+def kinds_of(method: str) -> list[str]:
+    if method in WITHOUT_PROXY:
+        return ["dataset", "subset"]
+    return ["dataset", "checkpoints", "trajectories", *(["clusters"] if method in CLUSTERED else []), "subset"]
+
+
+def select_of(method: str) -> dict[str, str]:
+    return {"method": method} | ({"path": "a.parquet", "column": "value"} if method == "column" else {})
 
 
 def kinds(to: str, config: Config) -> list[str]:
@@ -47,7 +54,7 @@ def test_steps_are_in_the_order_of_kinds() -> None:
 
 @pytest.mark.parametrize("method", SELECTORS)
 def test_inputs_of_a_step_are_built_before_it(method: str) -> None:
-    config = config_of(method=method)
+    config = config_of(**select_of(method))
     for position, step in enumerate(STEPS):
         inputs = step.inputs(config)
         assert set(inputs) <= set(KINDS[:position]) and len(set(inputs)) == len(inputs)
@@ -55,14 +62,13 @@ def test_inputs_of_a_step_are_built_before_it(method: str) -> None:
 
 @pytest.mark.parametrize("method", SELECTORS)
 def test_kinds_that_a_method_builds(method: str) -> None:
-    assert kinds("subset", config_of(method=method)) == KINDS_OF_METHODS[method]
-    assert step_of("subset", config_of(method=method)).inputs(config_of(method=method)) == SELECTORS[method].inputs()
+    assert kinds("subset", config_of(**select_of(method))) == kinds_of(method)
 
 
 @pytest.mark.parametrize("method", SELECTORS)
 @pytest.mark.parametrize("to", KINDS[:-1])
 def test_kinds_up_to_another_do_not_depend_on_the_method(to: str, method: str) -> None:
-    assert kinds(to, config_of(method=method)) == list(KINDS[: KINDS.index(to) + 1])
+    assert kinds(to, config_of(**select_of(method))) == list(KINDS[: KINDS.index(to) + 1])
 
 
 @pytest.mark.parametrize("kind", ["subsets", "", "runs"])
@@ -77,7 +83,7 @@ def test_an_unknown_kind_is_refused_with_the_known_ones(kind: str) -> None:
     [
         ("trajectories", {"score": ANY.score.model_dump(mode="json", exclude={"losses_from"})}),
         ("clusters", {"cluster": ANY.cluster.model_dump(mode="json")}),
-        ("subset", {"select": {"method": "s2l", "budget": "10%", "seed": 0, "min_cluster_size": 3}}),
+        ("subset", {"select": {"method": "s2l", "budget": "10%", "seed": 0, "min_cluster_size": 3, "compat": None}}),
     ],
 )
 def test_identity_of_a_kind(kind: str, identity: dict[str, Any]) -> None:

@@ -4,6 +4,8 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from s2l_ray.artifacts.execution import SelectExecution
@@ -59,8 +61,8 @@ def select_in(
     folder: Path, inputs: dict[str, Artifact], reports: Reports | None = None, **section: object
 ) -> tuple[Product, list[int], list[dict[str, object]]]:
     """The product, the numbers of the selected rows in the order of the table, and the table."""
-    kinds = ("dataset",) if section["method"] != "s2l" else tuple(inputs)
     config = stage_config(folder, select=section)
+    kinds = config.select.needs.inputs()
     build = local_build("subset", folder, config, [inputs[kind] for kind in kinds], SelectExecution(), reports)
     product = select(build)
     (record,) = product.files
@@ -106,8 +108,9 @@ def test_s2l_divides_the_budget_over_sources_then_over_clusters(inputs: dict[str
     _, _, table = select_in(tmp_path, inputs, method="s2l", budget=14, min_cluster_size=1)
     assert Counter(row["source"] for row in table) == {"small": 5, "large": 9}
     assert Counter(row["cluster"] for row in table) == {0: 4, 1: 1, 2: 3, 3: 3, 4: 3}
-    scores = {row["cluster"]: row["score"] for row in table}
-    assert scores == pytest.approx({0: 1.0, 1: 1.0, 2: 3 / 10, 3: 3 / 6, 4: 1.0})
+    assert {row["score"] for row in table} == {None}
+    probabilities = {row["cluster"]: row["probability"] for row in table}
+    assert probabilities == pytest.approx({0: 1.0, 1: 1.0, 2: 3 / 10, 3: 3 / 6, 4: 1.0})
 
 
 def test_the_selection_depends_on_the_seed_alone(inputs: dict[str, Artifact], tmp_path: Path) -> None:
@@ -140,3 +143,77 @@ def test_a_budget_of_no_rows_or_above_the_pool_is_refused(
 def test_a_share_of_the_pool_is_rounded_down(inputs: dict[str, Artifact], tmp_path: Path) -> None:
     _, selected, _ = select_in(tmp_path, inputs, method="random", budget="25%")
     assert len(selected) == len(OK_IN_DATASET) // 4
+
+
+def names_of(numbers: list[int]) -> str:
+    return "\n".join(ROWS[number].example_id for number in numbers)
+
+
+def test_rows_to_keep_and_to_drop(inputs: dict[str, Artifact], tmp_path: Path) -> None:
+    """By hand: 5 of small and 19 of large are scored; the budget counts the kept rows."""
+    keep, drop = SCORED[:3], SCORED[3:10]
+    (tmp_path / "keep.txt").write_text(names_of(keep) + "\n\n")
+    (tmp_path / "drop.txt").write_text("\n".join(map(str, drop)))
+    lists = {"keep": "keep.txt", "drop": ["drop.txt"]}
+    product, selected, table = select_in(tmp_path, inputs, method="s2l", budget=12, **lists)
+    assert set(keep) <= set(selected) and not set(drop) & set(selected) and len(selected) == 12
+    assert [row["probability"] for row in table if row["example_id"] in names_of(keep)] == [1] * 3
+    assert isinstance(product.facts, SubsetFacts)
+    assert (product.facts.kept, product.facts.dropped, product.facts.selected) == (3, 7, 12)
+
+
+@pytest.mark.parametrize(
+    ("key", "line", "named"),
+    [
+        ("keep", "f" * 32, "f" * 32),
+        ("drop", "nothing", "nothing"),
+        ("keep", "99", "99"),
+        ("keep", str(next(number for number, row in enumerate(ROWS) if row.status == "no_target_tokens")), "status"),
+    ],
+)
+def test_a_list_with_a_row_that_cannot_be_selected_is_refused(
+    inputs: dict[str, Artifact], tmp_path: Path, key: str, line: str, named: str
+) -> None:
+    (tmp_path / "rows.txt").write_text(line)
+    with pytest.raises(ConfigError, match=named) as caught:
+        select_in(tmp_path, inputs, method="random", budget=3, **{key: "rows.txt"})
+    assert f"select.{key}" in str(caught.value)
+
+
+def test_shares_and_caps_of_sources(inputs: dict[str, Artifact], tmp_path: Path) -> None:
+    for section, expected in (
+        ({"shares": {"small": 0.25}}, {"small": 3, "large": 9}),
+        ({"caps": {"small": 4}}, {"small": 4, "large": 8}),
+        ({"caps": {"small": 0}}, {"large": 12}),
+    ):
+        _, _, table = select_in(tmp_path, inputs, method="s2l", budget=12, min_cluster_size=1, **section)
+        assert Counter(row["source"] for row in table) == expected
+
+
+def test_an_infeasible_budget_names_the_largest_feasible_one(inputs: dict[str, Artifact], tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"largest feasible budget is 8\b"):
+        select_in(tmp_path, inputs, method="s2l", budget=12, caps={"large": 3})
+    with pytest.raises(ConfigError, match=r"largest feasible budget is 10\b"):
+        select_in(tmp_path, inputs, method="s2l", budget=12, shares={"small": 0.5})
+    with pytest.raises(ConfigError, match="smalll"):
+        select_in(tmp_path, inputs, method="s2l", budget=12, shares={"smalll": 0.5})
+
+
+def test_a_token_budget(inputs: dict[str, Artifact], tmp_path: Path) -> None:
+    product, selected, _ = select_in(tmp_path, inputs, method="random", budget={"target_tokens": 4 * 7 + 3})
+    assert len(selected) == 7, "each row has four target tokens"
+    assert isinstance(product.facts, SubsetFacts)
+    assert (product.facts.unit, product.facts.budget, product.facts.selected) == ("target_tokens", 31, 28)
+
+
+def test_a_ranking_by_a_column_of_a_file(inputs: dict[str, Artifact], tmp_path: Path) -> None:
+    """Rows without a value are excluded and counted; ties go to the smaller id."""
+    values = {number: float(number // 3) for number in OK_IN_DATASET[4:]}
+    table = pa.table({"example_id": [ROWS[number].example_id for number in values], "quality": list(values.values())})
+    pq.write_table(table, tmp_path / "quality.parquet")
+    section = {"method": "column", "path": "quality.parquet", "column": "quality", "order": "lowest"}
+    product, selected, rows = select_in(tmp_path, inputs, budget=6, **section)
+    assert selected == sorted(values, key=lambda number: (values[number], number))[:6]
+    assert [row["score"] for row in rows] == [values[number] for number in selected]
+    assert isinstance(product.facts, SubsetFacts)
+    assert product.facts.notes == {"missing_values": 4}

@@ -26,7 +26,7 @@ from s2l_ray.artifacts.facts import (
 )
 from s2l_ray.artifacts.manifest import Artifact, Manifest, write_manifest
 from s2l_ray.artifacts.schemas import CLUSTERS, OK, SUBSET, TOKENS, shard_path, tokens_path, trajectories_schema
-from s2l_ray.artifacts.tables import write_table
+from s2l_ray.artifacts.tables import FileRecord, write_table
 from s2l_ray.core.training.records import CheckpointRecord
 
 SETTINGS: dict[str, Settings] = {
@@ -54,9 +54,14 @@ Shards = Sequence[Sequence[PoolRow]]
 
 
 def write_artifact(
-    uri: str, kind: str, tables: Sequence[pa.Table], facts: Facts, inputs: Mapping[str, str] | None = None
+    uri: str,
+    kind: str,
+    tables: Sequence[pa.Table],
+    facts: Facts,
+    inputs: Mapping[str, str] | None = None,
+    extra: Sequence[FileRecord] = (),
 ) -> Artifact:
-    """A complete artifact with one table a shard."""
+    """A complete artifact with one table a shard, and extra files."""
     path = tokens_path if kind == "dataset" else shard_path
     files = [write_table(uri, path(number), table) for number, table in enumerate(tables)]
     rows = sum(len(table) for table in tables)
@@ -68,7 +73,7 @@ def write_artifact(
         identity={},
         config={},
         execution=Execution(SETTINGS[kind], {}),
-        files=files,
+        files=[*files, *extra],
         counts=Counts(rows, rows),
         facts=facts,
     )
@@ -133,7 +138,11 @@ def write_trajectories(
 
 
 def write_clusters(
-    uri: str, shards: Shards, group_by: str = "source", inputs: Mapping[str, str] | None = None
+    uri: str,
+    shards: Shards,
+    group_by: str = "source",
+    inputs: Mapping[str, str] | None = None,
+    centroids: pa.Table | None = None,
 ) -> Artifact:
     """Clusters of these rows."""
     tables = [
@@ -142,7 +151,8 @@ def write_clusters(
         )
         for rows in shards
     ]
-    return write_artifact(uri, "clusters", tables, ClustersFacts(1, 0, 0.0, group_by, {}, 0.0), inputs)
+    extra = [] if centroids is None else [write_table(uri, "centroids.parquet", centroids)]
+    return write_artifact(uri, "clusters", tables, ClustersFacts(1, 0, 0.0, group_by, {}, 0.0), inputs, extra)
 
 
 def write_subset(

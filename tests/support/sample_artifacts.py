@@ -45,7 +45,7 @@ FACTS: dict[str, Facts] = {
         skipped_steps=[5],
     ),
     "clusters": ClustersFacts(5, 1, 12.5, "source", {"sums": [12, 7], "other": [5, 4, 0]}, 0.25),
-    "subset": SubsetFacts("s2l", 6, 28, 29, {"sums": 4, "other": 2}, {"filled": 1}),
+    "subset": SubsetFacts("s2l", 6, 28, 29, {"sums": 4, "other": 2}, {"filled": 1}, "rows", 6, 1, 2),
 }
 SETTINGS: dict[str, Settings] = {
     "dataset": PrepareExecution(1000),

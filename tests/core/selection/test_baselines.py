@@ -13,7 +13,7 @@ def test_random_depends_on_the_number_of_rows_and_the_seed_alone() -> None:
     one_source = Pool(["other"], np.zeros(len(pool), int))
     expected = select_random(one_source, 100, 7, NoParams())
     assert np.array_equal(select_random(pool, 100, 7, NoParams()).index_M, expected.index_M)
-    assert expected.score_M == pytest.approx(100 / 1240)
+    assert expected.probability_M == pytest.approx(100 / 1240)
 
 
 def test_random_is_uniform_over_the_pool() -> None:

@@ -36,7 +36,7 @@ def test_one_cluster_id_in_two_sources_is_two_clusters() -> None:
     pool = Pool(["a", "b"], np.repeat([0, 1], 10), np.tile([0, 1], 10))
     selection = select_s2l(pool, 8, 0, S2LParams(1))
     assert counts(pool.source_N[selection.index_M] * 2 + pool.cluster_N[selection.index_M]) == {0: 2, 1: 2, 2: 2, 3: 2}
-    assert selection.score_M.tolist() == [0.4] * 8
+    assert selection.probability_M.tolist() == [0.4] * 8
     assert selection.notes["clusters"] == 4
 
 

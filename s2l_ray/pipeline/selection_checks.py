@@ -1,0 +1,84 @@
+"""Checks of the method of selection before a run starts: does the job record what the method reads?"""
+
+from s2l_ray.artifacts.facts import CheckpointsFacts, DatasetFacts
+from s2l_ray.catalog.pool_columns import columns_of_needs
+from s2l_ray.config.budget import ROWS, budget_unit
+from s2l_ray.config.identity import checkpoint_origins
+from s2l_ray.config.sections import Config
+from s2l_ray.core.selection.needs import TARGET_TOKENS, At, Needs, RecordedSteps
+from s2l_ray.core.training.schedule import CheckpointGrid, checkpoint_steps, steps_per_epoch
+from s2l_ray.errors import ConfigError
+from s2l_ray.pipeline.plan import Plan
+
+
+def check_selection(planned: Plan) -> None:
+    """Raise `ConfigError` where the method reads what the job does not record, with the key to add."""
+    config = planned.config
+    select, needs = config.select, config.select.needs
+    if config.without_data and (_reads_lengths(needs) or budget_unit(select.budget) != ROWS):
+        raise ConfigError(
+            f"select: method {select.method} with budget {select.budget} reads lengths, and a job of losses alone has "
+            "none; add data.sources and data.tokenizer"
+        )
+    if "trajectories" not in planned:
+        return
+    trajectories = planned.artifact("trajectories")
+    if trajectories is not None:
+        columns_of_needs(select, {"trajectories": trajectories})
+    elif config.score.losses_from is None:
+        _check_statistic(config, needs)
+        _check_checkpoints(planned, needs)
+
+
+def _reads_lengths(needs: Needs) -> bool:
+    return needs.target_tokens or needs.quantity == TARGET_TOKENS
+
+
+def _check_statistic(config: Config, needs: Needs) -> None:
+    if needs.statistic not in (None, "loss", *config.score.statistics):
+        statistics = ", ".join([*config.score.statistics, str(needs.statistic)])
+        raise ConfigError(
+            f"select.method: {config.select.method} reads {needs.statistic}, which is not recorded; write "
+            f"score.statistics: [{statistics}]"
+        )
+
+
+def _check_checkpoints(planned: Plan, needs: Needs) -> None:
+    """Check the steps that the method names against those that are saved and scored, as far as these are known."""
+    config = planned.config
+    recorded = _recorded_steps(planned)
+    if recorded is None:
+        if At.FIRST_EPOCH_END in needs.checkpoints and not config.proxy.checkpoints.epoch_ends:
+            raise ConfigError(
+                f"select.method: {config.select.method} reads the checkpoint at the end of the first epoch; add "
+                "epoch_ends: true to proxy.checkpoints"
+            )
+        return
+    if config.score.checkpoints != "all":
+        steps = [step for step in recorded.steps if step in config.score.checkpoints]
+        recorded = RecordedSteps(steps, recorded.epoch_ends)
+    try:
+        recorded.columns(needs.checkpoints)
+    except ValueError as error:
+        raise ConfigError(f"select.method: {config.select.method}: {error}") from error
+
+
+def _recorded_steps(planned: Plan) -> RecordedSteps | None:
+    """Steps of the checkpoints, from the artifact or from the grid and the number of rows; None if unknown."""
+    checkpoints, dataset, proxy = planned.artifact("checkpoints"), planned.artifact("dataset"), planned.config.proxy
+    if checkpoints is not None:
+        facts = checkpoints.facts(CheckpointsFacts)
+        return RecordedSteps(facts.steps, facts.epoch_ends)
+    if isinstance(proxy.checkpoints_from, list):
+        return RecordedSteps(sorted(one.step for one in proxy.checkpoints_from))
+    if proxy.checkpoints_from is not None:
+        return RecordedSteps(sorted(one.record.step for one in checkpoint_origins(planned.config)))
+    rows = proxy.train_examples
+    if rows is None and dataset is not None:
+        rows = dataset.facts(DatasetFacts).ok - proxy.held_out
+    if rows is None or rows < proxy.batch_size:
+        return None
+    per_epoch = steps_per_epoch(rows, proxy.batch_size)
+    total = per_epoch * proxy.epochs
+    steps = checkpoint_steps(CheckpointGrid(**proxy.checkpoints.model_dump()), total, per_epoch, proxy.batch_size)
+    return RecordedSteps(steps, range(per_epoch, total + 1, per_epoch))
