@@ -191,7 +191,7 @@ def measure_numerics(
     from s2l_ray.core.causal_lm import load_model
     from s2l_ray.core.scoring.losses import ScoreOptions, choose_attention
     from s2l_ray.core.scoring.numerical_error import measure_numerical_error
-    from s2l_ray.core.scoring.packed_check import max_positions
+    from s2l_ray.core.scoring.probe import max_positions
 
     torch.set_num_threads(execution.threads)
     device = device_of(execution)

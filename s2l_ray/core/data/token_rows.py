@@ -7,6 +7,7 @@ Shapes: N rows, X tokens of all rows, S spans of all rows, L tokens of one row, 
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -116,10 +117,11 @@ class Batch:
     labels_BL: torch.Tensor
 
 
-def plan_batches(lengths_N: ArrayLike, tokens_per_batch: int) -> list[Int64]:
+def plan_batches(lengths_N: ArrayLike, tokens_per_batch: int, cut_after: int = sys.maxsize) -> list[Int64]:
     """Batches of row indices in ascending length such that rows * longest row <= tokens_per_batch.
 
-    A longer row is a batch of its own. The plan depends on the lengths and tokens_per_batch only.
+    A longer row is a batch of its own. No batch has both rows of up to `cut_after` tokens and longer ones. The plan
+    depends on the arguments only.
     """
     if tokens_per_batch < 1:
         raise ValueError(f"tokens_per_batch is {tokens_per_batch}; it must be at least 1")
@@ -127,7 +129,8 @@ def plan_batches(lengths_N: ArrayLike, tokens_per_batch: int) -> list[Int64]:
     order_N = np.argsort(lengths_N, kind="stable")
     cuts, first = [], 0
     for position, length in enumerate(lengths_N[order_N].tolist()):
-        if position > first and (position + 1 - first) * length > tokens_per_batch:
+        crosses = length > cut_after >= lengths_N[order_N[first]]
+        if position > first and (crosses or (position + 1 - first) * length > tokens_per_batch):
             cuts.append(position)
             first = position
     return np.split(order_N, cuts) if len(order_N) else []

@@ -14,9 +14,12 @@ from transformers import PreTrainedModel
 
 from s2l_ray.core.arrays import Float64, Int32
 from s2l_ray.core.data.token_rows import IGNORE, TokenRows
+from s2l_ray.core.scoring.causality import check_causal
 from s2l_ray.core.scoring.packed import packed_token_statistics
-from s2l_ray.core.scoring.packed_check import AttentionChoice, check_packed_scoring
-from s2l_ray.core.scoring.padded import padded_token_statistics
+from s2l_ray.core.scoring.packed_check import AttentionChoice, check_packed
+from s2l_ray.core.scoring.padded import padded_token_statistics, single_token_statistics
+from s2l_ray.core.scoring.padded_check import check_padded
+from s2l_ray.core.scoring.probe import float32_weights, probe_rows
 
 STATISTICS: dict[str, str] = {
     "loss": "mean over target tokens of -log p(token), kept as nll_sum and target_tokens; always recorded",
@@ -26,7 +29,7 @@ STATISTICS: dict[str, str] = {
     "el2n": "mean over target tokens of ||p - onehot(token)||_2",
 }
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-ATTENTIONS = {"packed": packed_token_statistics, "padded": padded_token_statistics}
+ATTENTIONS = {"packed": packed_token_statistics, "padded": padded_token_statistics, "single": single_token_statistics}
 
 
 @dataclass(frozen=True)
@@ -98,11 +101,20 @@ def score_rows(model: PreTrainedModel, rows: TokenRows, *, options: ScoreOptions
 
 
 def choose_attention(model: PreTrainedModel, rows: TokenRows, options: ScoreOptions) -> AttentionChoice:
-    """Packed attention if the check on a few rows passes (packed_check.py), else padded attention."""
+    """The fastest attention that passes its checks on a few rows: packed, padded, or each row alone.
+
+    options.attention: "padded" leaves out the check of packing. Raises ValueError if the model is not causal.
+    """
     _check_model(model, options)
-    if options.attention == "padded":
-        return AttentionChoice("padded", "requested")
-    return check_packed_scoring(model, rows, options.tokens_per_batch)
+    probe = probe_rows(model, rows)
+    if not len(probe):
+        return AttentionChoice("padded", "no row has a target to compare")
+    with float32_weights(model):
+        check_causal(model, probe)
+    if options.attention != "packed":
+        return check_padded(model, probe, "requested")
+    choice = check_packed(model, probe)
+    return choice if choice.attention == "packed" else check_padded(model, probe, choice.reason)
 
 
 def _check_model(model: PreTrainedModel, options: ScoreOptions) -> None:

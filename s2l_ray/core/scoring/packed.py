@@ -19,6 +19,7 @@ from s2l_ray.core.arrays import Int64, Integers
 from s2l_ray.core.data.token_rows import TokenRows, plan_batches
 from s2l_ray.core.onednn_linear import OneDnnLinearMode
 from s2l_ray.core.scoring.packed_attention import PackedUnsupported, packed_attention
+from s2l_ray.core.scoring.probe import rope_switch
 from s2l_ray.core.scoring.token_statistics import TokenStatistics, statistics_from_hidden
 
 StatisticsKernel = Callable[[torch.Tensor, torch.nn.Linear, torch.Tensor, frozenset[str]], TokenStatistics]
@@ -40,7 +41,7 @@ def packed_token_statistics(
         tokens_per_batch = min(tokens_per_batch, MAX_CPU_TOKENS)
     packed = pack(rows, model.device)
     with packed_attention(model), OneDnnLinearMode(frozen_weights=True):
-        for index_B in plan_batches(rows.lengths_N, tokens_per_batch):
+        for index_B in plan_batches(rows.lengths_N, tokens_per_batch, rope_switch(model)):
             batch = slice(index_B[0], index_B[-1] + 1)
             hidden_TH, target_T = target_hidden_states(model, packed, batch)
             yield _statistics_kernel(hidden_TH)(hidden_TH, head, target_T, statistics)
@@ -95,10 +96,9 @@ def output_head(model: PreTrainedModel) -> torch.nn.Linear:
     return head
 
 
-def target_hidden_states(model: PreTrainedModel, packed: PackedRows, batch: slice) -> tuple[torch.Tensor, torch.Tensor]:
-    """hidden_TH at the positions before the targets of a batch, and target_T. Call it in `packed_attention(model)`."""
+def hidden_states(model: PreTrainedModel, packed: PackedRows, batch: slice) -> torch.Tensor:
+    """hidden_XH of all tokens of a batch. Call it in `packed_attention(model)`."""
     tokens = slice(packed.rows.starts_N1[batch.start], packed.rows.starts_N1[batch.stop])
-    targets = slice(packed.first_targets_N1[batch.start], packed.first_targets_N1[batch.stop])
     starts_B1 = (packed.starts_N1[batch.start : batch.stop + 1] - tokens.start).int()
     max_length = int(packed.rows.lengths_N[batch].max())
     hidden_XH: torch.Tensor = model.base_model(
@@ -110,4 +110,12 @@ def target_hidden_states(model: PreTrainedModel, packed: PackedRows, batch: slic
         max_length_q=max_length,
         max_length_k=max_length,
     ).last_hidden_state[0]
-    return hidden_XH[packed.predictors_T[targets] - tokens.start], packed.targets_T[targets]
+    return hidden_XH
+
+
+def target_hidden_states(model: PreTrainedModel, packed: PackedRows, batch: slice) -> tuple[torch.Tensor, torch.Tensor]:
+    """hidden_TH at the positions before the targets of a batch, and target_T. Call it in `packed_attention(model)`."""
+    targets = slice(packed.first_targets_N1[batch.start], packed.first_targets_N1[batch.stop])
+    hidden_XH = hidden_states(model, packed, batch)
+    first_token = packed.rows.starts_N1[batch.start]
+    return hidden_XH[packed.predictors_T[targets] - first_token], packed.targets_T[targets]

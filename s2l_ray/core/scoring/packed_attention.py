@@ -66,7 +66,8 @@ def packed_attention_forward(
     **arguments: object,
 ) -> tuple[torch.Tensor, None]:
     """Attention with the signature that transformers calls; returns ([1, X, H, D], None)."""
-    _check_arguments(attention_mask, arguments)
+    _check_mask(attention_mask, sliding_window)
+    _check_arguments(arguments)
     if cu_seq_lens_q is None or max_length_q is None:
         raise PackedUnsupported("the sequence boundaries do not reach the attention")
     if not (getattr(module, "is_causal", True) if is_causal is None else is_causal) or dropout:
@@ -87,10 +88,25 @@ def packed_attention_forward(
     return padded_attention(qkv_HXD, cu_seq_lens_q, max_length, scale)[None], None
 
 
-def _check_arguments(mask: torch.Tensor | None, arguments: dict[str, object]) -> None:
-    unsupported = {name for name, value in arguments.items() if value is not None} - IGNORED_ARGUMENTS
-    if unsupported or mask is not None:
-        raise PackedUnsupported(f"attention has the argument {', '.join(sorted(unsupported)) or 'attention_mask'}")
+def packed_mask(*_: object, local_size: int | None = None, **__: object) -> torch.Tensor | None:
+    """The window of a layer's mask, as a number in place of a mask; None for a layer without window.
+
+    transformers passes it to the attention of that layer, which must have been given the same window.
+    """
+    return None if local_size is None else torch.tensor(local_size)
+
+
+def _check_mask(mask: torch.Tensor | None, window: int | None) -> None:
+    """Raise PackedUnsupported for a mask of the model's own and for a window that only the mask has."""
+    if mask is not None and mask.ndim > 0:
+        raise PackedUnsupported("attention has a mask of the model's own")
+    if mask is not None and int(mask) != window:
+        raise PackedUnsupported("the attention window is part of the mask only")
+
+
+def _check_arguments(arguments: dict[str, object]) -> None:
+    if unsupported := {name for name, value in arguments.items() if value is not None} - IGNORED_ARGUMENTS:
+        raise PackedUnsupported(f"attention has the argument {', '.join(sorted(unsupported))}")
 
 
 def attention_per_sequence(qkv_HXD: Heads, starts_B1: list[int], scale: float, window: int | None) -> torch.Tensor:
@@ -175,4 +191,4 @@ def padded_attention(qkv_HXD: Heads, starts_B1: torch.Tensor, max_length: int, s
 
 
 AttentionInterface.register(NAME, packed_attention_forward)
-AttentionMaskInterface.register(NAME, lambda *_, **__: None)
+AttentionMaskInterface.register(NAME, packed_mask)

@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 
 from s2l_ray.core.arrays import Int64
 from s2l_ray.core.data.token_rows import IGNORE, TokenRows, collate, plan_batches
+from s2l_ray.core.scoring.probe import rope_switch
 from s2l_ray.core.scoring.token_statistics import TokenStatistics, statistics_from_logits
 
 # Numbers in the logits of one batch: 1 GiB in float32.
@@ -23,8 +24,15 @@ def padded_token_statistics(
 ) -> Iterator[TokenStatistics]:
     """Yield the statistics of each batch of at most `tokens_per_batch` padded tokens and MAX_LOGITS logits."""
     max_tokens = max(1, min(tokens_per_batch, MAX_LOGITS // model.config.get_text_config().vocab_size))
-    for index_B in plan_batches(rows.lengths_N, max_tokens):
+    for index_B in plan_batches(rows.lengths_N, max_tokens, rope_switch(model)):
         yield statistics_from_logits(*padded_target_logits(model, rows, index_B), statistics)
+
+
+def single_token_statistics(
+    model: PreTrainedModel, rows: TokenRows, tokens_per_batch: int, statistics: frozenset[str]
+) -> Iterator[TokenStatistics]:
+    """Yield the statistics of one row at a time, for models that padding changes."""
+    return padded_token_statistics(model, rows, 1, statistics)
 
 
 def padded_target_logits(model: PreTrainedModel, rows: TokenRows, index_B: Int64) -> tuple[torch.Tensor, torch.Tensor]:

@@ -17,13 +17,15 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from transformers import PreTrainedModel
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from s2l_ray.core.arrays import Int64
 from s2l_ray.core.data.token_rows import TokenRows
 from s2l_ray.core.scoring.packed_check import AttentionChoice
+from s2l_ray.core.scoring.probe import rope_switch
 from s2l_ray.core.training import schedule
 from s2l_ray.core.training.distributed import Replica, full_tensor, gather_weights, make_replica
-from s2l_ray.core.training.loss import TrainingLoss, micro_batches
+from s2l_ray.core.training.loss import TrainingLoss
 from s2l_ray.core.training.packed_check import choose_training_attention
 from s2l_ray.core.training.records import CheckpointRecord, StepRecord
 from s2l_ray.core.training.schedule import SIGNALS, FinetuneSettings, Signal
@@ -76,18 +78,26 @@ def finetune(
     Every row needs a target. Raises FloatingPointError if a loss or gradient is not finite, ValueError if the settings
     do not fit the rows or the ranks.
     """
+    model.eval()  # and so without dropout, router noise or anything else that is not part of the objective
     if settings.gradient_checkpointing:
-        model.gradient_checkpointing_enable({"use_reentrant": False})
+        _enable_gradient_checkpointing(model)
     per_epoch = schedule.steps_per_epoch(len(train_rows), settings.batch_size)
     chosen = choose_training_attention(model, train_rows, settings)
     hooks.on_attention(chosen)
-    model.train()
     loss = TrainingLoss(model, settings.precision, chosen.attention)
     with loss.execution_context(settings.gradient_checkpointing):
         replica, optimizer = make_replica(loss, settings.shard), _make_optimizer(model, settings)
-        _check_ranks(replica, settings)
+        _check_ranks(replica, settings, train_rows)
         training = _Training(replica, optimizer, train_rows, held_out_rows, settings, per_epoch, History())
         return _run(training, hooks, state)
+
+
+def _enable_gradient_checkpointing(model: PreTrainedModel) -> None:
+    """Recompute the layers' activations in the backward pass, which transformers does in training mode only."""
+    model.gradient_checkpointing_enable({"use_reentrant": False})
+    for layer in model.modules():
+        if isinstance(layer, GradientCheckpointingLayer):
+            layer.training = True  # of the layer alone, not of the modules in it
 
 
 def _run(training: _Training, hooks: Hooks, state: TrainingState | None) -> History:
@@ -109,13 +119,19 @@ def _run(training: _Training, hooks: Hooks, state: TrainingState | None) -> Hist
     return training.history
 
 
-def _check_ranks(replica: Replica, settings: FinetuneSettings) -> None:
+def _check_ranks(replica: Replica, settings: FinetuneSettings, rows: TokenRows) -> None:
     if settings.batch_size < replica.ranks:
         raise ValueError(f"{replica.ranks} workers exceed the batch_size of {settings.batch_size}; use fewer workers")
     if replica.sharded and settings.batch_size % replica.ranks:
         raise ValueError(
             f"FSDP needs the same number of rows on every worker, and batch_size {settings.batch_size} is not a "
             f"multiple of {replica.ranks} workers; change the number of workers"
+        )
+    switch = rope_switch(replica.model)
+    if replica.sharded and rows.lengths_N.min() <= switch < rows.lengths_N.max():
+        raise ValueError(
+            f"FSDP needs the same number of micro batches on every worker, but this model runs rows of more than "
+            f"{switch} tokens in batches of their own; use strategy ddp"
         )
 
 
@@ -162,7 +178,7 @@ def _train_step(training: _Training, step: int, hooks: Hooks) -> tuple[StepRecor
 def _backward(training: _Training, rows_M: Int64, target_tokens: int) -> float:
     """Accumulate the gradients of this rank's rows and return the sum of their nll."""
     replica, settings = training.replica, training.settings
-    batches = list(micro_batches(training.train_rows, rows_M, settings.micro_batch))
+    batches = list(replica.loss.micro_batches(training.train_rows, rows_M, settings.micro_batch))
     total = torch.zeros((), dtype=torch.float64, device=replica.device)
     for number, index_B in enumerate(batches):
         with replica.accumulate(last=number == len(batches) - 1):
@@ -196,11 +212,9 @@ def _held_out_loss(training: _Training) -> float | None:
     # under FSDP a forward pass is a collective operation: every rank runs all rows, so that the numbers are equal
     share = slice(None) if replica.sharded else slice(replica.rank, None, replica.ranks)
     total = torch.zeros((), dtype=torch.float64, device=replica.device)
-    replica.loss.eval()
     with torch.no_grad():
-        for index_B in micro_batches(rows, np.arange(len(rows))[share], training.settings.micro_batch):
+        for index_B in replica.loss.micro_batches(rows, np.arange(len(rows))[share], training.settings.micro_batch):
             total += replica.loss(rows, index_B)
-    replica.loss.train()
     nll = total.item() if replica.sharded else replica.sum_over_ranks([total.item()])[0]
     return nll / int(rows.target_tokens_N.sum())
 

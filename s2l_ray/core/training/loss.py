@@ -22,13 +22,15 @@ from s2l_ray.core.onednn_linear import OneDnnLinearMode
 from s2l_ray.core.scoring.packed import output_head, pack, target_hidden_states
 from s2l_ray.core.scoring.packed_attention import packed_attention
 from s2l_ray.core.scoring.padded import padded_target_logits
+from s2l_ray.core.scoring.probe import rope_switch
 from s2l_ray.core.training.fused_linear_cross_entropy import sum_nll
 
 
 class TrainingLoss(torch.nn.Module):
     """The model and its loss as one module, so that DDP and FSDP see one forward pass.
 
-    precision: of the matrix products; log-softmax and sums are always float32. attention: "packed" or "padded".
+    precision: of the matrix products; log-softmax and sums are always float32. attention: "packed", "padded" or
+    "single" (one row at a time).
     Run forward and backward passes inside `with loss.execution_context():`.
     """
 
@@ -42,7 +44,7 @@ class TrainingLoss(torch.nn.Module):
         """Sum of -log p over the targets of the rows index_B, on the model's device."""
         device = next(self.model.parameters()).device
         autocast = torch.autocast(device.type, dtype=torch.bfloat16, enabled=self.precision == "bfloat16")
-        if self.attention == "padded":
+        if self.attention != "packed":
             with autocast:
                 logits_TV, target_T = padded_target_logits(self.model, rows, index_B)
             return torch.nn.functional.cross_entropy(logits_TV.float(), target_T, reduction="sum")
@@ -51,6 +53,15 @@ class TrainingLoss(torch.nn.Module):
             hidden_TH, target_T = target_hidden_states(self.model, packed, slice(0, len(index_B)))
         dtype = torch.bfloat16 if self.precision == "bfloat16" else torch.float32
         return sum_nll(hidden_TH, output_head(self.model), target_T, dtype)
+
+    def micro_batches(self, rows: TokenRows, rows_M: Int64, size: int) -> Iterator[Int64]:
+        """Yield up to `size` of the rows rows_M at a time, sorted by length to reduce padding."""
+        ordered_M = rows_M[np.argsort(rows.lengths_N[rows_M], kind="stable")]
+        short = int(np.searchsorted(rows.lengths_N[ordered_M], rope_switch(self.model), side="right"))
+        size = 1 if self.attention == "single" else size
+        for part_M in (ordered_M[:short], ordered_M[short:]):
+            for start in range(0, len(part_M), size):
+                yield part_M[start : start + size]
 
     @contextmanager
     def execution_context(self, recompute: bool = False) -> Iterator[None]:
@@ -65,10 +76,3 @@ class TrainingLoss(torch.nn.Module):
             if self.precision == "float32" and not recompute:
                 stack.enter_context(OneDnnLinearMode(frozen_weights=False))
             yield
-
-
-def micro_batches(rows: TokenRows, rows_M: Int64, size: int) -> Iterator[Int64]:
-    """Yield up to `size` of the rows rows_M at a time, sorted by length to reduce padding."""
-    ordered_M = rows_M[np.argsort(rows.lengths_N[rows_M], kind="stable")]
-    for start in range(0, len(ordered_M), size):
-        yield ordered_M[start : start + size]
