@@ -72,7 +72,11 @@ def make_replica(loss: TrainingLoss, shard: bool) -> Replica:
             fully_shard(block)
         fully_shard(loss)
         return Replica(loss, loss, rank, ranks)
-    return Replica(loss, DistributedDataParallel(loss, broadcast_buffers=False) if ranks > 1 else loss, rank, ranks)
+    if ranks == 1:
+        return Replica(loss, loss, rank, ranks)
+    # some models have parameters that the loss does not depend on, or experts that a batch does not reach
+    parallel = DistributedDataParallel(loss, broadcast_buffers=False, find_unused_parameters=True)
+    return Replica(loss, parallel, rank, ranks)
 
 
 def full_tensor(tensor: torch.Tensor) -> torch.Tensor:
