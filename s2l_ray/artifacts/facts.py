@@ -91,7 +91,8 @@ class TrajectoriesFacts:
 
     attention: scored units by attention path. max_difference: of packed and padded losses, in the check of packing.
     numerics: measured error of a loss (see core/scoring/numerical_error.py), or the reason why it is unknown.
-    unused_rows: rows of imported losses that belong to no row of the dataset.
+    unused_rows: rows of imported losses that belong to no row of the dataset. reused: units that other trajectories
+    below the root hold too, and that were copied, by their fingerprint.
     """
 
     steps: list[int]
@@ -103,6 +104,7 @@ class TrajectoriesFacts:
     skipped: tuple[SkippedUnit, ...] = ()
     skipped_steps: list[int] = field(default_factory=list)
     unused_rows: int = 0
+    reused: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

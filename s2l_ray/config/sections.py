@@ -124,6 +124,14 @@ class Score(Section):
     statistics: list[Literal["loss", "mean_probability", "token_accuracy", "mean_entropy", "el2n"]] = ["loss"]
     non_finite: Literal["fail", "null"] = "fail"
 
+    def steps(self, saved: list[int]) -> list[int]:
+        """The steps to score. Raises `ConfigError` for one that was not saved."""
+        if self.checkpoints == "all":
+            return saved
+        if unknown := sorted(set(self.checkpoints) - set(saved)):
+            raise ConfigError(f"score.checkpoints: steps {unknown} were not saved; the saved steps are {saved}")
+        return sorted(set(self.checkpoints))
+
 
 class CheckpointWindow(Section):
     """Trained checkpoints between two shares of the examples seen, then every n-th of them, then the last m."""

@@ -5,12 +5,13 @@ from dataclasses import dataclass, replace
 
 from s2l_ray import storage
 from s2l_ray.artifacts.execution import read_execution
-from s2l_ray.artifacts.facts import TrajectoriesFacts
+from s2l_ray.artifacts.facts import CheckpointsFacts, TrajectoriesFacts
 from s2l_ray.artifacts.fingerprint import describe_differences, fingerprint
 from s2l_ray.artifacts.manifest import Artifact, open_artifact
 from s2l_ray.artifacts.provenance import libraries
 from s2l_ray.artifacts.runs import last_fingerprints
 from s2l_ray.catalog.listing import BUILDING, COMPLETE, MISSING, PARTIAL, artifact_state
+from s2l_ray.catalog.scored_units import find_stored_units, reused_units, unit_keys, unit_options
 from s2l_ray.catalog.weights import missing_weights
 from s2l_ray.config.identity import Identity
 from s2l_ray.config.sections import Config
@@ -89,6 +90,7 @@ def plan(config: Config, to: str = "subset", *, rebuild: str | None = None, allo
         planned[step.kind] = one if allow_version_change else _with_versions_compared(one)
     if "trajectories" in planned and "checkpoints" in planned:
         planned["trajectories"] = _with_blocked(planned["trajectories"], config, planned["checkpoints"])
+        planned["trajectories"] = _with_reuse(planned["trajectories"], config, planned)
     return Plan(config, to, tuple(planned.values()), allow_version_change)
 
 
@@ -149,6 +151,19 @@ def _with_blocked(trajectories: PlannedStep, config: Config, checkpoints: Planne
     blocked = missing_weights(config.score, checkpoints.artifact)
     reasons = (*trajectories.reasons, blocked) if blocked else trajectories.reasons
     return replace(trajectories, blocked=blocked, reasons=reasons)
+
+
+def _with_reuse(trajectories: PlannedStep, config: Config, planned: dict[str, PlannedStep]) -> PlannedStep:
+    """The number of units that are copied from other trajectories; known once dataset and checkpoints are complete."""
+    dataset, checkpoints = planned["dataset"].artifact, planned["checkpoints"].artifact
+    if not trajectories.to_build or dataset is None or checkpoints is None:
+        return trajectories
+    wanted = config.resources.score
+    options = unit_options(config.score, wanted.tokens_per_batch, wanted.attention)
+    keys = unit_keys(dataset, checkpoints, config.score.steps(checkpoints.facts(CheckpointsFacts).steps), options)
+    reused = reused_units(keys.values(), find_stored_units(config.root, but=trajectories.fingerprint))
+    copied = [f"{units} of {len(keys)} units are copied from {name}" for name, units in reused.items()]
+    return replace(trajectories, reasons=(*trajectories.reasons, *copied))
 
 
 def _reasons(root: str, one: PlannedStep, previous: dict[str, str]) -> tuple[str, ...]:

@@ -2,25 +2,25 @@
 
 A unit is (checkpoint, shard) and writes one file; then the files of each shard are joined, row by row, into one shard
 of trajectories. Units are ordered by checkpoint, so that actors seldom load other weights. A unit whose file is
-complete and was made from the same checkpoint, shard and options is not computed again.
+complete and was made from the same checkpoint, shard and options is not computed again; where other trajectories
+below the root hold it, it is copied.
 """
 
-import hashlib
 import time
 from collections import Counter
 from dataclasses import replace
 
 from s2l_ray.artifacts.execution import ScoreExecution
 from s2l_ray.artifacts.facts import CheckpointsFacts, Counts, SkippedUnit, TrajectoriesFacts
-from s2l_ray.artifacts.manifest import Artifact
-from s2l_ray.artifacts.schemas import OK, losses_path, step_name, trajectories_schema
-from s2l_ray.artifacts.tables import FileRecord, find_complete_unit
+from s2l_ray.artifacts.schemas import OK, losses_path, trajectories_schema
+from s2l_ray.artifacts.tables import FileRecord
 from s2l_ray.artifacts.trajectories import TrajectoryShard
+from s2l_ray.catalog.scored_units import find_stored_units, reused_units, unit_keys, unit_options
 from s2l_ray.config.sections import Config
 from s2l_ray.errors import S2LError
 from s2l_ray.runtime.contracts import Cluster, Failed, PoolOptions, Progress, ResourceRequest
 from s2l_ray.stages.build import Build, Product, cpus_per_actor, find_complete, pool_size, total_counts
-from s2l_ray.stages.score_inputs import check_tokenizers
+from s2l_ray.stages.score_inputs import check_tokenizers, find_or_copy_unit
 from s2l_ray.stages.score_join import JoinUnit, JoinWorker
 from s2l_ray.stages.score_workers import ScoredUnit, ScoreUnit, ScoreWorker, measure_numerics, other_statistics
 
@@ -48,12 +48,14 @@ def score(build: ScoreBuild) -> Product:
     """Score the missing units, then join all of them into trajectories."""
     check_tokenizers(build.inputs["dataset"], build.inputs["checkpoints"])
     units = plan_units(build)
-    stored = find_complete(units, lambda unit: find_complete_unit(build.folder, unit.name, unit.key))
+    scored_before = find_stored_units(build.config.root)
+    stored = find_complete(units, lambda unit: find_or_copy_unit(build.folder, unit, scored_before))
     complete = {record.path: record for record in stored if record is not None}
+    reused = reused_units((unit.key for unit in units if unit.name in complete), scored_before)
     missing = [unit for unit in units if unit.name not in complete]
-    build.report(
-        Progress(build.kind, len(complete), len(units), note=f"{len(complete)} of {len(units)} units complete")
-    )
+    copied = f", {sum(reused.values())} of them copied from other trajectories" if reused else ""
+    note = f"{len(complete)} of {len(units)} units complete{copied}"
+    build.report(Progress(build.kind, len(complete), len(units), note=note))
     scored, skipped = _score_missing(build, missing, len(units))
     records = [*complete.values(), *(unit.file for unit in scored)]
     steps = steps_with_losses(build, records)
@@ -68,6 +70,7 @@ def score(build: ScoreBuild) -> Product:
         numerics=_numerics(build, steps[-1]),
         skipped=tuple(sorted(skipped, key=lambda unit: unit.path)),
         skipped_steps=sorted(set(steps_to_score(build)) - set(steps)),
+        reused=reused,
     )
     files = [*records, *(shard.file for shard in shards)]
     read, kept = sum(statuses.values()), statuses.pop(OK, 0)
@@ -76,37 +79,14 @@ def score(build: ScoreBuild) -> Product:
 
 
 def steps_to_score(build: ScoreBuild) -> list[int]:
-    """Steps of the checkpoints to score. Raises `S2LError` where the job names one that was not saved."""
-    saved = build.inputs["checkpoints"].facts(CheckpointsFacts).steps
-    wanted = build.config.score.checkpoints
-    if wanted == "all":
-        return saved
-    if unknown := sorted(set(wanted) - set(saved)):
-        raise S2LError(f"score.checkpoints: steps {unknown} were not saved; the saved steps are {saved}")
-    return sorted(set(wanted))
+    return build.config.score.steps(build.inputs["checkpoints"].facts(CheckpointsFacts).steps)
 
 
 def plan_units(build: ScoreBuild) -> list[ScoreUnit]:
     """Every (checkpoint, shard) in order of the checkpoints."""
-    checkpoints, dataset = build.inputs["checkpoints"], build.inputs["dataset"]
-    options = {
-        "dtype": build.config.score.dtype,
-        "statistics": ",".join(other_statistics(build.config.score)),
-        "tokens_per_batch": str(build.execution.tokens_per_batch),
-        "attention": build.execution.attention,
-    }
-    return [
-        ScoreUnit(step, shard, {"checkpoint": digest, "shard": record.sha256, **options})
-        for step in steps_to_score(build)
-        for digest in [checkpoint_digest(checkpoints, step)]
-        for shard, record in enumerate(dataset.shards())
-    ]
-
-
-def checkpoint_digest(checkpoints: Artifact, step: int) -> str:
-    """One sha256 over the files of a checkpoint."""
-    listed = "\n".join(f"{record.path} {record.sha256}" for record in checkpoints.files(f"{step_name(step)}/"))
-    return hashlib.sha256(listed.encode()).hexdigest()
+    options = unit_options(build.config.score, build.execution.tokens_per_batch, build.execution.attention)
+    keys = unit_keys(build.inputs["dataset"], build.inputs["checkpoints"], steps_to_score(build), options)
+    return [ScoreUnit(step, shard, key) for (step, shard), key in keys.items()]
 
 
 def steps_with_losses(build: ScoreBuild, records: list[FileRecord]) -> list[int]:

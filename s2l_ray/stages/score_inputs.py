@@ -1,8 +1,14 @@
-"""A check of the inputs of `score`: a checkpoint that was trained elsewhere may have another tokenizer."""
+"""The inputs of `score`: a check of tokenizers of checkpoints trained elsewhere, and units that were scored before."""
 
+import dataclasses
+from collections.abc import Mapping
+
+from s2l_ray import storage
 from s2l_ray.artifacts.manifest import Artifact
-from s2l_ray.artifacts.tables import FileRecord, read_verified
-from s2l_ray.errors import S2LError
+from s2l_ray.artifacts.tables import FileRecord, find_complete_unit, read_verified
+from s2l_ray.catalog.scored_units import StoredUnit, UnitKey
+from s2l_ray.errors import DamagedError, S2LError
+from s2l_ray.stages.score_workers import ScoreUnit
 
 TOKENIZER = "tokenizer.json"
 SHOWN = 3
@@ -39,3 +45,17 @@ def _different(dataset: dict[int, str], checkpoint: dict[int, str]) -> list[str]
         for number in both
         if dataset[number] != checkpoint[number]
     ]
+
+
+def find_or_copy_unit(folder: str, unit: ScoreUnit, stored: Mapping[UnitKey, StoredUnit]) -> FileRecord | None:
+    """The unit's file if it is complete, or a copy of one that other trajectories hold, else None."""
+    found = find_complete_unit(folder, unit.name, unit.key)
+    other = stored.get(frozenset(unit.key.items()))
+    if found is not None or other is None:
+        return found
+    try:
+        data = read_verified(other.artifact.uri, other.record)
+    except DamagedError:
+        return None
+    storage.write_bytes(storage.join(folder, unit.name), data)
+    return dataclasses.replace(other.record, path=unit.name)

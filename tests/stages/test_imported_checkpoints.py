@@ -12,50 +12,19 @@ from transformers import AutoModelForCausalLM
 from s2l_ray.artifacts.facts import CheckpointsFacts
 from s2l_ray.artifacts.manifest import drop, open_artifact
 from s2l_ray.catalog.verify import verify_artifact
-from s2l_ray.config.load import make_config
-from s2l_ray.config.sections import Config
 from s2l_ray.errors import ConfigError, S2LError
 from s2l_ray.pipeline.plan import plan
 from tests.support.local_build import build_locally
-from tests.support.tiny_models import save_checkpoint, save_tokenizer
-
-ROWS = 12
-STEPS = (0, 5, 9)
+from tests.support.tiny_models import STEPS, imported_job, save_checkpoint, save_tokenizer, write_models
 
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Rows, a tokenizer, and models at three steps."""
-    folder = tmp_path_factory.mktemp("models")
-    lines = [json.dumps({"prompt": f"Question {number}?", "response": f"{number}."}) for number in range(ROWS)]
-    (folder / "rows.jsonl").write_text("\n".join(lines))
-    tokenizer = save_tokenizer(folder / "tokenizer")
-    for step in STEPS:
-        save_checkpoint(folder / f"step{step}", step, tokenizer)
-    return folder
-
-
-def job(root: Path, models: Path, checkpoints: object = None, **sections: Any) -> Config:
-    values: dict[str, Any] = {
-        "root": str(root),
-        "run": "imported",
-        "data": {
-            "root": str(models),
-            "sources": [{"path": "rows.jsonl"}],
-            "tokenizer": "tokenizer",
-            "shard_size": 5,
-            "max_length": 48,
-        },
-        "proxy": {"checkpoints_from": checkpoints or [{"path": f"step{step}", "step": step} for step in STEPS]},
-        "select": {"budget": 5},
-    }
-    for name, own in sections.items():
-        values[name] = {**values.get(name, {}), **own}
-    return make_config(values, "test")
+    return write_models(tmp_path_factory.mktemp("models"))
 
 
 def test_losses_are_those_of_the_models_in_the_folders(tmp_path: Path, models: Path) -> None:
-    config = job(tmp_path, models)
+    config = imported_job(tmp_path, models)
     trajectories = build_locally(config, "trajectories")
     rows = open_artifact(plan(config)["dataset"].uri).read_table().to_pylist()
     losses = trajectories.read_table()["losses"].to_pylist()
@@ -76,7 +45,7 @@ def test_weights_config_and_tokenizer_are_copied_and_nothing_else(tmp_path: Path
     (own / "step5" / "optimizer.pt").write_bytes(b"state")
     (own / "step5" / "trainer_state.json").write_text("{}")
     steps = [{"path": f"step{step}", "step": step} for step in reversed(STEPS)]
-    config = job(tmp_path / "root", own, steps)
+    config = imported_job(tmp_path / "root", own, steps)
     artifact = build_locally(config, "checkpoints")
     assert artifact.facts(CheckpointsFacts).steps == [*STEPS]
     shutil.rmtree(own / "step5")
@@ -88,19 +57,19 @@ def test_weights_config_and_tokenizer_are_copied_and_nothing_else(tmp_path: Path
 
 
 def test_another_pool_has_the_same_checkpoints_and_another_folder_has_not(tmp_path: Path, models: Path) -> None:
-    before = plan(job(tmp_path, models)).fingerprints
-    longer = plan(job(tmp_path, models, data={"sources": [{"path": "rows.jsonl"}] * 2})).fingerprints
+    before = plan(imported_job(tmp_path, models)).fingerprints
+    longer = plan(imported_job(tmp_path, models, data={"sources": [{"path": "rows.jsonl"}] * 2})).fingerprints
     assert longer["checkpoints"] == before["checkpoints"] and longer["trajectories"] != before["trajectories"]
     other = [{"path": f"step{step}", "step": step} for step in (0, 5)]
-    assert plan(job(tmp_path, models, other)).fingerprints["checkpoints"] != before["checkpoints"]
+    assert plan(imported_job(tmp_path, models, other)).fingerprints["checkpoints"] != before["checkpoints"]
     moved = [{"path": str(models / f"step{step}"), "step": step} for step in STEPS]
-    assert plan(job(tmp_path, models, moved)).fingerprints == before
+    assert plan(imported_job(tmp_path, models, moved)).fingerprints == before
 
 
 def test_a_checkpoints_artifact_is_imported_by_its_uri(tmp_path: Path, models: Path) -> None:
-    first = job(tmp_path / "first", models)
+    first = imported_job(tmp_path / "first", models)
     artifact = build_locally(first, "checkpoints")
-    second = job(tmp_path / "second", models, artifact.uri)
+    second = imported_job(tmp_path / "second", models, artifact.uri)
     assert build_locally(second, "checkpoints").manifest.facts == artifact.manifest.facts
     assert build_locally(second, "trajectories").read_table() == build_locally(first, "trajectories").read_table()
     weights = [file.path for file in artifact.files() if file.path.endswith(".safetensors")]
@@ -108,7 +77,7 @@ def test_a_checkpoints_artifact_is_imported_by_its_uri(tmp_path: Path, models: P
     with pytest.raises(ConfigError, match="step 0"):
         plan(second)
     with pytest.raises(ConfigError, match="checkpoints artifact"):
-        plan(job(tmp_path / "third", models, plan(first)["dataset"].uri))
+        plan(imported_job(tmp_path / "third", models, plan(first)["dataset"].uri))
 
 
 def test_a_folder_without_safetensors_is_refused_by_the_plan(tmp_path: Path, models: Path) -> None:
@@ -116,7 +85,7 @@ def test_a_folder_without_safetensors_is_refused_by_the_plan(tmp_path: Path, mod
     (tmp_path / "pickled" / "model.safetensors").rename(tmp_path / "pickled" / "pytorch_model.bin")
     for path in (tmp_path / "pickled", tmp_path / "missing"):
         with pytest.raises(ConfigError, match=path.name):
-            plan(job(tmp_path / "root", models, [{"path": str(path), "step": 0}]))
+            plan(imported_job(tmp_path / "root", models, [{"path": str(path), "step": 0}]))
 
 
 def test_weights_that_do_not_fit_their_config_are_refused(tmp_path: Path, models: Path) -> None:
@@ -124,14 +93,15 @@ def test_weights_that_do_not_fit_their_config_are_refused(tmp_path: Path, models
     config = json.loads((tmp_path / "damaged" / "config.json").read_text())
     (tmp_path / "damaged" / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 2}))
     with pytest.raises(S2LError, match=r"damaged.*missing"):
-        build_locally(job(tmp_path / "root", models, [{"path": str(tmp_path / "damaged"), "step": 0}]), "checkpoints")
+        checkpoints = [{"path": str(tmp_path / "damaged"), "step": 0}]
+        build_locally(imported_job(tmp_path / "root", models, checkpoints), "checkpoints")
 
 
 def test_checkpoints_of_several_models_are_refused(tmp_path: Path, models: Path) -> None:
     save_checkpoint(tmp_path / "wide", 0, hidden_size=32)
     steps = [{"path": "step0", "step": 0}, {"path": str(tmp_path / "wide"), "step": 5}]
     with pytest.raises(S2LError, match="steps 0 and 5"):
-        build_locally(job(tmp_path / "root", models, steps), "checkpoints")
+        build_locally(imported_job(tmp_path / "root", models, steps), "checkpoints")
 
 
 @pytest.mark.parametrize(
@@ -142,7 +112,7 @@ def test_a_model_that_is_too_small_for_the_rows_is_refused(
     tmp_path: Path, models: Path, changes: dict[str, int], key: str
 ) -> None:
     save_checkpoint(tmp_path / "small", 0, **changes)
-    config = job(tmp_path / "root", models, [{"path": str(tmp_path / "small"), "step": 0}])
+    config = imported_job(tmp_path / "root", models, [{"path": str(tmp_path / "small"), "step": 0}])
     with pytest.raises(S2LError, match=key):
         build_locally(config, "trajectories")
 
@@ -150,7 +120,7 @@ def test_a_model_that_is_too_small_for_the_rows_is_refused(
 def test_another_tokenizer_is_refused(tmp_path: Path, models: Path) -> None:
     other = save_tokenizer(tmp_path / "other", "zz yy xx ww zz yy xx ww")
     save_checkpoint(tmp_path / "model", 0, other)
-    config = job(tmp_path / "root", models, [{"path": str(tmp_path / "model"), "step": 0}])
+    config = imported_job(tmp_path / "root", models, [{"path": str(tmp_path / "model"), "step": 0}])
     with pytest.raises(S2LError, match=r"data\.tokenizer"):
         build_locally(config, "trajectories")
 
@@ -171,4 +141,4 @@ def test_keys_that_do_not_fit_an_import_are_refused(
     tmp_path: Path, models: Path, proxy: dict[str, Any], key: str
 ) -> None:
     with pytest.raises(ConfigError, match=key):
-        job(tmp_path, models, proxy=proxy)
+        imported_job(tmp_path, models, proxy=proxy)
