@@ -56,7 +56,7 @@ def export_subset(subset: Artifact, target: str, *, force: bool = False) -> Expo
 
 
 def selected_rows(subset: Artifact, dataset: Artifact) -> Iterator[list[str]]:
-    """The selected rows as JSON texts, shard by shard, in pool order."""
+    """The selected rows as JSON texts, shard by shard, in pool order; a row with several selected answers once."""
     selected = subset.read_table(["example_id", "shard", "row"]).sort_by([("shard", "ascending"), ("row", "ascending")])
     tokens, texts = dataset.shards(), dataset.shards(TEXT_FOLDER)
     for shard in selected["shard"].unique().to_pylist():
@@ -64,7 +64,21 @@ def selected_rows(subset: Artifact, dataset: Artifact) -> Iterator[list[str]]:
         ids = dataset.read_file(tokens[shard].path, ["example_id"])["example_id"].take(here["row"])
         if ids.to_pylist() != here["example_id"].to_pylist():
             raise DamagedError(f"{subset.uri}: points to other rows than {dataset.uri} holds")
-        yield dataset.read_file(texts[shard].path, ["raw"])["raw"].take(here["row"]).to_pylist()
+        rows = dataset.read_file(texts[shard].path, ["raw", "file", "line", "answer"]).take(here["row"])
+        yield rows.filter(_first_answers(rows))["raw"].to_pylist()
+
+
+def _first_answers(rows: pa.Table) -> pa.Array:
+    """Whether each example is the first of its row; those of a row are neighbours."""
+    positions = list(zip(rows["file"].to_pylist(), rows["line"].to_pylist(), strict=True))
+    answers = rows["answer"].to_pylist()
+    return pa.array(
+        [
+            answer is None or number == 0 or positions[number] != positions[number - 1]
+            for number, answer in enumerate(answers)
+        ],
+        pa.bool_(),
+    )
 
 
 def _write_lines(subset: Artifact, dataset: Artifact, path: Path) -> int:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 # Rows that `init` and `plan` read; the defaults need no exact summary. Rendering is slow: fewer chats are rendered.
 MAX_ROWS = 100_000
-PLANNED_ROWS = 2_000
+PLANNED_ROWS, LEAST_PLANNED_ROWS = 2_000, 100
 MAX_RENDERED = 2_000
 SAMPLES = 3
 SOURCE_FIELD = "source"
@@ -48,9 +48,9 @@ class DataSummary:
 
     source: the keys of the job for reading rows; format None guesses it for each row. template: renders the chats.
     lengths: characters of the examples. guesses: formats of the examples. rejected: rows by reason. rejected_fields:
-    field names of rejected rows. values: rows by value of the field `source`, None where a row lacks it. unread: rows
-    with text in a column that nothing reads. rendered: rendered chats; rewritten: those of which later turns change
-    earlier answers; reasoning_lost: those whose template leaves out reasoning.
+    field names of rejected rows. values: rows by source (without `source`, by the field of that name), None where a
+    row has none. unread: rows with text in a column that nothing reads. rendered: rendered chats; rewritten: those of
+    which later turns change earlier answers; reasoning_lost: those whose template leaves out reasoning.
     """
 
     root: str
@@ -82,7 +82,7 @@ class DataSummary:
             self.rejected_fields |= dict.fromkeys(raw.row or {})
             return
         self.guesses.add((read.format, tuple(read.fields.items())))
-        self.values[self.spec.field_value(raw.row, SOURCE_FIELD)] += 1
+        self.values[self._source_name(raw.row)] += 1
         self.unread.update(name for name in read.unread if name not in self.spec.columns)
         self.lengths.append(len(prompt_text(read.example)) + len(response_text(read.example)))
         if len(self.samples) < SAMPLES:
@@ -92,6 +92,9 @@ class DataSummary:
         if self.source is None:
             return read_row(row, None, {})
         return read_row(row, self.source.format, self.source.fields, self.source.roles)
+
+    def _source_name(self, row: Row) -> str | None:
+        return self.spec.source_name(row) if self.source else self.spec.field_value(row, SOURCE_FIELD)
 
     def _render(self, example: Example) -> Segmented | None:
         if self.template is None or not example.chat or self.rendered >= MAX_RENDERED:
@@ -146,14 +149,16 @@ def summarise(summary: DataSummary, most: int) -> DataSummary:
 
 
 def summarise_sources(config: Config) -> list[DataSummary]:
-    """A summary of the first rows of each source of a job, with the chats rendered if its tokenizer is a folder."""
-    if not config.data.sources:
+    """A summary of the first rows of each source that is a file, without a download.
+
+    Chats are rendered if the tokenizer is a folder.
+    """
+    sources = [source for source in config.data.sources if source.hub is None]
+    if not sources:
         return []
     root, template = storage.absolute(config.data.root), job_template(config)
-    return [
-        summarise(DataSummary(root, source_spec(source), source, template), PLANNED_ROWS)
-        for source in config.data.sources
-    ]
+    most = max(LEAST_PLANNED_ROWS, PLANNED_ROWS // len(sources))
+    return [summarise(DataSummary(root, source_spec(source), source, template), most) for source in sources]
 
 
 def job_template(config: Config) -> "ChatTemplate | None":

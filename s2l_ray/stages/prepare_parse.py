@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 TEXTS = pa.schema([("raw", pa.string()), ("chat", pa.string())])
 # Rows are Python objects until their piece is written, several times the size of its text.
 PIECE_ROWS, PIECE_CHARACTERS = 4096, 16 << 20
+# A chat template can put text of the row into its message; more reasons than this are counted together.
+MOST_REASONS = 40
 
 Row = dict[str, Any]
 
@@ -140,9 +142,12 @@ class PieceWriter:
         self._flush_if_full()
 
     def reject(self, line: int, error: RejectedRow) -> None:
+        reason = error.reason
+        if reason not in self.reasons and len(self.reasons) >= MOST_REASONS:
+            reason = f"{reason.partition(':')[0]}: other messages"
         row = {"file": self._unit.range.file, "line": line, "source": None, "example_id": None}
-        self._rejected.append({**row, "reason": error.reason, "detail": error.detail[:200]})
-        self.reasons[error.reason] += 1
+        self._rejected.append({**row, "reason": reason, "detail": error.detail[:200]})
+        self.reasons[reason] += 1
         self._flush_if_full()
 
     def flush(self) -> None:
