@@ -25,6 +25,7 @@ class DatasetFacts:
     tokens, and 0 for what counts them. chats: for each source with chats, whether a chat is one example (whole) or each
     answer is (per_answer). pairs_begin_with_bos: whether a pair begins with the tokenizer's beginning-of-text token; a
     chat has the one that its template writes, if any.
+    contaminated: rejected rows by the file of the evaluation set that they repeat.
     unread_columns: rows with text in a column that no format reads. reasoning_not_learned: chats whose template leaves
     out reasoning.
     """
@@ -42,6 +43,7 @@ class DatasetFacts:
     unread_columns: dict[str, int] = field(default_factory=dict)
     reasoning_not_learned: int = 0
     warnings: tuple[str, ...] = ()
+    contaminated: dict[str, int] = field(default_factory=dict)
 
     @property
     def ok(self) -> int:

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from s2l_ray import storage
-from s2l_ray.config.sections import Config, Source
+from s2l_ray.config.sections import Config, Data, Source
 from s2l_ray.core.selection.checkpoint_scores import ColumnParams
 from s2l_ray.errors import ConfigError
 from s2l_ray.sources.checkpoints import CheckpointOrigin, artifact_origins, folder_origin, hub_origin
 from s2l_ray.sources.digests import file_reference, files_reference, source_reference
+from s2l_ray.sources.evaluation import EvaluationSpec
 from s2l_ray.sources.losses import LossesSpec, losses_files
 from s2l_ray.sources.ranges import SourceSpec, source_uri
 
@@ -25,6 +26,10 @@ def dataset_identity(config: Config) -> Identity:
     data = config.data
     fields = data.model_dump(mode="json", exclude={"root", "sources", "tokenizer_revision"})
     fields["sources"] = [_source_identity(source, data.root) for source in data.sources]
+    fields["exclude"] = [
+        {"question": spec.question, "files": source_reference(SourceSpec(path=spec.path), data.root)}
+        for spec in evaluation_specs(data)
+    ]
     if isinstance(data.tokenizer, str):
         fields["tokenizer"] = _reference(config, data.tokenizer, data.tokenizer_revision, "data.tokenizer")
     return {"data": fields}
@@ -100,6 +105,14 @@ def losses_spec(config: Config) -> LossesSpec:
     assert losses is not None
     uri = source_uri(losses.path, storage.absolute(config.data.root))
     return LossesSpec(uri, losses.values, losses.columns, losses.key, losses.tokens)
+
+
+def evaluation_specs(data: Data) -> list[EvaluationSpec]:
+    """`data.exclude` as its reader takes it."""
+    return [
+        EvaluationSpec(one.path, (one.question,) if isinstance(one.question, str) else tuple(one.question))
+        for one in data.exclude
+    ]
 
 
 def local_folder(config: Config, name: str, key: str) -> Path | None:

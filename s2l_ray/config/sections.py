@@ -8,13 +8,14 @@ import datetime
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from s2l_ray.config.budget import Budget
 from s2l_ray.config.imports import CheckpointFrom, LossesFrom
 from s2l_ray.config.select import Select
+from s2l_ray.config.subsections import CheckpointWindow, EvaluationSet
 from s2l_ray.config.types import NonNegativeInt, PositiveInt, Precision, Section, refuse_missing, refuse_without_effect
-from s2l_ray.core.trajectories import Window, choose_columns
+from s2l_ray.core.trajectories import choose_columns
 from s2l_ray.errors import ConfigError
 
 
@@ -67,6 +68,7 @@ class Data(Section):
     too_long: Literal["truncate", "drop"] = "truncate"
     shard_size: PositiveInt = 8192
     limit: Budget | None = None
+    exclude: list[EvaluationSet] = []
     seed: NonNegativeInt = 0
 
 
@@ -131,26 +133,6 @@ class Score(Section):
         if unknown := sorted(set(self.checkpoints) - set(saved)):
             raise ConfigError(f"score.checkpoints: steps {unknown} were not saved; the saved steps are {saved}")
         return sorted(set(self.checkpoints))
-
-
-class CheckpointWindow(Section):
-    """Trained checkpoints between two shares of the examples seen, then every n-th of them, then the last m."""
-
-    model_config = ConfigDict(serialize_by_alias=True)
-
-    start: Annotated[float, Field(ge=0, le=1, alias="from")] = 0.0
-    to: Annotated[float, Field(ge=0, le=1)] = 1.0
-    every: PositiveInt = 1
-    last: PositiveInt | None = None
-
-    @model_validator(mode="after")
-    def _check_order(self) -> Self:
-        if self.start > self.to:
-            raise ValueError(f"from: {self.start} is after to: {self.to}; exchange them")
-        return self
-
-    def window(self) -> Window:
-        return Window(self.start, self.to, self.every, self.last)
 
 
 class Cluster(Section):

@@ -25,11 +25,12 @@ from s2l_ray.artifacts.receipts import UnitResult, read_receipt, write_receipt
 from s2l_ray.artifacts.schemas import DATASET, tokens_path
 from s2l_ray.artifacts.tables import FileRecord, record_of
 from s2l_ray.config.budget import share_of
-from s2l_ray.config.identity import local_folder, source_spec
+from s2l_ray.config.identity import evaluation_specs, local_folder, source_spec
 from s2l_ray.config.sections import Config, TokenizerToTrain
 from s2l_ray.core.data.deduplication import BYTES_PER_ROW, cut_shards
 from s2l_ray.errors import S2LError
 from s2l_ray.runtime.contracts import Cluster, PoolOptions, ResourceRequest
+from s2l_ray.sources.evaluation import read_questions
 from s2l_ray.sources.ranges import Range, list_ranges
 from s2l_ray.stages import prepare_records as records
 from s2l_ray.stages.build import Build, Product, cpus_per_actor, memory_request, pool_size, total_counts
@@ -75,6 +76,9 @@ def prepare(build: PrepareBuild) -> Product:
     specs = [source_spec(source) for source in data.sources]
     ranges = list_ranges(specs, storage.absolute(data.root), build.execution.range_bytes)
     build.note(f"{len(data.sources)} sources in {len(ranges)} ranges")
+    questions = Counter(one.file for one in read_questions(evaluation_specs(data), storage.absolute(data.root)))
+    if questions:
+        build.note(f"excluding {questions.total()} questions of {len(questions)} evaluation sets")
     tokenizer = _load_tokenizer(build) if isinstance(data.tokenizer, str) else None
     named = tokenizer.files if tokenizer else []
     parse = _parse_units(ranges, named)
@@ -99,7 +103,8 @@ def prepare(build: PrepareBuild) -> Product:
         tokenizer=tokenizer.files,
         per_answer=[source.per_answer for source in sources],
     )
-    return _product(sources, rejected, tokenizer, encoded)
+    contaminated = dict.fromkeys(questions, 0) | total_counts(one.contaminated for one in parsed)
+    return _product(sources, rejected, tokenizer, encoded, contaminated)
 
 
 def _run_pass(
@@ -276,7 +281,11 @@ def _digest(results: Sequence[UnitResult]) -> str:
 
 
 def _product(
-    sources: list[SourceCounts], rejected: list[RejectedRows], tokenizer: StoredTokenizer, shards: list[EncodedShard]
+    sources: list[SourceCounts],
+    rejected: list[RejectedRows],
+    tokenizer: StoredTokenizer,
+    shards: list[EncodedShard],
+    contaminated: dict[str, int],
 ) -> Product:
     read, counts = sum(source.read for source in sources), records.total_encoded(shard.counts for shard in shards)
     reasons = total_counts([counts.rejected, *(one.rejected for one in rejected)])
@@ -286,5 +295,5 @@ def _product(
         raise RuntimeError(f"{read} rows were read, but {counts.kept} kept and {reasons} rejected")
     files: list[FileRecord] = [*tokenizer.files, *(file for one in rejected for file in one.files)]
     files += [file for shard in shards for file in shard.files]
-    facts = dataset_facts(sources, counts, len(shards), tokenizer)
+    facts = dataset_facts(sources, counts, len(shards), tokenizer, contaminated)
     return Product(files, Counts(read, counts.kept, reasons), facts, DATASET)

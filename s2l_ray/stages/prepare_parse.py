@@ -11,17 +11,20 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from s2l_ray import storage
 from s2l_ray.artifacts.node_cache import cached_files
 from s2l_ray.artifacts.receipts import write_receipt
 from s2l_ray.artifacts.schemas import REJECTED
 from s2l_ray.artifacts.tables import FileRecord, write_table
-from s2l_ray.config.identity import source_spec
+from s2l_ray.config.identity import evaluation_specs, source_spec
 from s2l_ray.config.sections import Data, Source
 from s2l_ray.core.data.chat import without_null_keys
-from s2l_ray.core.data.examples import read_row
+from s2l_ray.core.data.decontamination import EvaluationIndex
+from s2l_ray.core.data.examples import question_texts, read_row
 from s2l_ray.core.data.segments import Segmented, chat_to_json
-from s2l_ray.core.data.turns import Example, RejectedRow, example_id
+from s2l_ray.core.data.turns import Example, RejectedRow, example_id, response_text
 from s2l_ray.errors import S2LError
+from s2l_ray.sources.evaluation import read_questions
 from s2l_ray.sources.ranges import RangeReader
 from s2l_ray.sources.rows import RawRow
 from s2l_ray.stages.prepare_records import ParsedRange, ParseUnit, Piece
@@ -48,10 +51,12 @@ class ParseWorker:
         self._data = data
         self._tokenizer = tokenizer
         self._piece_rows = min(PIECE_ROWS, data.shard_size)
+        questions = read_questions(evaluation_specs(data), storage.absolute(data.root))
+        self._evaluation = EvaluationIndex(questions) if data.exclude else None
 
     def __call__(self, unit: ParseUnit) -> ParsedRange:
         source, reader = self._data.sources[unit.range.source], RangeReader(unit.range)
-        parser = RowParser(source, unit.range.has_arrow_nulls, self._render)
+        parser = RowParser(source, unit.range.has_arrow_nulls, self._render, self._evaluation)
         pieces = PieceWriter(self._folder, unit, self._piece_rows)
         for raw in reader:
             try:
@@ -68,6 +73,7 @@ class ParseWorker:
             chats=counts["chats"],
             rewritten=counts["rewritten"],
             reasoning_lost=counts["reasoning_lost"],
+            contaminated=dict(parser.contaminated),
         )
         return write_receipt(self._folder, unit.receipt, unit.key, result)
 
@@ -96,11 +102,18 @@ class ParseWorker:
 class RowParser:
     """Parse rows of a source, and count what their parsing reveals."""
 
-    def __init__(self, source: Source, has_arrow_nulls: bool, render: Callable[[Example], Segmented]) -> None:
+    def __init__(
+        self,
+        source: Source,
+        has_arrow_nulls: bool,
+        render: Callable[[Example], Segmented],
+        evaluation: EvaluationIndex | None,
+    ) -> None:
         self.unread: Counter[str] = Counter()
+        self.contaminated: Counter[str] = Counter()
         self.counts: Counter[str] = Counter()
         self._source, self._spec = source, source_spec(source)
-        self._has_arrow_nulls, self._render = has_arrow_nulls, render
+        self._has_arrow_nulls, self._render, self._evaluation = has_arrow_nulls, render, evaluation
 
     def parse(self, raw: RawRow) -> Row:
         """A row of `IDS` and `TEXTS`. Raises `RejectedRow`."""
@@ -114,10 +127,19 @@ class RowParser:
         if name is None:
             field = self._source.source["field"] if self._source.source else ""
             raise RejectedRow("missing_field", f"no {field} to name the source")
+        self._refuse_contaminated(read.example)
         chat = self._chat(read.example) if read.example.chat else None
         self.unread.update(column for column in read.unread if column not in self._spec.columns)
         text = json.dumps(raw.row, ensure_ascii=False, sort_keys=False, separators=(",", ":"), default=str)
         return {"example_id": example_id(read.example), "source": name, "line": raw.line, "raw": text, "chat": chat}
+
+    def _refuse_contaminated(self, example: Example) -> None:
+        if self._evaluation is None:
+            return
+        overlap = self._evaluation.find(question_texts(example), response_text(example))
+        if overlap is not None:
+            self.contaminated[overlap.file] += 1
+            raise RejectedRow("contaminated", str(overlap))
 
     def _chat(self, example: Example) -> str:
         text = self._render(example)

@@ -56,7 +56,7 @@ class ParsedRange:
     """lines: of the file. rejected: rows by reason. unread: rows with text in a column that nothing reads.
 
     chats: rendered chats; rewritten: those of which later turns change earlier answers; reasoning_lost: those whose
-    template leaves out reasoning.
+    template leaves out reasoning. contaminated: rows by the file of the evaluation set that they repeat.
     """
 
     lines: int
@@ -66,6 +66,7 @@ class ParsedRange:
     chats: int
     rewritten: int
     reasoning_lost: int
+    contaminated: dict[str, int]
 
     @property
     def read(self) -> int:

@@ -66,7 +66,11 @@ def warnings(sources: Sequence[SourceCounts]) -> Iterator[str]:
 
 
 def dataset_facts(
-    sources: Sequence[SourceCounts], counts: EncodedCounts, shards: int, tokenizer: StoredTokenizer
+    sources: Sequence[SourceCounts],
+    counts: EncodedCounts,
+    shards: int,
+    tokenizer: StoredTokenizer,
+    contaminated: dict[str, int],
 ) -> DatasetFacts:
     return DatasetFacts(
         statuses=counts.statuses,
@@ -82,4 +86,5 @@ def dataset_facts(
         unread_columns=total_counts(one.unread for one in sources),
         reasoning_not_learned=sum(one.reasoning_lost for one in sources),
         warnings=tuple(warnings(sources)),
+        contaminated=contaminated,
     )

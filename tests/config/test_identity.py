@@ -33,6 +33,7 @@ DATASET = {
     "data.too_long": "drop",
     "data.shard_size": 9,
     "data.limit": "50%",
+    "data.exclude": ["rows/a.jsonl"],
     "data.seed": 1,
     "data.sources.0.roles": {"doctor": "user"},
     "data.date": "2025-01-01",

@@ -17,7 +17,7 @@ from s2l_ray.artifacts.receipts import read_receipt, write_receipt
 from s2l_ray.artifacts.tables import read_table, write_table
 from s2l_ray.config.load import make_config
 from s2l_ray.core.data.tokenization import load_tokenizer
-from s2l_ray.errors import S2LError
+from s2l_ray.errors import ConfigError, S2LError
 from s2l_ray.pipeline.run import run
 from s2l_ray.stages.build import Product
 from s2l_ray.stages.prepare import prepare
@@ -237,3 +237,32 @@ def test_fields_are_mapped_or_the_error_names_the_key(
         return
     with pytest.raises(S2LError, match=r"none of 3 rows .*missing_field.*fields"):
         dataset_of(tmp_path / "root", data)
+
+
+def test_rows_of_evaluation_sets_are_rejected_with_their_source(tmp_path: Path) -> None:
+    words = [f"word{number}" for number in range(20)]
+    questions = {"sets/a.jsonl": ["What is 3 plus 3?", "never"], "sets/b.jsonl": [" ".join(words)], "c.jsonl": ["no"]}
+    (tmp_path / "sets").mkdir()
+    for name, texts in questions.items():
+        (tmp_path / name).write_text("".join(json.dumps({"question": text}) + "\n" for text in texts))
+    rows = tmp_path / "rows.jsonl"
+    write_lines(rows, 30)
+    copied = {"prompt": "Continue.", "response": " ".join(["then", *words[4:17], "end"])}
+    rows.write_text(rows.read_text() + json.dumps(copied) + "\n")
+    exclude = ["sets", {"path": "c.jsonl", "question": "question"}]
+    product = prepare_here(tmp_path / "whole", rows, exclude=exclude)
+    contaminated = [row for row in rejected_of(tmp_path / "whole", product) if row["reason"] == "contaminated"]
+    assert [row["line"] for row in contaminated] == [4, 31]
+    assert all(row["detail"].startswith(f"sets/{name}.jsonl:1") for name, row in zip("ab", contaminated, strict=True))
+    assert isinstance(product.facts, DatasetFacts)
+    assert product.facts.contaminated == {"sets/a.jsonl": 1, "sets/b.jsonl": 1, "c.jsonl": 0}
+    assert product.counts.rejected["contaminated"] == 2
+    plain = prepare_here(tmp_path / "plain", rows)
+    assert plain.counts.kept == product.counts.kept + 2 and "contaminated" not in plain.counts.rejected
+
+
+def test_an_evaluation_set_without_questions_is_refused(tmp_path: Path) -> None:
+    write_lines(tmp_path / "rows.jsonl", 30)
+    (tmp_path / "set.jsonl").write_text(json.dumps({"id": 1}))
+    with pytest.raises(ConfigError, match=r"set\.jsonl line 1.*question"):
+        prepare_here(tmp_path / "out", tmp_path / "rows.jsonl", exclude=["set.jsonl"])

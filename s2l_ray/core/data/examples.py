@@ -4,6 +4,7 @@ A format is one function and one row of `FORMATS`. Its argument `fields` maps fi
 of the row, `roles` names of roles in the row to roles.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -13,6 +14,7 @@ from s2l_ray.core.data.chat import SYSTEM_NAMES, chat_example, is_chat, read_tur
 from s2l_ray.core.data.columns import TrackedRow
 from s2l_ray.core.data.segments import check_characters
 from s2l_ray.core.data.turns import (
+    ANSWERS,
     Example,
     Fields,
     RejectedRow,
@@ -35,6 +37,10 @@ ALPACA_WITH_INPUT = (
     "Below is an instruction that describes a task, paired with an input that provides further context. "
     "Write a response that appropriately completes the request."
     "\n\n### Instruction:\n{instruction}\n\n### Input:\n{input}\n\n### Response:"
+)
+# the text of both templates around instruction and input
+_ALPACA_PIECES = re.compile(
+    "|".join(re.escape(piece) for text in (ALPACA_WITH_INPUT, ALPACA) for piece in re.split(r"\{\w+\}", text))
 )
 CHAT_NAMES = ("messages", "conversations", "conversation", "turns", "dialog")
 PROMPT_NAMES = ("prompt", "question", "query", "problem", "input")
@@ -136,6 +142,20 @@ def read_row(row: Row, name: str | None, fields: Fields, roles: Roles = NO_ROLES
     example = FORMATS[name](tracked, fields, roles)
     check_characters(example)
     return ReadRow(example, name, fields, tracked.unread_texts())
+
+
+def question_texts(example: Example) -> list[str]:
+    """Texts that could repeat the question of an evaluation set: each turn that is not by the assistant.
+
+    Of a prompt in the Alpaca template these are its parts, such as instruction and input, and all parts together.
+    """
+    texts = [turn.text for turn in example.turns if turn.role not in ANSWERS]
+    return [part for text in texts for part in _without_template(text)]
+
+
+def _without_template(prompt: str) -> list[str]:
+    parts = [part for part in _ALPACA_PIECES.split(prompt) if part.strip()]
+    return ["\n".join(parts), *parts] if len(parts) > 1 else parts
 
 
 def _pair(prompt: list[str], response: str) -> Example:

@@ -1,0 +1,71 @@
+"""Evaluation sets: their questions, with the file and line of each, for decontamination."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from s2l_ray.core.data.decontamination import EvaluationRow
+from s2l_ray.errors import ConfigError
+from s2l_ray.sources.ranges import RangeReader, SourceSpec, list_ranges
+
+# fields that hold the whole question, in the order in which they are tried
+QUESTION_FIELDS = ("question", "problem", "prompt", "query", "instruction", "input")
+CHAT_FIELDS = ("messages", "conversations")
+
+
+@dataclass(frozen=True)
+class EvaluationSpec:
+    """An evaluation file or folder. question: fields whose values, joined, are the question; empty to guess them."""
+
+    path: str
+    question: tuple[str, ...] = ()
+
+
+def read_questions(specs: Sequence[EvaluationSpec], root: str) -> Iterator[EvaluationRow]:
+    """The questions of all evaluation sets, in order.
+
+    Raises `ConfigError` for a missing file, and for a file with a row whose question is not known.
+    """
+    lines_before: dict[str, int] = {}
+    for one in list_ranges([SourceSpec(path=spec.path) for spec in specs], root):
+        reader, before = RangeReader(one), lines_before.get(one.uri, 0)
+        for raw in reader:
+            if raw.row is None:
+                raise ConfigError(f"data.exclude: {one.file} line {before + raw.line}: {raw.reason} ({raw.detail})")
+            question = question_of(raw.row, specs[one.source].question)
+            if question is None:
+                raise ConfigError(
+                    f"data.exclude: {one.file} line {before + raw.line} has no question among its fields "
+                    f"{', '.join(list(raw.row)[:8])}; name it: {{path: {specs[one.source].path}, question: FIELD}}"
+                )
+            yield EvaluationRow(one.file, before + raw.line, question)
+        lines_before[one.uri] = before + reader.lines
+
+
+def question_of(row: Mapping[str, Any], fields: Sequence[str] = ()) -> str | None:
+    """The question of an evaluation row from these fields or, without any, from guessed ones; None if there is none.
+
+    Guessed are the turns of a chat that are not by the assistant, an instruction with its input, and common names.
+    """
+    if fields:
+        values = [row.get(name) for name in fields]
+        return "\n".join(map(str, values)) if None not in values else None
+    for name in CHAT_FIELDS:
+        if isinstance(row.get(name), list):
+            return _chat_question(row[name])
+    for name in QUESTION_FIELDS:
+        if isinstance(row.get(name), str) and row[name].strip():
+            context = row.get("input") if name == "instruction" else None
+            return f"{row[name]}\n{context}" if isinstance(context, str) else str(row[name])
+    return None
+
+
+def _chat_question(turns: Sequence[Any]) -> str | None:
+    """The texts of the user's turns."""
+    texts = [
+        turn.get("content", turn.get("value"))
+        for turn in turns
+        if isinstance(turn, dict) and turn.get("role", turn.get("from")) in ("user", "human")
+    ]
+    found = [text for text in texts if isinstance(text, str)]
+    return "\n".join(found) or None
