@@ -1,0 +1,77 @@
+"""Questions of the tasks, and answers in outputs, with a sandbox that returns what the test decides."""
+
+import gzip
+import json
+from pathlib import Path
+
+import pytest
+
+from s2l_ray.core.data.examples import ALPACA, ALPACA_WITH_INPUT
+from s2l_ray.core.evaluation.answers import answers_equal
+from s2l_ray.core.evaluation.metrics import METRICS
+from s2l_ray.core.evaluation.sandbox import ProgramRun
+from s2l_ray.core.evaluation.tasks import PROGRAM_REQUEST, TASKS, Answer, Task, answer_from_output, make_question
+
+GSM8K = {"question": "How many eggs?", "answer": "1,018"}
+
+
+def never(source: str) -> ProgramRun:
+    raise AssertionError(f"{source!r} was run")
+
+
+def test_a_question_has_a_prompt_for_text_and_one_for_a_program() -> None:
+    question = make_question(TASKS["gsm8k"], GSM8K)
+    assert question.prompt == ALPACA.format(instruction="How many eggs?")
+    assert question.program_prompt == ALPACA.format(instruction="How many eggs?" + PROGRAM_REQUEST)
+    assert (question.reference, question.answer_type) == ("1,018", "number")
+
+
+def test_a_task_of_a_job_maps_fields() -> None:
+    task = Task("{q}\nOptions: {options}", "{passage}", "key", programs=False)
+    question = make_question(task, {"q": "Which?", "options": "A or B", "passage": "A tree.", "key": "B"})
+    assert question.prompt == ALPACA_WITH_INPUT.format(instruction="Which?\nOptions: A or B", input="A tree.")
+    assert (question.program_prompt, question.reference, question.answer_type) == (None, "B", "choice")
+
+
+@pytest.mark.parametrize("row", [{"answer": "3"}, {"question": "How many?"}, {"question": "?", "answer": ["3"]}])
+def test_a_row_without_the_fields_of_its_task_is_refused(row: dict[str, object]) -> None:
+    with pytest.raises(ValueError):
+        make_question(TASKS["gsm8k"], row)
+
+
+@pytest.mark.parametrize(
+    ("output", "done", "answer"),
+    [
+        ("The answer is 18", None, Answer("18")),
+        ("I do not know", None, Answer(None)),
+        ("print(9 * 2)", ProgramRun("finished", "18\n"), Answer("18", program=True)),
+        ("print()", ProgramRun("finished", "\n"), Answer(None, program=True)),
+        ("print(1 / 0)", ProgramRun("failed", "7\n", "by zero"), Answer(None, program=True, error="by zero")),
+        ("while 1: print(7)", ProgramRun("deadline", "7\n", "deadline"), Answer(None, program=True, error="deadline")),
+    ],
+)
+def test_answers_in_outputs(output: str, done: ProgramRun | None, answer: Answer) -> None:
+    question = make_question(TASKS["gsm8k"], GSM8K)
+    assert answer_from_output(question, output, never if done is None else lambda source: done) == answer
+
+
+def test_a_program_is_text_where_a_task_asks_for_none() -> None:
+    question = make_question(TASKS["clinical_summary"], {"instruction": "?", "input": "", "response": "clear"})
+    assert answer_from_output(question, "print(1)", never) == Answer("print(1)")
+
+
+def test_metrics_of_all_tasks_exist() -> None:
+    assert {name for task in TASKS.values() for name in task.metrics} <= set(METRICS)
+
+
+@pytest.mark.parametrize("name", ["gsm8k", "math", "numglue", "svamp", "mathematics", "simuleq", "mts_dialog_test1"])
+def test_every_reference_of_the_real_sets_equals_itself(name: str, shared_data: Path) -> None:
+    pytest.importorskip("math_verify")
+    task = TASKS.get(name, TASKS["clinical_summary"])
+    with gzip.open(shared_data / "eval" / f"{name}.jsonl.gz", "rt") as lines:
+        rows = [json.loads(line) for line in lines]
+    for row in rows:
+        question = make_question(task, row)
+        stated = question.reference if question.answer_type == "text" else f"The answer is {question.reference}"
+        answer = answer_from_output(question, stated, never)
+        assert answer.text is not None and answers_equal(answer.text, question.reference, question.answer_type), row
