@@ -1,4 +1,5 @@
-"""Causal language models in local folders: load, swap weights in place, save, initialise. All without dropout.
+"""Causal language models in local folders: load, swap weights in place, save, initialise. All without dropout and
+router noise.
 
 Loading is strict: transformers only warns about a missing weight and initialises it at random, and a random head would
 score every row. Here any missing, unexpected or misshapen weight is an error. Only safetensors files are read, so
@@ -15,8 +16,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
+from huggingface_hub.errors import StrictDataclassError, StrictDataclassFieldValidationError
+from safetensors import safe_open
+from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    AutoConfig,
+    AutoModelForCausalLM,
+    PretrainedConfig,
+    PreTrainedModel,
+)
 from transformers.utils import logging as transformers_logging
+
+NO_SPECIAL_IDS: Mapping[str, int | None] = dict.fromkeys(("pad_token_id", "bos_token_id", "eos_token_id"))
+MASK_NAMES = (".bias", ".masked_bias", ".causal_mask")
 
 
 def load_model(
@@ -33,7 +45,8 @@ def load_model(
             "are not read)"
         )
     config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    _remove_dropout(config)
+    _check_architecture(config)
+    _remove_noise(config)
     with _suppress_transformers_output():
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             folder,
@@ -51,8 +64,7 @@ def load_model(
     for tensor in (*model.parameters(), *model.buffers()):
         tensor.data = tensor.data.clone()
     torch.nn.Module.to(model, device)
-    model.eval()
-    return model
+    return _prepared(model)
 
 
 def swap_weights(model: PreTrainedModel, folder: str | Path) -> None:
@@ -96,21 +108,23 @@ def save_model(
         model.save_pretrained(folder, state_dict=dict(state_dict) if state_dict is not None else None)
 
 
-def init_model(config: Mapping[str, object], vocab_size: int, seed: int) -> PreTrainedModel:
+def init_model(
+    config: Mapping[str, object], vocab_size: int, seed: int, special_ids: Mapping[str, int | None] = NO_SPECIAL_IDS
+) -> PreTrainedModel:
     """Initialise a float32 model at random; the same arguments give the same weights.
 
-    config: {architecture: a transformers model type, ...fields of its config}. Raises ValueError for an unknown
-    architecture, and for an unknown field, which transformers would ignore.
+    config: {architecture: a transformers model type, ...fields of its config}. special_ids: the tokenizer's ids by the
+    names of NO_SPECIAL_IDS. Raises ValueError for an architecture that is unknown or not causal, and for an unknown
+    field, which transformers would ignore.
     """
     fields = {name: value for name, value in config.items() if name != "architecture"}
-    resolved = _resolve_config(str(config.get("architecture")), fields, vocab_size)
+    resolved = _resolve_config(str(config.get("architecture")), fields, vocab_size, special_ids)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model: PreTrainedModel = AutoModelForCausalLM.from_config(
             resolved, dtype=torch.float32, trust_remote_code=False
         )
-    model.eval()
-    return model
+    return _prepared(model)
 
 
 def on_meta_device(model: PreTrainedModel) -> PreTrainedModel:
@@ -125,7 +139,21 @@ def on_meta_device(model: PreTrainedModel) -> PreTrainedModel:
     return empty
 
 
-def _resolve_config(architecture: str, fields: dict[str, object], vocab_size: int) -> PretrainedConfig:
+def _prepared(model: PreTrainedModel) -> PreTrainedModel:
+    """The model in eval mode, without an embedding row that is frozen because it belongs to padding.
+
+    Where the padding token also ends rows, that row has to be trained.
+    """
+    for module in model.modules():
+        if isinstance(module, torch.nn.Embedding):
+            module.padding_idx = None
+    model.eval()
+    return model
+
+
+def _resolve_config(
+    architecture: str, fields: dict[str, object], vocab_size: int, special_ids: Mapping[str, int | None]
+) -> PretrainedConfig:
     try:
         known = AutoConfig.for_model(architecture)
     except (ValueError, KeyError) as error:
@@ -141,15 +169,46 @@ def _resolve_config(architecture: str, fields: dict[str, object], vocab_size: in
         raise ValueError(
             f"vocab_size {fields['vocab_size']} does not fit a tokenizer of {vocab_size} tokens; remove it"
         )
-    resolved = AutoConfig.for_model(architecture, **{**fields, "vocab_size": vocab_size})
-    _remove_dropout(resolved)
+    try:
+        resolved = AutoConfig.for_model(architecture, **{**fields, "vocab_size": vocab_size})
+    except StrictDataclassError as error:
+        raise ValueError(f"config of {architecture}: {' '.join(str(error).split())}") from error
+    _check_architecture(resolved)
+    for name, token_id in special_ids.items():
+        if name in names and name not in fields:
+            _set_special_id(resolved, name, token_id)
+    _remove_noise(resolved)
     return resolved
 
 
-def _remove_dropout(config: PretrainedConfig) -> None:
-    for name, value in config.to_dict().items():
-        if "drop" in name and isinstance(value, float):
-            setattr(config, name, 0.0)
+def _check_architecture(config: PretrainedConfig) -> None:
+    """Raise ValueError for an architecture that is not a causal language model of transformers."""
+    if config.is_encoder_decoder:
+        raise ValueError(f"{config.model_type} is an encoder-decoder; choose a decoder-only model")
+    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        raise ValueError(
+            f"transformers has no causal language model of type {config.model_type}; choose a decoder-only model"
+        )
+
+
+def _set_special_id(config: PretrainedConfig, name: str, token_id: int | None) -> None:
+    """Set a special token in place of the architecture's default, which is an id of another vocabulary.
+
+    Some architectures require an id. Where the tokenizer has none, they get one that the model does not read.
+    """
+    try:
+        setattr(config, name, token_id)
+    except StrictDataclassFieldValidationError:
+        setattr(config, name, 0)
+
+
+def _remove_noise(config: PretrainedConfig) -> None:
+    """Set dropout and router noise to 0, in nested configs too."""
+    for name, value in vars(config).items():
+        if isinstance(value, PretrainedConfig):
+            _remove_noise(value)
+        elif type(value) in (int, float) and ("drop" in name or "jitter" in name):
+            setattr(config, name, type(value)(0))
 
 
 def _check_loading_info(folder: Path, info: Mapping[str, Collection[object]]) -> None:
@@ -161,10 +220,29 @@ def _check_loading_info(folder: Path, info: Mapping[str, Collection[object]]) ->
     }
     found = []
     for problem, name in problems.items():
-        if keys := sorted(map(str, info[name])):
+        keys = sorted(map(str, info[name]))
+        if problem == "unexpected":
+            keys = [key for key in keys if key not in _causal_masks(folder, keys)]
+        if keys:
             found.append(f"{len(keys)} {problem} ({', '.join(keys[:3])}{', ...' if len(keys) > 3 else ''})")
     if found:
         raise ValueError(f"weights in {folder} do not fit their config: {'; '.join(found)}; save the model again")
+
+
+def _causal_masks(folder: Path, names: Collection[str]) -> set[str]:
+    """Those of the names that are causal masks, which earlier versions of transformers saved with the weights.
+
+    A mask is [1, 1, L, L], the value of masked scores a scalar; no weight of an attention has such a shape.
+    """
+    masks = set()
+    for file in sorted(folder.glob("*.safetensors")) if names else ():
+        with safe_open(file, "pt") as tensors:
+            for name in set(tensors.keys()).intersection(names):
+                shape = tensors.get_slice(name).get_shape()
+                is_square = len(shape) == 4 and shape[:2] == [1, 1] and shape[2] == shape[3]
+                if name.endswith(MASK_NAMES) and (not shape or is_square):
+                    masks.add(name)
+    return masks
 
 
 @contextmanager

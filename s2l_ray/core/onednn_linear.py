@@ -30,7 +30,7 @@ def onednn_linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | No
 
 
 class _OneDnnLinear(torch.autograd.Function):
-    """`onednn_linear` with gradients."""
+    """`onednn_linear` of two dimensions, with gradients."""
 
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
@@ -41,12 +41,12 @@ class _OneDnnLinear(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         x, weight = ctx.saved_tensors
-        grad, grad_2d, x_2d = grad.contiguous(), grad.flatten(0, -2), x.flatten(0, -2)
+        grad = grad.contiguous()
         for_x, for_weight, for_bias = ctx.needs_input_grad
         return (
             onednn_linear(grad, weight.t(), None) if for_x else None,
-            onednn_linear(grad_2d.t(), x_2d.t(), None) if for_weight else None,
-            grad_2d.sum(dim=0) if for_bias else None,
+            onednn_linear(grad.t(), x.t(), None) if for_weight else None,
+            grad.sum(dim=0) if for_bias else None,
         )
 
 
@@ -72,7 +72,9 @@ class OneDnnLinearMode(TorchFunctionMode):
             return func(*args, **(kwargs or {}))
         x, weight, bias = cast(tuple[torch.Tensor, torch.Tensor, torch.Tensor | None], (*args, None)[:3])
         if torch.is_grad_enabled():
-            return _OneDnnLinear.apply(x, weight, bias)  # type: ignore[no-untyped-call]
+            # of two dimensions, since the product is a view otherwise, which a model may not change in place
+            product: torch.Tensor = _OneDnnLinear.apply(x.flatten(0, -2), weight, bias)  # type: ignore[no-untyped-call]
+            return product.unflatten(0, x.shape[:-1])
         return onednn_linear(x, self._reorder(weight), bias)
 
     def _reorder(self, weight: torch.Tensor) -> torch.Tensor:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from s2l_ray.core.causal_lm import init_model, load_model, save_model, swap_weights
 
@@ -102,3 +102,69 @@ def test_half_precision_files_load_into_float32(tmp_path: Path) -> None:
 def test_invalid_config_raises(change: dict[str, object], word: str) -> None:
     with pytest.raises(ValueError, match=word):
         init_model({**NEOX, **change}, VOCAB, 0)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "sizes", "masks"),
+    [
+        (
+            "gpt_neo",
+            {"hidden_size": 16, "num_layers": 2, "num_heads": 2, "attention_types": [[["global", "local"], 1]]},
+            ("attn.attention.bias", "attn.attention.masked_bias"),
+        ),
+        ("gptj", {"n_embd": 16, "n_layer": 2, "n_head": 2, "rotary_dim": 4}, ("attn.bias", "attn.masked_bias")),
+        ("codegen", {"n_embd": 16, "n_layer": 2, "n_head": 4, "rotary_dim": 4}, ("attn.causal_mask",)),
+    ],
+)
+def test_causal_masks_among_the_weights_are_ignored(
+    architecture: str, sizes: dict[str, object], masks: tuple[str, ...], tmp_path: Path
+) -> None:
+    """Earlier versions of transformers saved them; another tensor of such a name stays an error."""
+    model = init_model({"architecture": architecture, **sizes}, VOCAB, 0)
+    save_model(model, tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    for name in masks:
+        mask = torch.tensor(-1e9) if name.endswith("masked_bias") else torch.ones(1, 1, 32, 32, dtype=torch.bool).tril()
+        weights |= {f"transformer.h.{layer}.{name}": mask.clone() for layer in range(2)}
+    save_file(weights, tmp_path / "model.safetensors", {"format": "pt"})
+    assert torch.equal(load_model(tmp_path)(ids_BL).logits, model(ids_BL).logits)
+    save_file(
+        {**weights, f"transformer.h.0.{masks[0]}": torch.ones(16)}, tmp_path / "model.safetensors", {"format": "pt"}
+    )
+    with pytest.raises(ValueError, match="unexpected"):
+        load_model(tmp_path)
+
+
+@pytest.mark.parametrize("architecture", ["phi3", "smollm3", "gemma", "opt", "modernbert-decoder"])
+def test_special_ids_are_those_of_the_tokenizer(architecture: str, tmp_path: Path) -> None:
+    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+    sizes |= {"ffn_dim": 32, "word_embed_proj_dim": 16} if architecture == "opt" else {"intermediate_size": 32}
+    sizes |= {"num_key_value_heads": 2} if architecture in ("smollm3", "gemma") else {}
+    config = {"architecture": architecture, **sizes}
+    ids = {"pad_token_id": 5, "bos_token_id": 6, "eos_token_id": 5}
+    model = init_model(config, VOCAB, 0, ids)
+    assert {name: getattr(model.config, name) for name in ids} == ids
+    assert init_model({**config, "eos_token_id": 7}, VOCAB, 0, ids).config.eos_token_id == 7
+    save_model(model, tmp_path)
+    for trained in (model, load_model(tmp_path), init_model(config, VOCAB, 0)):
+        trained(ids_BL).logits[:, :-1].log_softmax(-1).gather(2, ids_BL[:, 1:, None]).sum().backward()
+        gradient_VH = trained.get_input_embeddings().weight.grad
+        assert gradient_VH is not None and (gradient_VH[:9] != 0).any(dim=1).all(), "every token read is trained"
+
+
+def test_noise_of_nested_configs_is_removed() -> None:
+    sizes = {"d_model": 16, "n_layers": 2, "n_heads": 2, "max_seq_len": 32}
+    model = init_model({"architecture": "mpt", **sizes, "attn_config": {"attn_pdrop": 1}}, VOCAB, 0).train()
+    assert torch.equal(model(ids_BL).logits, model(ids_BL).logits)
+
+
+@pytest.mark.parametrize("architecture", ["t5", "bart", "distilbert"])
+def test_architectures_that_are_not_causal_are_refused_in_one_line(architecture: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=architecture) as caught:
+        init_model({"architecture": architecture}, VOCAB, 0)
+    assert len(str(caught.value).splitlines()) == 1
+    AutoConfig.for_model(architecture).save_pretrained(tmp_path)
+    save_file({"any": torch.ones(1)}, tmp_path / "model.safetensors")
+    with pytest.raises(ValueError, match=architecture) as caught:
+        load_model(tmp_path)
+    assert len(str(caught.value).splitlines()) == 1

@@ -42,6 +42,16 @@ def test_gradients_match_torch(shape: tuple[int, ...]) -> None:
         torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-5)
 
 
+@pytest.mark.parametrize("shape", [(7, 32), (2, 3, 32)])
+def test_a_product_can_be_changed_in_place(shape: tuple[int, ...]) -> None:
+    module, x = torch.nn.Linear(32, 16), torch.randn(shape)
+    with OneDnnLinearMode(frozen_weights=False):
+        product = module(x)
+        product *= 2
+        product.sum().backward()
+    torch.testing.assert_close(module.bias.grad, torch.full((16,), 2.0 * x[..., 0].numel()))
+
+
 def test_changed_weight_is_used() -> None:
     module, x = torch.nn.Linear(8, 8, bias=False), torch.randn(4, 8)
     with torch.no_grad(), OneDnnLinearMode(frozen_weights=False):

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from transformers import PreTrainedTokenizerFast
 
-from s2l_ray import storage
 from s2l_ray.artifacts.execution import Execution, PrepareExecution
 from s2l_ray.artifacts.facts import Counts, DatasetFacts
 from s2l_ray.artifacts.manifest import Manifest, write_manifest
@@ -61,12 +63,18 @@ def long_job(folder: Path) -> TrainJob:
 def _make_dataset(uri: str) -> None:
     rng = np.random.default_rng(0)
     files = [write_table(uri, tokens_path(shard), _shard(rng)) for shard in range(SHARDS)]
-    tokenizer = b'{"made": "up"}'
-    storage.write_bytes(f"{uri}/tokenizer/tokenizer.json", tokenizer)
-    files.append(record_of("tokenizer/tokenizer.json", tokenizer))
+    save_tokenizer(Path(uri) / "tokenizer")
+    for path in sorted(Path(uri, "tokenizer").iterdir()):
+        files.append(record_of(f"tokenizer/{path.name}", path.read_bytes()))
     facts = DatasetFacts({}, {}, 0, 0, 0, 0, SHARDS, VOCAB)
     execution = Execution(PrepareExecution(1 << 20), {})
     write_manifest(uri, Manifest("dataset", 1, "0" * 12, {}, {}, {}, execution, files, Counts(), facts))
+
+
+def save_tokenizer(folder: Path) -> None:
+    """A tokenizer of two tokens, both of which are in the vocabulary of the models."""
+    words = Tokenizer(WordLevel({"<pad>": 0, "<end>": 1}, unk_token="<pad>"))
+    PreTrainedTokenizerFast(tokenizer_object=words, pad_token="<pad>", eos_token="<end>").save_pretrained(folder)
 
 
 def _shard(rng: np.random.Generator) -> pa.Table:

@@ -74,6 +74,11 @@ def load_tokenizer(name_or_path: str, revision: str | None = None) -> PreTrained
     return tokenizer
 
 
+def special_ids(tokenizer: PreTrainedTokenizerBase) -> dict[str, int | None]:
+    """The ids of padding, beginning and end, by the names that configs of models have for them."""
+    return {name: getattr(tokenizer, name) for name in ("pad_token_id", "bos_token_id", "eos_token_id")}
+
+
 def adds_beginning(tokenizer: PreTrainedTokenizerBase) -> bool:
     """Whether the tokenizer begins a text with its beginning-of-text token."""
     first_ids: list[int] = tokenizer("a")["input_ids"][:1]

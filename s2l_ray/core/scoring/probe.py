@@ -89,7 +89,7 @@ def depends_on(model: PreTrainedModel, outputs: Outputs, ids_X: Int64, replaced:
 
     def keep_embedded(module: torch.nn.Module, inputs: object, output: torch.Tensor) -> torch.Tensor:
         embedded.append(output.detach().requires_grad_())
-        return embedded[-1]
+        return embedded[-1].clone()  # a leaf may not be changed in place
 
     handle = model.get_input_embeddings().register_forward_hook(keep_embedded)
     try:

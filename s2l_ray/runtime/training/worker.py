@@ -21,6 +21,7 @@ from s2l_ray.artifacts.schemas import OK, step_name, token_rows
 from s2l_ray.core.arrays import Int64
 from s2l_ray.core.causal_lm import check_model_fits, init_model, load_model
 from s2l_ray.core.data.token_rows import TokenRows
+from s2l_ray.core.data.tokenization import load_tokenizer, special_ids
 from s2l_ray.core.training.finetune import Hooks, finetune
 from s2l_ray.core.training.records import StepRecord
 from s2l_ray.core.training.schedule import Signal, sample_train, split_held_out
@@ -95,7 +96,7 @@ def _train(job: TrainJob, monitor: ActorHandle, process: Process) -> None:
     train_index = sample_train(train_index, job.train_examples, job.settings.seed)
     train_rows, held_out_rows = read_rows(dataset, job.rows_ok, [train_index, held_out_index])
     with dataset.hold("tokenizer/") as folder:
-        model = _make_model(job)
+        model = _make_model(job, folder / "tokenizer")
         check_fit(model, job, [train_rows, held_out_rows])
         writer = CheckpointWriter(job.output, model, folder / "tokenizer")
         state = _read_state(job)
@@ -147,9 +148,9 @@ def _concatenate_starts(starts: list[Int64]) -> Int64:
     return np.concatenate([[0], np.cumsum(np.concatenate([np.diff(one) for one in starts]))])
 
 
-def _make_model(job: TrainJob) -> PreTrainedModel:
+def _make_model(job: TrainJob, tokenizer: Path) -> PreTrainedModel:
     if isinstance(job.model, dict):
-        return init_model(job.model, job.vocab_size, job.settings.seed)
+        return init_model(job.model, job.vocab_size, job.settings.seed, special_ids(load_tokenizer(str(tokenizer))))
     if Path(job.model).is_dir():
         return load_model(Path(job.model))
     from huggingface_hub import snapshot_download

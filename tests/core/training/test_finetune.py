@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -275,6 +276,67 @@ def test_two_ranks_match_one_rank_under_ddp_and_fsdp(tmp_path: Path) -> None:
 def test_ranks_that_do_not_divide_the_batch_match_one_rank(tmp_path: Path) -> None:
     multiprocessing.spawn(_rank, (3, tmp_path), nprocs=3)
     assert_same_training(load_file(tmp_path / "False.safetensors"))
+
+
+def with_unused_parameter() -> PreTrainedModel:
+    model = init_model(NEOX, VOCAB, 0)
+    model.register_parameter("unused", torch.nn.Parameter(torch.ones(2, 2)))
+    return model
+
+
+def _rank_with_unused_parameter(rank: int, folder: Path) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
+    _, saved = train_from(with_unused_parameter(), SETTINGS)
+    if rank == 0:
+        save_file(
+            {f"{step}/{name}": weights[name] for step, weights in saved.items() for name in weights}, folder / "saved"
+        )
+    dist.destroy_process_group()
+
+
+@pytest.mark.slow
+def test_two_ranks_train_a_model_with_a_parameter_without_gradient(tmp_path: Path) -> None:
+    multiprocessing.spawn(_rank_with_unused_parameter, (tmp_path,), nprocs=2)
+    outcome = load_file(tmp_path / "saved")
+    _, alone = train_from(with_unused_parameter(), SETTINGS)
+    for step, weights in alone.items():
+        assert largest_difference({name: outcome[f"{step}/{name}"] for name in weights}, weights) < 1e-4
+
+
+@pytest.mark.parametrize("gradient_checkpointing", [False, True])
+def test_router_noise_is_not_part_of_the_objective(gradient_checkpointing: bool) -> None:
+    """Experts of PhiMoE are drawn at random in training mode, whatever the config says."""
+    config = {**TIED_LLAMA, "architecture": "phimoe", "num_local_experts": 4, "num_key_value_heads": 2}
+    config |= {"router_jitter_noise": 0.3, "input_jitter_noise": 0.3}
+    settings = dataclasses.replace(SETTINGS, epochs=1, gradient_checkpointing=gradient_checkpointing)
+    losses = []
+    for seed in (1, 2):
+        model = init_model(config, VOCAB, 0)
+        torch.manual_seed(seed)
+        losses.append([step.loss for step in train_from(model, settings)[0].steps])
+    assert losses[0] == losses[1]
+
+
+@pytest.mark.parametrize(("long_rows", "fits"), [(0, True), (1, False)])
+def test_fsdp_refuses_rows_of_both_kinds_of_rotary_frequencies(long_rows: int, fits: bool, tmp_path: Path) -> None:
+    longrope = {"rope_type": "longrope", "rope_theta": 1e4, "short_factor": [1.0] * 8, "long_factor": [4.0] * 8}
+    config = {
+        **TIED_LLAMA,
+        "architecture": "phi3",
+        "num_key_value_heads": 2,
+        "original_max_position_embeddings": 30,
+        "rope_parameters": {**longrope, "original_max_position_embeddings": 30},
+    }
+    ids = [[*range(10)] * (4 if row < long_rows else 1) for row in range(8)]
+    rows = TokenRows.from_rows(ids, [[(2, len(row))] for row in ids])
+    settings = dataclasses.replace(SETTINGS, epochs=1, shard=True)
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path}/rendezvous", rank=0, world_size=1)
+    try:
+        with nullcontext() if fits else pytest.raises(ValueError, match="strategy ddp"):
+            finetune(init_model(config, VOCAB, 0), rows, TokenRows.from_rows([], []), settings, Hooks())
+    finally:
+        dist.destroy_process_group()
 
 
 def test_fsdp_without_a_process_group_raises() -> None:
