@@ -9,25 +9,18 @@ nothing is unpickled.
 from __future__ import annotations
 
 import copy
-import difflib
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub.errors import StrictDataclassError, StrictDataclassFieldValidationError
 from safetensors import safe_open
-from transformers import (
-    MODEL_FOR_CAUSAL_LM_MAPPING,
-    AutoConfig,
-    AutoModelForCausalLM,
-    PretrainedConfig,
-    PreTrainedModel,
-)
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
-NO_SPECIAL_IDS: Mapping[str, int | None] = dict.fromkeys(("pad_token_id", "bos_token_id", "eos_token_id"))
+from s2l_ray.core.model_config import NO_SPECIAL_IDS, check_architecture, max_positions, remove_noise, resolve_config
+
 MASK_NAMES = (".bias", ".masked_bias", ".causal_mask")
 
 
@@ -45,8 +38,8 @@ def load_model(
             "are not read)"
         )
     config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    _check_architecture(config)
-    _remove_noise(config)
+    check_architecture(config)
+    remove_noise(config)
     with _suppress_transformers_output():
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             folder,
@@ -89,8 +82,8 @@ def check_model_fits(model: PreTrainedModel, vocab_size: int, longest: int) -> N
             f"the tokenizer has ids up to {vocab_size - 1}, but the model has only {embedding.num_embeddings} "
             "embeddings; set data.tokenizer to the model's own tokenizer"
         )
-    positions = getattr(model.config, "max_position_embeddings", None)
-    if positions is not None and longest > positions:
+    positions = max_positions(model.config)
+    if longest > positions:
         raise ValueError(
             f"the longest row has {longest} tokens, but the model has only {positions} positions; set data.max_length "
             f"to at most {positions}, or choose another model"
@@ -118,7 +111,7 @@ def init_model(
     field, which transformers would ignore.
     """
     fields = {name: value for name, value in config.items() if name != "architecture"}
-    resolved = _resolve_config(str(config.get("architecture")), fields, vocab_size, special_ids)
+    resolved = resolve_config(str(config.get("architecture")), fields, vocab_size, special_ids)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model: PreTrainedModel = AutoModelForCausalLM.from_config(
@@ -149,66 +142,6 @@ def _prepared(model: PreTrainedModel) -> PreTrainedModel:
             module.padding_idx = None
     model.eval()
     return model
-
-
-def _resolve_config(
-    architecture: str, fields: dict[str, object], vocab_size: int, special_ids: Mapping[str, int | None]
-) -> PretrainedConfig:
-    try:
-        known = AutoConfig.for_model(architecture)
-    except (ValueError, KeyError) as error:
-        raise ValueError(
-            f"unknown architecture {architecture!r}; use a transformers model type, such as gpt_neox or llama"
-        ) from error
-    names = set(known.to_dict()) | set(known.attribute_map)
-    for name in fields:
-        if name not in names:
-            nearest = difflib.get_close_matches(name, names, n=1) or sorted(names)
-            raise ValueError(f"{architecture} has no config field {name!r}; did you mean {', '.join(nearest)}?")
-    if fields.get("vocab_size", vocab_size) != vocab_size:
-        raise ValueError(
-            f"vocab_size {fields['vocab_size']} does not fit a tokenizer of {vocab_size} tokens; remove it"
-        )
-    try:
-        resolved = AutoConfig.for_model(architecture, **{**fields, "vocab_size": vocab_size})
-    except StrictDataclassError as error:
-        raise ValueError(f"config of {architecture}: {' '.join(str(error).split())}") from error
-    _check_architecture(resolved)
-    for name, token_id in special_ids.items():
-        if name in names and name not in fields:
-            _set_special_id(resolved, name, token_id)
-    _remove_noise(resolved)
-    return resolved
-
-
-def _check_architecture(config: PretrainedConfig) -> None:
-    """Raise ValueError for an architecture that is not a causal language model of transformers."""
-    if config.is_encoder_decoder:
-        raise ValueError(f"{config.model_type} is an encoder-decoder; choose a decoder-only model")
-    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
-        raise ValueError(
-            f"transformers has no causal language model of type {config.model_type}; choose a decoder-only model"
-        )
-
-
-def _set_special_id(config: PretrainedConfig, name: str, token_id: int | None) -> None:
-    """Set a special token in place of the architecture's default, which is an id of another vocabulary.
-
-    Some architectures require an id. Where the tokenizer has none, they get one that the model does not read.
-    """
-    try:
-        setattr(config, name, token_id)
-    except StrictDataclassFieldValidationError:
-        setattr(config, name, 0)
-
-
-def _remove_noise(config: PretrainedConfig) -> None:
-    """Set dropout and router noise to 0, in nested configs too."""
-    for name, value in vars(config).items():
-        if isinstance(value, PretrainedConfig):
-            _remove_noise(value)
-        elif type(value) in (int, float) and ("drop" in name or "jitter" in name):
-            setattr(config, name, type(value)(0))
 
 
 def _check_loading_info(folder: Path, info: Mapping[str, Collection[object]]) -> None:

@@ -189,9 +189,9 @@ def measure_numerics(
     import torch
 
     from s2l_ray.core.causal_lm import load_model
+    from s2l_ray.core.model_config import max_positions
     from s2l_ray.core.scoring.losses import ScoreOptions, choose_attention
     from s2l_ray.core.scoring.numerical_error import measure_numerical_error
-    from s2l_ray.core.scoring.probe import max_positions
 
     torch.set_num_threads(execution.threads)
     device = device_of(execution)
@@ -199,7 +199,7 @@ def measure_numerics(
     with open_artifact(checkpoints).hold(f"{step_name(step)}/", cache_bytes) as local:
         folder = local / step_name(step)
         exact, rounded = (load_model(folder, dtype=dtype, device=device) for dtype in (torch.float32, torch.bfloat16))
-    usable_M = np.flatnonzero((rows.target_tokens_N > 0) & (rows.lengths_N <= max_positions(exact)))
+    usable_M = np.flatnonzero((rows.target_tokens_N > 0) & (rows.lengths_N <= max_positions(exact.config)))
     spread = np.linspace(0, len(usable_M) - 1, min(NUMERICS_ROWS, len(usable_M))).round().astype(np.int64)
     attention = "padded" if execution.attention == "padded" else "packed"
     options = ScoreOptions(execution.tokens_per_batch, score.dtype, attention=attention)

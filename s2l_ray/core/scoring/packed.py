@@ -17,9 +17,9 @@ from transformers import PreTrainedModel
 
 from s2l_ray.core.arrays import Int64, Integers
 from s2l_ray.core.data.token_rows import TokenRows, plan_batches
+from s2l_ray.core.model_config import rope_switch
 from s2l_ray.core.onednn_linear import OneDnnLinearMode
 from s2l_ray.core.scoring.packed_attention import PackedUnsupported, packed_attention
-from s2l_ray.core.scoring.probe import rope_switch
 from s2l_ray.core.scoring.token_statistics import TokenStatistics, statistics_from_hidden
 
 StatisticsKernel = Callable[[torch.Tensor, torch.nn.Linear, torch.Tensor, frozenset[str]], TokenStatistics]
@@ -41,7 +41,7 @@ def packed_token_statistics(
         tokens_per_batch = min(tokens_per_batch, MAX_CPU_TOKENS)
     packed = pack(rows, model.device)
     with packed_attention(model), OneDnnLinearMode(frozen_weights=True):
-        for index_B in plan_batches(rows.lengths_N, tokens_per_batch, rope_switch(model)):
+        for index_B in plan_batches(rows.lengths_N, tokens_per_batch, rope_switch(model.config)):
             batch = slice(index_B[0], index_B[-1] + 1)
             hidden_TH, target_T = target_hidden_states(model, packed, batch)
             yield _statistics_kernel(hidden_TH)(hidden_TH, head, target_T, statistics)

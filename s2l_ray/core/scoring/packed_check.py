@@ -15,10 +15,11 @@ from transformers import PreTrainedModel
 
 from s2l_ray.core.arrays import Float64, Int64
 from s2l_ray.core.data.token_rows import TokenRows, plan_batches
+from s2l_ray.core.model_config import rope_switch
 from s2l_ray.core.onednn_linear import OneDnnLinearMode
 from s2l_ray.core.scoring.packed import hidden_states, output_head, pack, target_hidden_states
 from s2l_ray.core.scoring.packed_attention import packed_attention
-from s2l_ray.core.scoring.probe import depends_on, first_tokens, float32_weights, rope_switch
+from s2l_ray.core.scoring.probe import depends_on, first_tokens, float32_weights
 from s2l_ray.core.scoring.token_statistics import statistics_from_hidden
 
 
@@ -97,7 +98,7 @@ def _compare_losses(model: PreTrainedModel, probe: TokenRows, tolerance: float) 
 
 
 def _packed_mean_loss(model: PreTrainedModel, rows: TokenRows) -> Float64:
-    together = plan_batches(rows.lengths_N, int(rows.lengths_N.max()) * len(rows), rope_switch(model))
+    together = plan_batches(rows.lengths_N, int(rows.lengths_N.max()) * len(rows), rope_switch(model.config))
     packed, nll = pack(rows, model.device), []
     with packed_attention(model), OneDnnLinearMode(frozen_weights=True):
         for index_B in together:

@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 
 from s2l_ray.core.arrays import Int64
 from s2l_ray.core.data.token_rows import IGNORE, TokenRows, collate, plan_batches
-from s2l_ray.core.scoring.probe import rope_switch
+from s2l_ray.core.model_config import rope_switch
 from s2l_ray.core.scoring.token_statistics import TokenStatistics, statistics_from_logits
 
 # Numbers in the logits of one batch: 1 GiB in float32.
@@ -24,7 +24,7 @@ def padded_token_statistics(
 ) -> Iterator[TokenStatistics]:
     """Yield the statistics of each batch of at most `tokens_per_batch` padded tokens and MAX_LOGITS logits."""
     max_tokens = max(1, min(tokens_per_batch, MAX_LOGITS // model.config.get_text_config().vocab_size))
-    for index_B in plan_batches(rows.lengths_N, max_tokens, rope_switch(model)):
+    for index_B in plan_batches(rows.lengths_N, max_tokens, rope_switch(model.config)):
         yield statistics_from_logits(*padded_target_logits(model, rows, index_B), statistics)
 
 

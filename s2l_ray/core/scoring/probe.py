@@ -3,7 +3,6 @@
 X tokens of one sequence, H width of the outputs, M usable rows
 """
 
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -13,6 +12,7 @@ from transformers import PreTrainedModel
 
 from s2l_ray.core.arrays import Int64
 from s2l_ray.core.data.token_rows import TokenRows
+from s2l_ray.core.model_config import max_positions
 
 PROBE_ROWS = 8
 # Outputs may change by this share of their largest value where other tokens lead to products of other shapes, as in
@@ -24,7 +24,7 @@ Outputs = Callable[[torch.Tensor], torch.Tensor]
 
 def probe_rows(model: PreTrainedModel, rows: TokenRows) -> TokenRows:
     """PROBE_ROWS rows spread evenly over the lengths, up to the longest that fits the model's positions."""
-    usable_M = np.flatnonzero((rows.target_tokens_N > 0) & (rows.lengths_N <= max_positions(model)))
+    usable_M = np.flatnonzero((rows.target_tokens_N > 0) & (rows.lengths_N <= max_positions(model.config)))
     usable_M = usable_M[np.argsort(rows.lengths_N[usable_M], kind="stable")]
     spread = np.linspace(0, len(usable_M) - 1, min(PROBE_ROWS, len(usable_M))).round().astype(np.int64)
     return rows.take(usable_M[spread])
@@ -34,24 +34,6 @@ def first_tokens(rows: TokenRows, index: int, limit: int) -> Int64:
     """Ids of the first `limit` tokens of a row."""
     start, length = rows.starts_N1[index], min(int(rows.lengths_N[index]), limit)
     return rows.ids_X[start : start + length].astype(np.int64)
-
-
-def max_positions(model: PreTrainedModel) -> int:
-    """Longest row that the model has positions for; sys.maxsize if its config states none."""
-    config = model.config.get_text_config()
-    stated = (getattr(config, name, None) for name in ("max_position_embeddings", "max_seq_len"))
-    return next((positions for positions in stated if positions), sys.maxsize)
-
-
-def rope_switch(model: PreTrainedModel) -> int:
-    """The longest row with the rotary frequencies of short rows; sys.maxsize if there is one set of frequencies.
-
-    LongRoPE takes the frequencies of a whole batch from its longest row, so no batch may contain rows of both kinds.
-    """
-    stated = getattr(model.config.get_text_config(), "rope_parameters", None) or {}
-    layers = [stated, *(one for one in stated.values() if isinstance(one, dict))]
-    switches = [int(one["original_max_position_embeddings"]) for one in layers if one.get("rope_type") == "longrope"]
-    return min(switches, default=sys.maxsize)
 
 
 @contextmanager

@@ -21,8 +21,8 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from s2l_ray.core.arrays import Int64
 from s2l_ray.core.data.token_rows import TokenRows
+from s2l_ray.core.model_config import rope_switch
 from s2l_ray.core.scoring.packed_check import AttentionChoice
-from s2l_ray.core.scoring.probe import rope_switch
 from s2l_ray.core.training import schedule
 from s2l_ray.core.training.distributed import Replica, full_tensor, gather_weights, make_replica
 from s2l_ray.core.training.loss import TrainingLoss
@@ -127,7 +127,7 @@ def _check_ranks(replica: Replica, settings: FinetuneSettings, rows: TokenRows) 
             f"FSDP needs the same number of rows on every worker, and batch_size {settings.batch_size} is not a "
             f"multiple of {replica.ranks} workers; change the number of workers"
         )
-    switch = rope_switch(replica.model)
+    switch = rope_switch(replica.model.config)
     if replica.sharded and rows.lengths_N.min() <= switch < rows.lengths_N.max():
         raise ValueError(
             f"FSDP needs the same number of micro batches on every worker, but this model runs rows of more than "

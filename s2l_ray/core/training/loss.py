@@ -18,11 +18,11 @@ from transformers import PreTrainedModel
 
 from s2l_ray.core.arrays import Int64
 from s2l_ray.core.data.token_rows import TokenRows
+from s2l_ray.core.model_config import rope_switch
 from s2l_ray.core.onednn_linear import OneDnnLinearMode
 from s2l_ray.core.scoring.packed import output_head, pack, target_hidden_states
 from s2l_ray.core.scoring.packed_attention import packed_attention
 from s2l_ray.core.scoring.padded import padded_target_logits
-from s2l_ray.core.scoring.probe import rope_switch
 from s2l_ray.core.training.fused_linear_cross_entropy import sum_nll
 
 
@@ -57,7 +57,7 @@ class TrainingLoss(torch.nn.Module):
     def micro_batches(self, rows: TokenRows, rows_M: Int64, size: int) -> Iterator[Int64]:
         """Yield up to `size` of the rows rows_M at a time, sorted by length to reduce padding."""
         ordered_M = rows_M[np.argsort(rows.lengths_N[rows_M], kind="stable")]
-        short = int(np.searchsorted(rows.lengths_N[ordered_M], rope_switch(self.model), side="right"))
+        short = int(np.searchsorted(rows.lengths_N[ordered_M], rope_switch(self.model.config), side="right"))
         size = 1 if self.attention == "single" else size
         for part_M in (ordered_M[:short], ordered_M[short:]):
             for start in range(0, len(part_M), size):
