@@ -73,6 +73,7 @@ Settings = PrepareExecution | TrainExecution | ScoreExecution | ImportExecution 
 
 EXECUTIONS: dict[str, type[Settings]] = {
     "dataset": PrepareExecution,
+    "task": PrepareExecution,
     "checkpoints": TrainExecution,
     "trajectories": ScoreExecution,
     "clusters": ClusterExecution,

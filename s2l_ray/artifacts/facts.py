@@ -149,6 +149,7 @@ Facts = DatasetFacts | CheckpointsFacts | TrajectoriesFacts | ClustersFacts | Su
 
 FACTS: dict[str, type[Facts]] = {
     "dataset": DatasetFacts,
+    "task": DatasetFacts,
     "checkpoints": CheckpointsFacts,
     "trajectories": TrajectoriesFacts,
     "clusters": ClustersFacts,

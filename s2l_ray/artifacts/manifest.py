@@ -21,7 +21,7 @@ from s2l_ray.artifacts.execution import Execution, execution_from_json
 from s2l_ray.artifacts.facts import FACTS, Counts, Facts
 from s2l_ray.artifacts.fingerprint import from_json, seal, unseal
 from s2l_ray.artifacts.node_cache import LIMIT_BYTES, cached_files
-from s2l_ray.artifacts.schemas import TEXT_FOLDER, TOKENS_FOLDER, shard_number
+from s2l_ray.artifacts.schemas import KINDS_WITH_TEXT, TEXT_FOLDER, TOKENS_FOLDER, shard_number
 from s2l_ray.artifacts.tables import FileRecord, decode_table, read_table, write_table
 from s2l_ray.errors import DamagedError, S2LError
 
@@ -109,12 +109,12 @@ class Artifact:
     def shards(self, folder: str | None = None) -> list[FileRecord]:
         """The shards in order of their numbers; of a dataset those of `folder`, by default `tokens/`."""
         if folder is None:
-            folder = TOKENS_FOLDER if self.manifest.kind == "dataset" else ""
+            folder = TOKENS_FOLDER if self.manifest.kind in KINDS_WITH_TEXT else ""
         return sorted(self.files(f"{folder}shard-"), key=lambda record: shard_number(record.path))
 
     def read_shard(self, number: int) -> pa.Table:
         """All columns of one shard: of a dataset, those of its tokens and of its text."""
-        folders = (TOKENS_FOLDER, TEXT_FOLDER) if self.manifest.kind == "dataset" else (None,)
+        folders = (TOKENS_FOLDER, TEXT_FOLDER) if self.manifest.kind in KINDS_WITH_TEXT else (None,)
         tables = [self.read_file(self.shards(folder)[number].path) for folder in folders]
         return pa.table({name: table[name] for table in tables for name in table.column_names})
 

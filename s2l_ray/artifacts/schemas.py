@@ -7,7 +7,9 @@ from s2l_ray.core.arrays import Int64
 from s2l_ray.core.data.token_rows import TokenRows
 
 # Kinds of artifacts, in the order in which they are built.
-KINDS = ("dataset", "checkpoints", "trajectories", "clusters", "subset")
+KINDS = ("dataset", "task", "checkpoints", "trajectories", "clusters", "subset")
+# The kinds whose shards are tokens and text: the pool, and the rows of a target task.
+KINDS_WITH_TEXT = ("dataset", "task")
 RESUME_FOLDER = "resume"
 CHECKPOINT_RECORD = "checkpoint.json"
 TRAINING_TABLE, HELD_OUT_TABLE = "training.parquet", "held_out.parquet"

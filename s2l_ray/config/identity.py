@@ -35,6 +35,21 @@ def dataset_identity(config: Config) -> Identity:
     return {"data": fields}
 
 
+def task_config(config: Config) -> Config:
+    """The job whose pool is `proxy.train_on`, prepared like the pool but for its limit and its evaluation sets.
+
+    Raises `ConfigError` without that key.
+    """
+    if config.proxy.train_on is None:
+        raise ConfigError("proxy.train_on: missing; name the rows of a target task to prepare them")
+    data = config.data.model_copy(update={"sources": [config.proxy.train_on], "limit": None, "exclude": []})
+    return config.model_copy(update={"data": data})
+
+
+def task_identity(config: Config) -> Identity:
+    return dataset_identity(task_config(config))
+
+
 def row_numbers_identity(config: Config) -> Identity:
     """The dataset of a job without `data`: the rows of its losses and their names."""
     losses = losses_identity(config)["score"]["losses_from"]
@@ -46,7 +61,7 @@ def checkpoints_identity(config: Config) -> Identity:
     proxy = config.proxy
     model = proxy.model
     reference = _reference(config, model, proxy.revision, "proxy.model") if isinstance(model, str) else model
-    return {"proxy": {**proxy.model_dump(mode="json", exclude={"checkpoints_from"}), "model": reference}}
+    return {"proxy": {**proxy.model_dump(mode="json", exclude={"checkpoints_from", "train_on"}), "model": reference}}
 
 
 def imported_checkpoints_identity(config: Config) -> Identity:

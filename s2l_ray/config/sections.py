@@ -14,7 +14,15 @@ from s2l_ray.config.budget import Budget
 from s2l_ray.config.imports import CheckpointFrom, LossesFrom
 from s2l_ray.config.select import Select
 from s2l_ray.config.subsections import CheckpointWindow, EvaluationSet
-from s2l_ray.config.types import NonNegativeInt, PositiveInt, Precision, Section, refuse_missing, refuse_without_effect
+from s2l_ray.config.types import (
+    NonNegativeInt,
+    PositiveInt,
+    Precision,
+    Section,
+    refuse_missing,
+    refuse_value,
+    refuse_without_effect,
+)
 from s2l_ray.core.trajectories import choose_columns
 from s2l_ray.errors import ConfigError
 
@@ -91,9 +99,11 @@ class Checkpoints(Section):
 class Proxy(Section):
     """The proxy model and its fine-tuning. model: hub id, folder, or a config {architecture: gpt_neox, ...}.
 
-    checkpoints_from: checkpoints trained elsewhere instead, or the URI of a checkpoints artifact.
+    train_on: rows of a target task to train on instead of the pool, for `loss_drop`. checkpoints_from: checkpoints
+    trained elsewhere instead, or the URI of a checkpoints artifact.
     """
 
+    train_on: Source | None = None
     checkpoints_from: Annotated[list[CheckpointFrom], Field(min_length=1)] | str | None = None
     model: str | dict[str, Any] | None = None
     revision: str | None = None
@@ -236,6 +246,12 @@ class Config(Section):
         elif self.proxy.checkpoints_from is not None:
             unused = self.proxy.changed_keys("proxy", but=("checkpoints_from",))
             refuse_without_effect(unused, "with proxy.checkpoints_from")
+        if self.proxy.train_on is not None and isinstance(self.data.tokenizer, TokenizerToTrain):
+            refuse_value(
+                "proxy.train_on",
+                "needs a tokenizer that does not depend on the pool; set data.tokenizer to a folder or a hub id, e.g. "
+                "the folder tokenizer/ of a dataset artifact",
+            )
         missing = [] if imported or self.proxy.model or self.proxy.checkpoints_from else ["proxy.model"]
         if not self.data.sources and (not imported or self.data.tokenizer is not None):
             missing.append("data.sources")

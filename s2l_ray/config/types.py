@@ -30,6 +30,12 @@ def refuse_missing(keys: Sequence[str]) -> None:
     _raise([InitErrorDetails(type="missing", loc=tuple(key.split(".")), input={}) for key in keys])
 
 
+def refuse_value(key: str, reason: str) -> None:
+    """Raise `pydantic.ValidationError` for the value of a dotted key."""
+    problem = PydanticCustomError("value_error", "{reason}", {"reason": reason})
+    _raise([InitErrorDetails(type=problem, loc=tuple(key.split(".")), input={})])
+
+
 def refuse_without_effect(keys: Sequence[str], reason: str) -> None:
     """Raise `pydantic.ValidationError` for dotted keys that have no effect beside others, if any."""
     unused = PydanticCustomError("without_effect", "has no effect {reason}; remove it", {"reason": reason})

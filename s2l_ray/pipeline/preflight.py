@@ -55,7 +55,7 @@ def estimate(planned: Plan) -> Estimate:
     most = rows if rows is not None else max_rows(config)
     checkpoints = parameters = needed = None
     if "checkpoints" in planned:
-        checkpoints = checkpoint_count(config, most)
+        checkpoints = checkpoint_count(config, _most_rows_to_train_on(planned))
         parameters = parameter_count(config)
         needed = _bytes_needed(planned, checkpoints, parameters)
     tokens = dataset.tokens if dataset is not None else None
@@ -74,13 +74,14 @@ def check_feasible(planned: Plan, figures: Estimate | None = None) -> None:
         check_selection(planned)
     if "checkpoints" in planned and planned["checkpoints"].to_build:
         check_vocabulary(config, _dataset_facts(planned))
-        if figures.rows is not None and config.proxy.checkpoints_from is None:
-            check_training(config, figures.rows)
+        trained_on = training_facts(planned)
+        if trained_on is not None and config.proxy.checkpoints_from is None:
+            check_training(config, trained_on.ok)
         check_disk(config, figures)
 
 
 def check_training(config: Config, pool: int) -> None:
-    """Refuse a training for which the pool is too small."""
+    """Refuse a training for which the pool, or the rows of a target task, are too few."""
     proxy = config.proxy
     left = pool - proxy.held_out
     if left <= 0:
@@ -167,6 +168,19 @@ def free_bytes(root: str) -> int | None:
 def _dataset_facts(planned: Plan) -> DatasetFacts | None:
     dataset = planned.artifact("dataset")
     return dataset.facts(DatasetFacts) if dataset is not None else None
+
+
+def training_facts(planned: Plan) -> DatasetFacts | None:
+    """Facts of what the proxy is trained on, the pool or the rows of a target task, if that is complete."""
+    artifact = planned.artifact("dataset" if planned.config.proxy.train_on is None else "task")
+    return artifact.facts(DatasetFacts) if artifact is not None else None
+
+
+def _most_rows_to_train_on(planned: Plan) -> int | None:
+    facts, task = training_facts(planned), planned.config.proxy.train_on
+    if facts is not None:
+        return facts.ok
+    return task.rows if task is not None else max_rows(planned.config)
 
 
 def _bytes_needed(planned: Plan, checkpoints: int | None, parameters: int | None) -> int | None:

@@ -65,7 +65,8 @@ def _check_checkpoints(planned: Plan, needs: Needs) -> None:
 
 def _recorded_steps(planned: Plan) -> RecordedSteps | None:
     """Steps of the checkpoints, from the artifact or from the grid and the number of rows; None if unknown."""
-    checkpoints, dataset, proxy = planned.artifact("checkpoints"), planned.artifact("dataset"), planned.config.proxy
+    checkpoints, proxy = planned.artifact("checkpoints"), planned.config.proxy
+    dataset = planned.artifact("dataset" if proxy.train_on is None else "task")
     if checkpoints is not None:
         facts = checkpoints.facts(CheckpointsFacts)
         return RecordedSteps(facts.steps, facts.epoch_ends)

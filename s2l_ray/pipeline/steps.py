@@ -1,6 +1,7 @@
 """The pipeline: a table of steps, in the order in which they run. Read this first.
 
     sources -prepare-> dataset -train-> checkpoints -score-> trajectories -cluster-> clusters -select-> subset
+       +----prepare-> task -----(proxy.train_on)---^
 
 Each step builds one kind of artifact from earlier ones. The artifact's name is the fingerprint of its kind, version,
 identity and inputs, so a second run finds it, and a changed key of the job rebuilds only what depends on that key.
@@ -20,6 +21,7 @@ from s2l_ray.errors import ConfigError
 from s2l_ray.runtime.contracts import Cluster, ResourceRequest
 from s2l_ray.stages import cluster, imported, prepare, score, select, train
 from s2l_ray.stages.build import Build, Product
+from s2l_ray.stages.prepare_task import prepare_task
 
 Inputs = Callable[[Config], tuple[str, ...]]
 
@@ -60,8 +62,18 @@ STEPS = (
         leftovers=("work",),
     ),
     Step(
+        "task",
+        always(),
+        identity.task_identity,
+        prepare_task,
+        prepare.execution,
+        prepare.resources,
+        version=3,
+        leftovers=("work",),
+    ),
+    Step(
         "checkpoints",
-        always("dataset"),
+        lambda config: ("dataset",) if config.proxy.train_on is None else ("task",),
         identity.checkpoints_identity,
         train.train,
         train.execution,
@@ -108,6 +120,7 @@ IMPORTS: tuple[tuple[Callable[[Config], bool], Step], ...] = (
             imported.row_numbers,
             imported.execution,
             imported.resources,
+            version=2,
         ),
     ),
     (

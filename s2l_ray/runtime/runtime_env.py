@@ -81,7 +81,8 @@ def _check_size(folder: Path, files: dict[str, int]) -> None:
 def _local_names(folder: Path, config: Config) -> list[str]:
     """Relative paths in the job: rows, losses, checkpoints, and a tokenizer or model that is a local folder."""
     losses, checkpoints = config.score.losses_from, config.proxy.checkpoints_from
-    paths = [source.path for source in config.data.sources]
+    task = config.proxy.train_on
+    paths = [source.path for source in [*config.data.sources, *([task] if task is not None else [])]]
     paths += [one.path for one in checkpoints] if isinstance(checkpoints, list) else []
     paths += [losses.path] if losses is not None else []
     rows = [storage.join(config.data.root, path) for path in paths if path]

@@ -1,4 +1,4 @@
-"""train: dataset -> checkpoints of the proxy model.
+"""train: dataset, or task -> checkpoints of the proxy model.
 
 Writes a folder per checkpoint (weights, tokenizer, config), `training.parquet` with one row per step, and
 `held_out.parquet` with the loss on held-out rows at every checkpoint. Torch is imported by the workers only.
@@ -8,6 +8,7 @@ import numpy as np
 
 from s2l_ray.artifacts.execution import TrainExecution
 from s2l_ray.artifacts.facts import CheckpointsFacts, Counts, DatasetFacts
+from s2l_ray.artifacts.manifest import Artifact
 from s2l_ray.artifacts.schemas import HELD_OUT_TABLE, TRAINING_TABLE
 from s2l_ray.artifacts.tables import FileRecord, read_table
 from s2l_ray.config.identity import local_folder
@@ -64,8 +65,13 @@ def train(build: TrainBuild) -> Product:
     return Product(result.files, _counts(build), facts)
 
 
+def rows_to_train_on(build: TrainBuild) -> Artifact:
+    """The pool, or the rows of a target task."""
+    return build.inputs["task" if build.config.proxy.train_on is not None else "dataset"]
+
+
 def make_job(build: TrainBuild) -> TrainJob:
-    proxy, execution, dataset = build.config.proxy, build.execution, build.inputs["dataset"]
+    proxy, execution, dataset = build.config.proxy, build.execution, rows_to_train_on(build)
     facts, model = dataset.facts(DatasetFacts), proxy.model
     assert model is not None
     if isinstance(model, str):
@@ -102,8 +108,8 @@ def make_job(build: TrainBuild) -> TrainJob:
 
 
 def _counts(build: TrainBuild) -> Counts:
-    """Rows of the dataset, and the rows the proxy was trained on."""
-    proxy, facts = build.config.proxy, build.inputs["dataset"].facts(DatasetFacts)
+    """Rows of the pool or of the task, and the rows the proxy was trained on."""
+    proxy, facts = build.config.proxy, rows_to_train_on(build).facts(DatasetFacts)
     others = {status: rows for status, rows in facts.statuses.items() if status != "ok"}
     available = facts.ok - proxy.held_out
     kept = proxy.train_examples or available

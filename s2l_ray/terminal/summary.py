@@ -8,6 +8,7 @@ from rich.text import Text
 
 from s2l_ray.artifacts.facts import CheckpointsFacts, DatasetFacts, SubsetFacts, TrajectoriesFacts
 from s2l_ray.artifacts.manifest import Artifact
+from s2l_ray.artifacts.schemas import KINDS_WITH_TEXT
 from s2l_ray.terminal import humanize
 from s2l_ray.terminal.layout import facts, indented, table
 from s2l_ray.terminal.store_views import facts_view
@@ -21,7 +22,7 @@ def run_view(artifacts: Artifacts, to: str, built: Collection[str], seconds: flo
     parts: list[RenderableType] = [_head(result)]
     if to == "subset":
         parts.append(_by_source(_pool(artifacts), result.facts(SubsetFacts).by_source))
-    elif to == "dataset":
+    elif to in KINDS_WITH_TEXT:
         parts.append(_sources(result.facts(DatasetFacts).by_source))
     if to != "subset":
         parts.append(facts_view(result))
@@ -83,7 +84,7 @@ def _stages(artifacts: Artifacts, built: Collection[str], seconds: float) -> Tab
 
 def _rejected(artifacts: Artifacts) -> list[RenderableType]:
     """Rows that were rejected by prepare, and rows without a trajectory."""
-    names = {"dataset": "rejected", "trajectories": "not scored"}
+    names = {"dataset": "rejected", "task": "rejected of the task", "trajectories": "not scored"}
     lines = {
         name: humanize.listed(artifacts[kind].manifest.counts.rejected) or None
         for kind, name in names.items()

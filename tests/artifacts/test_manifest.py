@@ -13,7 +13,7 @@ from s2l_ray.artifacts.execution import EXECUTION, EXECUTIONS, execution_from_js
 from s2l_ray.artifacts.facts import FACTS, ClustersFacts, DatasetFacts
 from s2l_ray.artifacts.fingerprint import from_json, seal, unseal
 from s2l_ray.artifacts.manifest import MANIFEST, open_artifact, write_manifest
-from s2l_ray.artifacts.schemas import KINDS, shard_path, tokens_path
+from s2l_ray.artifacts.schemas import KINDS, KINDS_WITH_TEXT, shard_path, tokens_path
 from s2l_ray.errors import DamagedError, S2LError
 from tests.support import sample_artifacts
 from tests.support.sample_artifacts import complete, execution, fingerprint, manifest, put_bytes
@@ -39,7 +39,7 @@ def test_records_of_every_kind_are_read_back_equal(kind: str) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_manifest_is_read_back_equal(place: str, kind: str) -> None:
     inputs = {"dataset": fingerprint(7)}
-    path = tokens_path if kind == "dataset" else shard_path
+    path = tokens_path if kind in KINDS_WITH_TEXT else shard_path
     contents = {path(100_000): b"last", path(99_999): b"one", path(0): b"zero", "notes/a.json": b"{}"}
     written = complete(place, kind, fingerprint(1), contents, inputs)
     read = open_artifact(f"{place}/{kind}/{fingerprint(1)}/")

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from s2l_ray.artifacts.fingerprint import flatten
-from s2l_ray.artifacts.schemas import KINDS
 from s2l_ray.config.identity import dataset_identity, local_folder, source_spec, subset_identity
 from s2l_ray.config.load import make_config
 from s2l_ray.config.sections import Config, Source
@@ -19,6 +18,8 @@ from s2l_ray.pipeline.plan import plan
 
 Changed = Callable[[Mapping[str, object]], set[str]]
 
+# What a job of the method s2l builds, where trajectories are clustered.
+BUILT = ("dataset", "checkpoints", "trajectories", "clusters", "subset")
 # Each key with another value than in `values`. A key decides the first kind built from its section, and all that is
 # built from that.
 DATASET = {
@@ -119,6 +120,7 @@ OTHERS = {
     "proxy.revision",
     "score.losses_from",
     "proxy.checkpoints_from",
+    "proxy.train_on",
 }
 
 
@@ -161,7 +163,7 @@ def fingerprints(values: dict[str, Any], changes: Mapping[str, object] | None = 
 def changed(values: dict[str, Any]) -> Changed:
     """The kinds whose fingerprint changes with some keys of the job. A kind that is no longer built counts."""
     before = fingerprints(values)
-    assert tuple(before) == KINDS
+    assert tuple(before) == BUILT
 
     def kinds(changes: Mapping[str, object]) -> set[str]:
         after = fingerprints(values, changes)
@@ -173,10 +175,10 @@ def changed(values: dict[str, Any]) -> Changed:
 @pytest.mark.parametrize(
     ("keys", "kinds"),
     [
-        (DATASET, set(KINDS)),
-        (CHECKPOINTS, set(KINDS[1:])),
-        (TRAJECTORIES, set(KINDS[2:])),
-        (CLUSTERS, set(KINDS[3:])),
+        (DATASET, set(BUILT)),
+        (CHECKPOINTS, set(BUILT[1:])),
+        (TRAJECTORIES, set(BUILT[2:])),
+        (CLUSTERS, set(BUILT[3:])),
         (SUBSET, {"subset"}),
         (NOT_IDENTITY, set()),
     ],
@@ -190,7 +192,7 @@ def test_a_key_decides_its_kind_and_what_is_built_from_it(
         after = flatten(config_of(values, {key: value}).model_dump(mode="json"))
         assert after != before, f"{key} does not change the job"
         # Another method needs neither checkpoints nor clusters.
-        expected = set(KINDS[1:]) if key == "select.method" else kinds
+        expected = set(BUILT[1:]) if key == "select.method" else kinds
         assert changed({key: value}) == expected, key
 
 
@@ -239,7 +241,7 @@ def _absolute(folder: Path) -> dict[str, object]:
 
 @pytest.mark.parametrize(
     ("file", "kinds"),
-    [("rows/b.jsonl", set(KINDS)), ("tokenizer/tokenizer.json", set(KINDS)), ("model/config.json", set(KINDS[1:]))],
+    [("rows/b.jsonl", set(BUILT)), ("tokenizer/tokenizer.json", set(BUILT)), ("model/config.json", set(BUILT[1:]))],
 )
 def test_the_content_of_files_is_identity_and_their_times_are_not(
     changed: Changed, tmp_path: Path, file: str, kinds: set[str]
@@ -253,7 +255,7 @@ def test_the_content_of_files_is_identity_and_their_times_are_not(
 
 def test_a_new_file_of_a_folder_is_identity(changed: Changed, tmp_path: Path) -> None:
     shutil.copy(tmp_path / "data" / "rows" / "a.jsonl", tmp_path / "data" / "rows" / "c.jsonl")
-    assert changed({}) == set(KINDS)
+    assert changed({}) == set(BUILT)
 
 
 def test_the_order_of_sources_is_identity(values: dict[str, Any]) -> None:
@@ -282,7 +284,7 @@ def test_revisions_of_the_hub_are_identity(values: dict[str, Any]) -> None:
         ({"proxy.revision": "abc"}, "checkpoints"),
     ):
         after = fingerprints(values, {**hub, **hub_source, **changes})
-        assert {kind for kind in KINDS if after[kind] != before[kind]} == set(KINDS[KINDS.index(first) :])
+        assert {kind for kind in BUILT if after[kind] != before[kind]} == set(BUILT[BUILT.index(first) :])
 
 
 def test_a_missing_file_is_refused_by_its_name(values: dict[str, Any]) -> None:

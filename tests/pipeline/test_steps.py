@@ -68,7 +68,8 @@ def test_kinds_that_a_method_builds(method: str) -> None:
 @pytest.mark.parametrize("method", SELECTORS)
 @pytest.mark.parametrize("to", KINDS[:-1])
 def test_kinds_up_to_another_do_not_depend_on_the_method(to: str, method: str) -> None:
-    assert kinds(to, config_of(**select_of(method))) == list(KINDS[: KINDS.index(to) + 1])
+    expected = [] if to == "task" else [kind for kind in KINDS[: KINDS.index(to)] if kind != "task"]
+    assert kinds(to, config_of(**select_of(method))) == [*expected, to]
 
 
 @pytest.mark.parametrize("kind", ["subsets", "", "runs"])
@@ -101,6 +102,7 @@ def test_identities_of_data_and_proxy_hold_their_sections() -> None:
 def test_folders_that_only_the_building_needs() -> None:
     assert {step.kind: step.leftovers for step in STEPS if step.leftovers} == {
         "dataset": ("work",),
+        "task": ("work",),
         "checkpoints": ("resume",),
     }
     assert all(step.version >= 1 for step in STEPS)

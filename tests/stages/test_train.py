@@ -1,5 +1,6 @@
 """train: the training that follows from a config, and counts, facts and warnings of a complete one."""
 
+import dataclasses
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -71,6 +72,17 @@ def test_every_key_of_the_proxy_reaches_the_training(tmp_path: Path, dataset: Ar
     assert (job.rows_ok, job.vocab_size, job.longest) == (90, 400, 41)
     assert (job.model, job.held_out, job.train_examples) == (PROXY["model"], 10, 60)
     assert (job.threads, job.save_minutes) == (3, 2.5)
+
+
+def test_a_proxy_is_trained_on_the_rows_of_the_task(tmp_path: Path, dataset: Artifact) -> None:
+    facts = DatasetFacts({"ok": 80, "no_target_tokens": 1}, {"task": 81}, 700, 400, 0, 30, 1, 400)
+    task = write_artifact(f"{tmp_path}/task/{'1' * 12}", "task", [], facts)
+    build = build_of(tmp_path, dataset, train_on={"path": "task.jsonl"})
+    build = dataclasses.replace(build, inputs={"task": task})
+    job = make_job(build)
+    assert (job.dataset, job.rows_ok, job.longest) == (task.uri, 80, 30)
+    write_training(build, FALLING, [*HELD_OUT])
+    assert train(build).counts == Counts(81, 60, {"no_target_tokens": 1, "held_out": 10, "not_sampled": 10})
 
 
 def test_a_model_folder_below_the_data_root_is_passed_as_a_path(tmp_path: Path, dataset: Artifact) -> None:

@@ -31,6 +31,7 @@ from s2l_ray.core.training.records import CheckpointRecord
 
 SETTINGS: dict[str, Settings] = {
     "dataset": PrepareExecution(1000),
+    "task": PrepareExecution(1000),
     "checkpoints": TrainExecution(1, 0.0, 1, 8, "ddp", "auto", False),
     "trajectories": ScoreExecution(1000, "auto", 1, 0.0),
     "clusters": ClusterExecution("torch", 1, 0.0),

@@ -28,6 +28,7 @@ from s2l_ray.core.training.records import CheckpointRecord
 STEPS = (0, 5, 9)
 FACTS: dict[str, Facts] = {
     "dataset": DatasetFacts({"ok": 29, "no_target_tokens": 1}, {"sums": 20, "other": 10}, 90, 60, 2, 9, 4, 300),
+    "task": DatasetFacts({"ok": 9}, {"task": 9}, 30, 20, 0, 8, 1, 300),
     "checkpoints": CheckpointsFacts(
         tuple(CheckpointRecord(step, step / 9, 8 * step, 1e-3, None if step == 0 else 2.5, None) for step in STEPS),
         training_loss_first=3.5,
@@ -49,6 +50,7 @@ FACTS: dict[str, Facts] = {
 }
 SETTINGS: dict[str, Settings] = {
     "dataset": PrepareExecution(1000),
+    "task": PrepareExecution(1000),
     "checkpoints": TrainExecution(2, 1.0, 4, 8, "fsdp", "padded", True),
     "trajectories": ScoreExecution(4096, "auto", 2, 0.5),
     "clusters": ClusterExecution("torch", 3, 0.0),
