@@ -21,9 +21,9 @@ class Counts:
 class DatasetFacts:
     """statuses: rows by status; `ok` of them can be selected. longest: tokens of the longest row.
 
-    vocab_size: largest id of the tokenizer + 1. truncated: examples cut at `data.max_length`. Row numbers have no
-    tokens, and 0 for what counts them. chats: for each source with chats, whether a chat is one example (whole) or each
-    answer is (per_answer). pairs_begin_with_bos: whether a pair begins with the tokenizer's beginning-of-text token; a
+    vocab_size: largest id of the tokenizer + 1. truncated: examples cut at `data.max_length`. Row numbers have 0 for
+    what counts token ids. chats: for each source with chats, whether a chat is one example (whole) or each answer is
+    (per_answer). pairs_begin_with_bos: whether a pair begins with the tokenizer's beginning-of-text token; a
     chat has the one that its template writes, if any.
     contaminated: rejected rows by the file of the evaluation set that they repeat.
     unread_columns: rows with text in a column that no format reads. reasoning_not_learned: chats whose template leaves

@@ -51,9 +51,10 @@ def task_identity(config: Config) -> Identity:
 
 
 def row_numbers_identity(config: Config) -> Identity:
-    """The dataset of a job without `data`: the rows of its losses and their names."""
+    """The dataset of a job without `data`: the rows of its losses, their names and lengths."""
     losses = losses_identity(config)["score"]["losses_from"]
-    return {"data": {"rows_of": {"files": losses["files"], "key": losses["key"]}, "shard_size": config.data.shard_size}}
+    rows = {name: losses[name] for name in ("files", "key", "tokens")}
+    return {"data": {"rows_of": rows, "shard_size": config.data.shard_size}}
 
 
 def checkpoints_identity(config: Config) -> Identity:

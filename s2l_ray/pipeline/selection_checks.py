@@ -5,7 +5,7 @@ from s2l_ray.catalog.pool_columns import columns_of_needs
 from s2l_ray.config.budget import ROWS, budget_unit
 from s2l_ray.config.identity import checkpoint_origins
 from s2l_ray.config.sections import Config
-from s2l_ray.core.selection.needs import TARGET_TOKENS, At, Needs, RecordedSteps
+from s2l_ray.core.selection.needs import At, Needs, RecordedSteps
 from s2l_ray.core.training.schedule import CheckpointGrid, checkpoint_steps, steps_per_epoch
 from s2l_ray.errors import ConfigError
 from s2l_ray.pipeline.plan import Plan
@@ -15,11 +15,8 @@ def check_selection(planned: Plan) -> None:
     """Raise `ConfigError` where the method reads what the job does not record, with the key to add."""
     config = planned.config
     select, needs = config.select, config.select.needs
-    if config.without_data and (_reads_lengths(needs) or budget_unit(select.budget) != ROWS):
-        raise ConfigError(
-            f"select: method {select.method} with budget {select.budget} reads lengths, and a job of losses alone has "
-            "none; add data.sources and data.tokenizer"
-        )
+    if config.without_data:
+        _check_row_numbers(planned)
     if "trajectories" not in planned:
         return
     trajectories = planned.artifact("trajectories")
@@ -30,8 +27,20 @@ def check_selection(planned: Plan) -> None:
         _check_checkpoints(planned, needs)
 
 
-def _reads_lengths(needs: Needs) -> bool:
-    return needs.target_tokens or needs.quantity == TARGET_TOKENS
+def _check_row_numbers(planned: Plan) -> None:
+    """A job of losses alone has no text, and lengths only where a column holds them."""
+    select, losses = planned.config.select, planned.config.score.losses_from
+    unit = budget_unit(select.budget)
+    if "embeddings" in planned or unit == "tokens":
+        raise ConfigError(
+            f"select: method {select.method} with budget {select.budget} reads the text of rows, and a job of losses "
+            "alone has none; add data.sources and data.tokenizer"
+        )
+    if (select.needs.reads_lengths or unit != ROWS) and (losses is None or losses.tokens is None):
+        raise ConfigError(
+            f"select: method {select.method} with budget {select.budget} reads lengths, and a job of losses alone has "
+            "none; add score.losses_from.tokens, or data.sources and data.tokenizer"
+        )
 
 
 def _check_statistic(config: Config, needs: Needs) -> None:

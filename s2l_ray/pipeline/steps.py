@@ -15,6 +15,7 @@ from typing import Any
 from s2l_ray.artifacts.execution import Settings
 from s2l_ray.artifacts.schemas import KINDS
 from s2l_ray.config import identity
+from s2l_ray.config.budget import ROWS, budget_unit
 from s2l_ray.config.identity import Identity
 from s2l_ray.config.sections import Config
 from s2l_ray.errors import ConfigError
@@ -48,6 +49,13 @@ class Step:
 def always(*kinds: str) -> Inputs:
     """The same inputs for every config."""
     return lambda config: kinds
+
+
+def subset_inputs(config: Config) -> tuple[str, ...]:
+    """The kinds that hold what the method reads. Row numbers have the lengths that are imported with the losses."""
+    kinds = config.select.needs.inputs()
+    reads_lengths = config.select.needs.reads_lengths or budget_unit(config.select.budget) != ROWS
+    return tuple(dict.fromkeys((*kinds, "trajectories"))) if config.without_data and reads_lengths else kinds
 
 
 STEPS = (
@@ -98,13 +106,7 @@ STEPS = (
         version=2,
     ),
     Step(
-        "subset",
-        lambda config: config.select.needs.inputs(),
-        identity.subset_identity,
-        select.select,
-        select.execution,
-        select.resources,
-        version=2,
+        "subset", subset_inputs, identity.subset_identity, select.select, select.execution, select.resources, version=2
     ),
 )
 assert tuple(step.kind for step in STEPS) == KINDS

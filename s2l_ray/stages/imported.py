@@ -65,14 +65,24 @@ def checkpoints(build: ImportBuild) -> Product:
 
 
 def row_numbers(build: ImportBuild) -> Product:
-    """A dataset of row numbers, without text or tokens."""
+    """A dataset of row numbers, without text or token ids."""
     spec, shard_size = losses_spec(build.config), build.config.data.shard_size
     source = storage.local_path(spec.uri).stem
     arguments = (build.folder, spec, source, shard_size)
-    files = build.run_on_one_node("numbering rows", MEMORY_HINT, resources(build), write_row_numbers, *arguments)
-    tokens = [file for file in files if file.path.startswith(TOKENS_FOLDER)]
-    rows = sum(file.rows or 0 for file in tokens)
-    facts = DatasetFacts({OK: rows}, {source: rows}, 0, 0, 0, 0, len(tokens), 0)
+    request = resources(build)
+    files, target_tokens = build.run_on_one_node("numbering rows", MEMORY_HINT, request, write_row_numbers, *arguments)
+    shards = [file for file in files if file.path.startswith(TOKENS_FOLDER)]
+    rows = sum(file.rows or 0 for file in shards)
+    facts = DatasetFacts(
+        statuses={OK: rows},
+        by_source={source: rows},
+        tokens=0,
+        target_tokens=target_tokens,
+        truncated=0,
+        longest=0,
+        shards=len(shards),
+        vocab_size=0,
+    )
     return Product(files, Counts(rows, rows), facts, DATASET)
 
 

@@ -33,8 +33,11 @@ class ImportedLosses:
     negative: int
 
 
-def write_row_numbers(folder: str, spec: LossesSpec, source: str, shard_size: int) -> list[FileRecord]:
-    """Shards of a dataset whose example n is row n of the losses: id, and `raw` as {"row": n} with its name."""
+def write_row_numbers(folder: str, spec: LossesSpec, source: str, shard_size: int) -> tuple[list[FileRecord], int]:
+    """Shards of a dataset whose example n is row n of the losses: id, and `raw` as {"row": n} with its name.
+
+    Returns their files, and the target tokens of all rows, 0 if unknown.
+    """
     losses = read_losses(spec)
     names = losses.name_N.to_pylist() if losses.name_N is not None else None
     files = []
@@ -62,7 +65,7 @@ def write_row_numbers(folder: str, spec: LossesSpec, source: str, shard_size: in
         report_progress(numbers.stop, len(losses), "rows")
     if not files:
         raise S2LError(f"{spec.uri}: holds no rows")
-    return files
+    return files, int(losses.tokens_N.sum()) if losses.tokens_N is not None else 0
 
 
 def row_id(number: int) -> str:

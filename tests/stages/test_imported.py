@@ -14,8 +14,9 @@ from s2l_ray.artifacts.manifest import open_artifact
 from s2l_ray.catalog.export import export_subset
 from s2l_ray.config.load import make_config
 from s2l_ray.config.sections import Config
-from s2l_ray.errors import S2LError
+from s2l_ray.errors import ConfigError, S2LError
 from s2l_ray.pipeline.plan import plan
+from s2l_ray.pipeline.preflight import check_feasible
 from tests.support.local_build import build_locally
 
 ROWS, STEPS = 90, 4
@@ -111,6 +112,44 @@ def test_logits_also_give_the_probability_of_the_class(tmp_path: Path) -> None:
         e0, e1 = np.exp(line["logits_epoch_0"])
         assert probability == pytest.approx((e1 if line["gold"] else e0) / (e0 + e1), rel=1e-6)
     assert table["target_tokens"].null_count == ROWS, "nothing is known about lengths"
+
+
+TOKENS = np.random.default_rng(1).permutation(ROWS) + 1
+
+
+def with_lengths(folder: Path, losses_NT: np.ndarray) -> dict[str, Any]:
+    """A file of summed losses with the numbers of target tokens, and its mapping."""
+    pq.write_table(pa.table({"nll": losses_NT[:, 0] * TOKENS, "n": TOKENS}), folder / "nll.parquet")
+    return {"path": "nll.parquet", "values": "nll_sum", "columns": {1: "nll"}, "tokens": "n"}
+
+
+def test_lengths_of_row_numbers_are_those_of_the_losses(tmp_path: Path, losses_NT: np.ndarray) -> None:
+    spec = with_lengths(tmp_path, losses_NT)
+    longest = build_locally(job(tmp_path, spec, select={"method": "longest", "budget": 7}))
+    assert {int(one) for one in longest.read_table()["example_id"].to_pylist()} == set(np.argsort(-TOKENS)[:7].tolist())
+    budget = {"target_tokens": 300}
+    subset = build_locally(job(tmp_path, spec, select={"method": "loss_low", "checkpoint": 1, "budget": budget}))
+    rows = [int(one) for one in subset.read_table()["example_id"].to_pylist()]
+    assert 300 - TOKENS.max() < sum(TOKENS[row] for row in rows) <= 300
+    others = np.delete(losses_NT[:, 0], rows)
+    assert losses_NT[rows, 0].max() < np.sort(others)[5], "but for rows that the budget has no room for"
+
+
+@pytest.mark.parametrize(
+    ("sections", "key"),
+    [
+        ({"select": {"method": "longest"}}, r"score\.losses_from\.tokens"),
+        ({"select": {"method": "stratified"}}, r"score\.losses_from\.tokens"),
+        ({"select": {"method": "random", "budget": {"target_tokens": 9}}}, r"score\.losses_from\.tokens"),
+        ({"select": {"method": "random", "budget": {"tokens": 9}}}, r"data\.sources"),
+    ],
+)
+def test_what_row_numbers_do_not_have_is_refused(
+    tmp_path: Path, losses_NT: np.ndarray, sections: dict[str, Any], key: str
+) -> None:
+    np.save(tmp_path / "losses.npy", losses_NT)
+    with pytest.raises(ConfigError, match=key):
+        check_feasible(plan(job(tmp_path, {"path": "losses.npy", "values": "loss"}, **sections)))
 
 
 # Rows with a duplicate, a faulty line and an empty line, so that examples are not the rows of the file.

@@ -43,6 +43,10 @@ class Needs:
         """The quantity if scoring records it."""
         return self.quantity if self.quantity not in NOT_SCORED else None
 
+    @property
+    def reads_lengths(self) -> bool:
+        return self.target_tokens or self.quantity == TARGET_TOKENS
+
     def inputs(self) -> tuple[str, ...]:
         """The kinds of artifact that hold the columns; the dataset always."""
         scored = self.statistic is not None or self.clusters or self.features == "trajectories"
