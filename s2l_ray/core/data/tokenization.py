@@ -1,8 +1,8 @@
 """Tokenisation of examples into token ids and target spans.
 
 A text is cut where a response begins and ends, so no token crosses the boundary of a target span. Every response ends
-with the end-of-text token unless the chat template ends it. A text has at most one beginning-of-text token more than
-its template writes: none.
+with the end-of-text token unless the chat template ends it. A pair has the beginning-of-text token that its tokenizer
+adds, a chat the one that its template writes.
 """
 
 from __future__ import annotations
