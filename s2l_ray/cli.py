@@ -112,7 +112,8 @@ def plan(job: arg.Job, set_: arg.Set = None, to: arg.To = "subset", json_: arg.J
     planned = _plan(job, set_, to)
     figures = estimate(planned)
     summaries = summarise_sources(planned.config) if "dataset" in planned and planned["dataset"].to_build else []
-    print_result(json_, plan_values(planned, figures), plan_view(planned, figures))
+    values = plan_values(planned, figures) | {"sources": [summary.counts() for summary in summaries]}
+    print_result(json_, values, plan_view(planned, figures))
     if summaries and not json_:
         stdout_console().print(sources_view(summaries, stdout_console().width))
     check_feasible(planned, figures)

@@ -2,7 +2,7 @@
 
 import datetime
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,6 +25,8 @@ MAX_ROWS = 100_000
 PLANNED_ROWS, LEAST_PLANNED_ROWS = 2_000, 100
 MAX_RENDERED = 2_000
 SAMPLES = 3
+# The share of rejected rows from which on a reason is a warning, and reasons that the job asks for.
+WARNING_SHARE, INTENDED = 0.05, ("filtered",)
 SOURCE_FIELD = "source"
 MAX_SOURCES = 500
 
@@ -75,14 +77,19 @@ class DataSummary:
         try:
             if raw.row is None:
                 raise RejectedRow(raw.reason or "undecodable", "")
+            if not self.spec.matches(raw.row):
+                raise RejectedRow("filtered", "")
             read = self._read(raw.row)
+            name = self._source_name(raw.row)
+            if name is None and self.source is not None:
+                raise RejectedRow("missing_field", "")
             text = self._render(read.example)
         except RejectedRow as error:
             self.rejected[error.reason] += 1
             self.rejected_fields |= dict.fromkeys(raw.row or {})
             return
         self.guesses.add((read.format, tuple(read.fields.items())))
-        self.values[self._source_name(raw.row)] += 1
+        self.values[name] += 1
         self.unread.update(name for name in read.unread if name not in self.spec.columns)
         self.lengths.append(len(prompt_text(read.example)) + len(response_text(read.example)))
         if len(self.samples) < SAMPLES:
@@ -136,6 +143,25 @@ class DataSummary:
     def unread_columns(self) -> dict[str, int]:
         """Columns that hold text in many rows and that nothing reads."""
         return unread_columns(self.unread, len(self.lengths))
+
+    def counts(self) -> dict[str, object]:
+        """Plain values for scripts."""
+        return {
+            "source": self.spec.path or self.spec.hub,
+            "rows": self.rows,
+            "complete": self.complete,
+            "format": self.format,
+            "rejected": dict(self.rejected),
+            "unread_columns": self.unread_columns,
+            "chats": {name: getattr(self, name) for name in ("rendered", "rewritten", "reasoning_lost")},
+        }
+
+
+def frequent_rejections(rejected: Mapping[str, int], rows: int) -> Iterator[str]:
+    """A line for each reason that rejects many of the rows, without those that the job asks for."""
+    for reason, count in Counter(rejected).most_common():
+        if reason not in INTENDED and count > WARNING_SHARE * rows:
+            yield f"{100 * count / rows:.0f} % of the rows ({count:,} of {rows:,}) are rejected: {reason}"
 
 
 def summarise(summary: DataSummary, most: int) -> DataSummary:

@@ -1,21 +1,16 @@
 """Facts and warnings about the rows that `prepare` read, for each entry of data.sources."""
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from s2l_ray.artifacts.facts import DatasetFacts
 from s2l_ray.config.identity import source_spec
+from s2l_ray.config.row_summary import frequent_rejections
 from s2l_ray.config.sections import Data
 from s2l_ray.core.data.columns import unread_columns
 from s2l_ray.sources.ranges import Range
 from s2l_ray.stages.build import total_counts
 from s2l_ray.stages.prepare_records import EncodedCounts, ParsedRange, StoredTokenizer
-
-# The share of rejected rows of a source from which on a reason is a warning.
-WARNING_SHARE = 0.05
-# Rows that the job itself leaves out are no surprise.
-INTENDED = ("filtered",)
 
 
 @dataclass(frozen=True)
@@ -55,10 +50,7 @@ def summarise_sources(data: Data, ranges: Sequence[Range], parsed: Sequence[Pars
 def warnings(sources: Sequence[SourceCounts]) -> Iterator[str]:
     """A line for each reason that rejects many rows of a source, and for text that is not learned."""
     for source in sources:
-        for reason, rows in Counter(source.rejected).most_common():
-            if reason not in INTENDED and rows > WARNING_SHARE * source.read:
-                share = f"{100 * rows / source.read:.0f} %"
-                yield f"{source.name}: {share} of the rows ({rows:,} of {source.read:,}) are rejected: {reason}"
+        yield from (f"{source.name}: {line}" for line in frequent_rejections(source.rejected, source.read))
         if source.reasoning_lost:
             yield f"{source.name}: {source.reasoning_lost:,} chats have reasoning that the chat template leaves out"
         for column, rows in source.unread.items():

@@ -10,15 +10,13 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from s2l_ray.config.row_summary import DataSummary, Sample
+from s2l_ray.config.row_summary import DataSummary, Sample, frequent_rejections
 from s2l_ray.core.data.columns import SPARE_FIELDS
 from s2l_ray.core.data.segments import CONTROL, Segments
 from s2l_ray.terminal import humanize
 from s2l_ray.terminal.layout import clipped, facts, indented
 
 PREVIEW_LINES = 8
-# The share of rejected rows from which on a reason is a warning.
-WARNING_SHARE = 0.05
 # the end-of-text token, which is a target too
 END = " ⏎"
 
@@ -34,13 +32,6 @@ def sources_view(summaries: Sequence[DataSummary], width: int) -> RenderableType
     for summary in summaries:
         parts += [Text(f"source {summary.spec.path or summary.spec.hub}", "bold"), *_parts(summary, width, samples=1)]
     return indented(*parts)
-
-
-def warnings(summary: DataSummary) -> Iterator[str]:
-    """A line for each reason that rejects many rows."""
-    for reason, rows in summary.rejected.most_common():
-        if rows > WARNING_SHARE * summary.rows:
-            yield f"{_share(rows, summary.rows)} of the rows ({rows:,} of {summary.rows:,}) are rejected: {reason}"
 
 
 def _parts(summary: DataSummary, width: int, samples: int | None = None) -> list[RenderableType]:
@@ -59,7 +50,7 @@ def _parts(summary: DataSummary, width: int, samples: int | None = None) -> list
         "sources": f"{len(counted)}: {clipped(humanize.listed(counted), 200)}" if counted else None,
     }
     shown = enumerate(summary.samples[:samples], 1)
-    notices = [Text(f"WARNING: {line}", "bold red") for line in warnings(summary)]
+    notices = [Text(f"WARNING: {line}", "bold red") for line in frequent_rejections(summary.rejected, summary.rows)]
     return [
         *([Group(*notices)] if notices else []),
         facts(pairs),

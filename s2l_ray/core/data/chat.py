@@ -31,6 +31,9 @@ ROLES: dict[str, str] = {
 }
 ROLE_NAMES = ("role", "from")
 TEXT_NAMES = ("content", "value")
+TEXT_PARTS = (None, "text", "input_text", "output_text")
+# Placeholders in a text, and the columns with what they are for.
+MEDIA = {name: (name, f"{name}s") for name in ("image", "video", "audio")}
 SYSTEM_NAMES = ("system", "system_prompt", "system_message")
 # Fields of an answer that, with this value, make it context.
 NOT_LEARNED = {"weight": 0, "train": False, "trainable": False}
@@ -70,14 +73,15 @@ def is_chat(value: object) -> bool:
 
 
 def read_turns(value: object, fields: Fields, roles: Mapping[str, str]) -> list[Turn]:
-    """The turns in `value`. roles: names of the row, in lower case, that have another role than in ROLES.
+    """The turns in `value`. roles: names in the row that have another role than in ROLES, in any case.
 
     Raises RejectedRow.
     """
     turns = turn_list(value)
     if turns is None:
         raise RejectedRow("invalid_type", f"a list of turns is of type {json_type(value)}")
-    return [_read_turn(turn, fields, {**ROLES, **roles}) for turn in turns if turn is not None]
+    known = {**ROLES, **{name.strip().lower(): role for name, role in roles.items()}}
+    return [_read_turn(turn, fields, known) for turn in turns if turn is not None]
 
 
 def chat_example(turns: list[Turn], row: Row, fields: Fields) -> Example:
@@ -85,6 +89,7 @@ def chat_example(turns: list[Turn], row: Row, fields: Fields) -> Example:
 
     Answers before the first question are context. Raises RejectedRow if nothing is learned or an answer is empty.
     """
+    _refuse_media(turns, row)
     system = as_text(find_value(row, fields, *SYSTEM_NAMES)[1])
     if system and system.strip() and (not turns or turns[0].role != "system"):
         turns = [Turn("system", system), *turns]
@@ -99,6 +104,13 @@ def chat_example(turns: list[Turn], row: Row, fields: Fields) -> Example:
     if any(turns[position].is_empty for position in learned):
         raise RejectedRow("empty_response", "a turn by the assistant is empty")
     return Example(tuple(turns[: learned[-1] + 1]), _tools(row, fields))
+
+
+def _refuse_media(turns: list[Turn], row: Row) -> None:
+    """Raise RejectedRow if a text has a placeholder for an image, a video or a sound of the row."""
+    for media, columns in MEDIA.items():
+        if any(row.get(name) for name in columns) and any(f"<{media}>" in turn.text for turn in turns):
+            raise RejectedRow("multimodal", f"a turn has an {media}, which is not text")
 
 
 def _read_turn(turn: object, fields: Fields, roles: Mapping[str, str]) -> Turn:
@@ -121,6 +133,8 @@ def _read_turn(turn: object, fields: Fields, roles: Mapping[str, str]) -> Turn:
     others = {name: value for name, value in others.items() if name not in NOT_LEARNED}
     if content is None and not others:
         raise RejectedRow("missing_field", f"a turn has no {' or '.join(TEXT_NAMES)}")
+    if known == "tool" and not isinstance(content, str):
+        content = _result(content)
     text, reasoning = _content(content)
     others = {**others, **reasoning, **_calls(others)}
     others.pop(FUNCTION_CALL, None)
@@ -143,6 +157,13 @@ def _is_pair(turn: object) -> bool:
     return isinstance(turn, list | tuple) and len(turn) == 2 and all(isinstance(part, str) for part in turn)
 
 
+def _result(content: object) -> object:
+    """The result of a tool: parts of text as they are, and other values as JSON text."""
+    if isinstance(content, list) and all(isinstance(part, Mapping) and "type" in part for part in content):
+        return content
+    return json.dumps(content, ensure_ascii=False) if content is not None else ""
+
+
 def _content(content: object) -> tuple[str, dict[str, object]]:
     """The text of a turn, with parts of text joined, and reasoning that is one of the parts."""
     if content is None:
@@ -157,14 +178,16 @@ def _content(content: object) -> tuple[str, dict[str, object]]:
     texts: list[str] = []
     reasoning: dict[str, object] = {}
     for part in content:
+        if part is None:
+            continue
+        kind = part.get("type") if isinstance(part, Mapping) else json_type(part)
         if isinstance(part, str):
             texts.append(part)
-        elif isinstance(part, Mapping) and isinstance(part.get("text"), str):
-            texts.append(cast(str, part["text"]))
+        elif isinstance(part, Mapping) and kind in TEXT_PARTS and "text" in part:
+            texts.append(as_text(part["text"]) or "")
         elif isinstance(part, Mapping) and isinstance(part.get("thinking"), str):
             reasoning = {"reasoning_content": part["thinking"]}
-        elif part is not None:
-            kind = part.get("type") if isinstance(part, Mapping) else json_type(part)
+        else:
             raise RejectedRow("multimodal", f"a turn has a part of type {kind}, which is not text")
     return "".join(texts), reasoning
 

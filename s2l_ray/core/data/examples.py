@@ -5,7 +5,7 @@ of the row, `roles` names of roles in the row to roles.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Protocol
@@ -43,8 +43,8 @@ _ALPACA_PIECES = re.compile(
     "|".join(re.escape(piece) for text in (ALPACA_WITH_INPUT, ALPACA) for piece in re.split(r"\{\w+\}", text))
 )
 CHAT_NAMES = ("messages", "conversations", "conversation", "turns", "dialog")
-PROMPT_NAMES = ("prompt", "question", "query", "problem", "input")
-RESPONSE_NAMES = ("response", "output", "completion", "answer", "solution", "target", "chosen")
+PROMPT_NAMES = ("prompt", "question", "query", "problem", "input", "inputs")
+RESPONSE_NAMES = ("response", "output", "completion", "answer", "solution", "target", "targets", "chosen")
 RATIONALE_NAMES = ("rationale", "reasoning")
 
 
@@ -102,22 +102,34 @@ FORMATS: dict[str, Format] = {
 
 
 def guess_format(row: Row) -> tuple[str, dict[str, str]] | None:
-    """The format of a row and the field mapping it needs, or None if no format fits."""
-    for name in CHAT_NAMES:
-        if is_chat(row.get(name)):
-            turns = turn_list(row[name]) or []
-            style = "sharegpt" if isinstance(turns[0], Mapping) and "from" in turns[0] else "messages"
+    """The format of a row and the field mapping it needs, or None if no format fits. Columns match in any case."""
+    columns = {name.lower(): name for name in reversed(list(row)) if row[name] is not None}
+    return _guess_chat(row, columns, CHAT_NAMES) or _guess_pair(row, columns) or _guess_chat(row, columns, ("chosen",))
+
+
+def _guess_chat(row: Row, columns: Mapping[str, str], names: Sequence[str]) -> tuple[str, dict[str, str]] | None:
+    for column in (columns[name] for name in names if name in columns):
+        if is_chat(row[column]):
+            first = (turn_list(row[column]) or [None])[0]
+            style = "sharegpt" if isinstance(first, Mapping) and "from" in first else "messages"
             own = "conversations" if style == "sharegpt" else "messages"
-            return style, {} if name == own else {own: name}
-    present = [name for name in RESPONSE_NAMES if row.get(name) is not None]
-    texts = [name for name in present if as_text(row[name]) is not None or is_chat(row[name])]
+            return style, {} if column == own else {own: column}
+    return None
+
+
+def _guess_pair(row: Row, columns: Mapping[str, str]) -> tuple[str, dict[str, str]] | None:
+    """A response that is a text or a chat counts before one of another type."""
+    present = [columns[name] for name in RESPONSE_NAMES if name in columns]
+    texts = [column for column in present if as_text(row[column]) is not None or is_chat(row[column])]
+    instruction = columns.get("instruction", "")
     for response in [*texts, *present]:
-        if isinstance(row.get("instruction"), str):
-            return "alpaca", {} if response in ("response", "output") else {"response": response}
-        for prompt in PROMPT_NAMES:
-            if prompt != response and (isinstance(row.get(prompt), str) or is_chat(row.get(prompt))):
+        if isinstance(row.get(instruction), str):
+            pair = {"instruction": instruction, "response": "response" if response == "output" else response}
+            return "alpaca", {name: column for name, column in pair.items() if name != column}
+        for prompt in (columns[name] for name in PROMPT_NAMES if name in columns):
+            if prompt != response and (isinstance(row[prompt], str) or is_chat(row[prompt])):
                 pair = {"prompt": prompt, "response": response}
-                return "prompt_response", {name: value for name, value in pair.items() if name != value}
+                return "prompt_response", {name: column for name, column in pair.items() if name != column}
     return None
 
 

@@ -50,6 +50,9 @@ def reason(row: Row) -> str:
         {"chosen": [USER, ANSWER], "prompt": [USER]},
         {"messages": [USER, ANSWER, USER, {**ANSWER, "weight": 0}]},
         {"messages": [USER, ANSWER, None]},
+        {"Messages": [USER, ANSWER]},
+        {"chosen": [USER, ANSWER], "rejected": [USER, {"role": "assistant", "content": "1."}]},
+        {"messages": [USER, {"role": "assistant", "content": [{"text": "0."}, {"type": "text", "text": None}]}]},
     ],
 )
 def test_every_form_has_the_same_turns(row: Row) -> None:
@@ -85,7 +88,7 @@ def test_the_system_prompt_of_a_row_is_the_first_turn(name: str) -> None:
 def test_roles_of_the_job_come_first() -> None:
     row = {"messages": [{"role": "Doctor", "content": "0?"}, {"role": "patient", "content": "0."}]}
     assert reason(row) == "invalid_role"
-    assert texts(read(row, roles={"doctor": "user", "patient": "assistant"})) == TURNS
+    assert texts(read(row, roles={"Doctor": "user", "patient": "assistant"})) == TURNS
 
 
 ARGUMENTS = {"a": 2, "b": None}
@@ -137,6 +140,21 @@ def test_nulls_that_arrow_adds_are_removed() -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("content", "text"), [({"sum": 5}, '{"sum": 5}'), ([1, 2], "[1, 2]"), (5, "5"), (None, ""), ("a", "a")]
+)
+def test_results_of_tools_are_text(content: object, text: str) -> None:
+    example = read({"messages": [USER, {"role": "tool", "content": content, "name": "add"}, ANSWER]})
+    assert example.turns[1].text == text
+
+
+def test_a_placeholder_for_an_image_of_the_row_rejects_it() -> None:
+    turns = [{"role": "user", "content": "<image> What is it?"}, ANSWER]
+    assert reason({"messages": turns, "images": ["cat.png"]}) == "multimodal"
+    assert texts(read({"messages": turns, "images": []}))[0] == ("user", "<image> What is it?")
+    assert texts(read({"messages": [USER, ANSWER], "images": ["cat.png"]})) == TURNS
+
+
 def test_reasoning_is_kept_and_is_an_answer() -> None:
     for name in ("reasoning_content", "thinking", "reasoning"):
         example = read({"messages": [USER, {"role": "assistant", "content": "", name: "Count."}]})
@@ -157,6 +175,7 @@ def test_reasoning_is_kept_and_is_an_answer() -> None:
         ([USER, {**ANSWER, "content": {"a": 1}}], "multimodal"),
         ([{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}, ANSWER], "multimodal"),
         ([{"role": "user", "content": ["a", {"type": "audio"}]}, ANSWER], "multimodal"),
+        ([{"role": "user", "content": [{"type": "image", "text": "a cat", "url": "x"}]}, ANSWER], "multimodal"),
         ([USER, {"role": 7, "content": "a"}], "invalid_type"),
         ([USER, "hello"], "invalid_type"),
         ([USER], "empty_response"),

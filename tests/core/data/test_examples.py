@@ -101,6 +101,8 @@ def test_rejected_rows_have_a_reason(name: str, row: dict[str, Any], reason: str
             {"conversations": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]},
             ("messages", {"messages": "conversations"}),
         ),
+        ({"Question": "a", "Response": "b"}, ("prompt_response", {"prompt": "Question", "response": "Response"})),
+        ({"inputs": "a", "targets": "b"}, ("prompt_response", {"prompt": "inputs", "response": "targets"})),
         ({"text": "a"}, None),
         ({}, None),
     ],
