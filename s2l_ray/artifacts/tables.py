@@ -7,11 +7,9 @@ manifest or a receipt records its sha256, under any version of pyarrow.
 import contextlib
 import hashlib
 import mmap
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -106,39 +104,32 @@ def write_table(
 
 
 class TableWriter:
-    """Write a table row group by row group, so that one of them is in memory: a context manager.
+    """A table that `write_row_groups` opened. record: of the file, once it is stored."""
 
-    Rows go to a temporary local file, which `finish` puts at `folder/path`; without it, nothing is stored.
-    """
+    record: FileRecord
 
-    def __init__(self, folder: str, path: str, schema: pa.Schema) -> None:
-        self._folder, self._path = folder, path
-        self._schema = _stored_schema(schema).with_metadata(UNSEALED)
-        self._rows = 0
-
-    def __enter__(self) -> Self:
-        self._temporary = tempfile.TemporaryDirectory()
-        self._file = Path(self._temporary.name) / "table.parquet"
-        self._writer = pq.ParquetWriter(self._file, self._schema, compression="zstd", write_page_checksum=True)
-        return self
+    def __init__(self, file: pq.ParquetWriter) -> None:
+        self._file = file
+        self.rows = 0
 
     def write(self, table: pa.Table) -> None:
         """Append the rows of a table as one row group."""
-        self._writer.write_table(table.cast(self._schema).combine_chunks(), row_group_size=max(1, table.num_rows))
-        self._rows += table.num_rows
+        rows = table.cast(self._file.schema).combine_chunks()
+        self._file.write_table(rows, row_group_size=max(1, len(rows)))
+        self.rows += len(rows)
 
-    def finish(self) -> FileRecord:
-        """Store the file and return its record."""
-        self._writer.close()
-        with self._file.open("r+b") as file, mmap.mmap(file.fileno(), 0) as data:
+
+@contextlib.contextmanager
+def write_row_groups(folder: str, path: str, schema: pa.Schema) -> Iterator[TableWriter]:
+    """Write a table of which one row group is in memory. It is stored when the block ends without an exception."""
+    stored = _stored_schema(schema).with_metadata(UNSEALED)
+    with storage.output_file(storage.join(folder, path)) as local:
+        with pq.ParquetWriter(local, stored, compression="zstd", write_page_checksum=True) as file:
+            writer = TableWriter(file)
+            yield writer
+        with local.open("r+b") as written, mmap.mmap(written.fileno(), 0) as data:
             _seal(data)
-        storage.put_file(self._file, storage.join(self._folder, self._path))
-        digest = storage.sha256_file(str(self._file))
-        return FileRecord(self._path, self._rows, self._file.stat().st_size, digest)
-
-    def __exit__(self, *_: object) -> None:
-        self._writer.close()
-        self._temporary.cleanup()
+            writer.record = FileRecord(path, writer.rows, len(data), hashlib.sha256(data).hexdigest())
 
 
 def decode_table(data: bytes, columns: Sequence[str] | None = None) -> pa.Table:

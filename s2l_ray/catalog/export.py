@@ -5,11 +5,7 @@ artifacts is checked.
 """
 
 import json
-import os
-import tempfile
-import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from gzip import GzipFile
 from pathlib import Path
@@ -49,8 +45,11 @@ def export_subset(subset: Artifact, target: str, *, force: bool = False) -> Expo
     if storage.exists(target) and not force:
         raise ConfigError(f"--to {target}: already exists; give another name, or --force to overwrite it")
     dataset = subset.input("dataset")
-    with _put_whole(target) as path:
-        rows = (_write_parquet if target.endswith(".parquet") else _write_lines)(subset, dataset, path)
+    with storage.output_file(target) as path:
+        if target.endswith(".parquet"):
+            rows = _write_parquet(subset, dataset, path)
+        else:
+            rows = _write_lines(subset, dataset, path, compressed=target.endswith(".gz"))
         written = path.stat().st_size
     return Exported(target, rows, written)
 
@@ -81,8 +80,8 @@ def _first_answers(rows: pa.Table) -> pa.Array:
     )
 
 
-def _write_lines(subset: Artifact, dataset: Artifact, path: Path) -> int:
-    rows, compressed = 0, path.name.endswith(".gz")
+def _write_lines(subset: Artifact, dataset: Artifact, path: Path, *, compressed: bool) -> int:
+    rows = 0
     # a gzip header without name and time stamp, so that equal rows are equal bytes
     with path.open("wb") as file, GzipFile("", "wb", fileobj=file, mtime=0) if compressed else file as stream:
         for texts in selected_rows(subset, dataset):
@@ -115,22 +114,3 @@ def _table(rows: list[dict[str, Any]]) -> pa.Table:
         except pa.ArrowException as error:
             raise S2LError(f"field {name} holds values of several types ({error}); export to a .jsonl file") from error
     return pa.table(columns)
-
-
-@contextmanager
-def _put_whole(target: str) -> Iterator[Path]:
-    """A temporary file that becomes `target` once it is written."""
-    if not storage.is_local(target):
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / target.rsplit("/", 1)[-1]
-            yield path
-            storage.put_file(path, target)
-        return
-    final = storage.local_path(target)
-    final.parent.mkdir(parents=True, exist_ok=True)
-    path = final.parent / f".{uuid.uuid4().hex}.{final.name}"
-    try:
-        yield path
-        os.replace(path, final)
-    finally:
-        path.unlink(missing_ok=True)

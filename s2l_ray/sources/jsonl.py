@@ -17,6 +17,7 @@ import pyarrow as pa
 from s2l_ray.sources.rows import FILE_BROKEN, MAX_ROW_BYTES, BrokenFileError, RawRow, row_from_line, row_from_value
 
 CHUNK_BYTES = 4 << 20
+LINE_END_BYTES = 64 << 10
 DECOMPRESSED_BYTES = 1 << 20
 BOM = b"\xef\xbb\xbf"
 JSON_SPACE = " \t\r\n"
@@ -78,7 +79,14 @@ def read_byte_range(stream: pa.NativeFile, start: int, stop: int) -> Iterator[Ra
     """Rows of the lines that start at a byte in [start, stop)."""
     offset = _first_line_start(stream, start, stop)
     stream.seek(offset)
-    return read_lines(read_chunks(stream), offset, stop)
+    return read_lines(_read_range_chunks(stream, offset, stop), offset, stop)
+
+
+def _read_range_chunks(stream: pa.NativeFile, offset: int, stop: int) -> Iterator[bytes]:
+    """Chunks from `offset`; beyond `stop` small ones, of which only the end of a line is needed."""
+    while chunk := stream.read(min(CHUNK_BYTES, stop - offset) if offset < stop else LINE_END_BYTES):
+        offset += len(chunk)
+        yield chunk
 
 
 def _first_line_start(stream: pa.NativeFile, start: int, stop: int) -> int:
@@ -88,7 +96,7 @@ def _first_line_start(stream: pa.NativeFile, start: int, stop: int) -> int:
     offset = start - 1
     stream.seek(offset)
     while offset < stop:
-        chunk: bytes = stream.read(min(CHUNK_BYTES, stop - offset))
+        chunk: bytes = stream.read(min(LINE_END_BYTES, stop - offset))
         newline = chunk.find(b"\n")
         if newline >= 0:
             return offset + newline + 1

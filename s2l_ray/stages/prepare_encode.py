@@ -8,6 +8,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +27,7 @@ from s2l_ray.artifacts.schemas import (
     token_rows,
     tokens_path,
 )
-from s2l_ray.artifacts.tables import FileRecord, TableWriter, read_table, write_table
+from s2l_ray.artifacts.tables import FileRecord, read_table, write_row_groups, write_table
 from s2l_ray.config.sections import Data, Source
 from s2l_ray.core.data.deduplication import KEEP
 from s2l_ray.core.data.examples import read_row
@@ -36,7 +37,7 @@ from s2l_ray.core.data.turns import answer_id
 from s2l_ray.runtime.worker_process import track
 from s2l_ray.stages.prepare_filter import read_decisions
 from s2l_ray.stages.prepare_parse import IDS, TEXTS
-from s2l_ray.stages.prepare_records import EncodedCounts, EncodedShard, EncodeUnit, PieceSlice, total_encoded
+from s2l_ray.stages.prepare_records import EncodedCounts, EncodedShard, EncodeUnit, Piece, PieceSlice, total_encoded
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -100,9 +101,7 @@ def _tokenizer_files(tokenizer: "PreTrainedTokenizerBase") -> TokenizerFiles:
 def read_rows(folder: str, data: Data, one: PieceSlice, per_answer: bool = False) -> Iterator[KeptRow]:
     """The kept rows of a slice, in order. per_answer: each answer of a chat is an example."""
     piece, source = one.piece, data.sources[one.piece.source]
-    kept_P = pa.array(read_decisions(folder, one.decisions, one.first, piece) == KEEP)
-    columns = [*read_table(folder, piece.ids).columns, *read_table(folder, piece.text).columns]
-    kept = pa.table(columns, names=[*IDS.names, *TEXTS.names]).filter(kept_P)
+    kept = _read_kept(folder, piece, one.decisions, one.first)
     for row in kept.slice(one.start, one.stop - one.start).to_pylist():
         line, chat = row.pop("line") + piece.lines_before, row.pop("chat")
         texts = chat_texts(chat, per_answer) if chat else [_pair(json.loads(row["raw"]), source)]
@@ -111,6 +110,13 @@ def read_rows(folder: str, data: Data, one: PieceSlice, per_answer: bool = False
 
 def _pair(row: Row, source: Source) -> ExampleText:
     return pair_text(read_row(row, source.format, source.fields, source.roles).example)
+
+
+@lru_cache(maxsize=1)  # a piece at the boundary of two shards is read once by the worker of both
+def _read_kept(folder: str, piece: Piece, decisions: FileRecord, first: int) -> pa.Table:
+    kept_P = pa.array(read_decisions(folder, decisions, first, piece) == KEEP)
+    columns = [*read_table(folder, piece.ids).columns, *read_table(folder, piece.text).columns]
+    return pa.table(columns, names=[*IDS.names, *TEXTS.names]).filter(kept_P)
 
 
 class EncodeWorker:
@@ -130,8 +136,8 @@ class EncodeWorker:
         counts: list[EncodedCounts] = []
         rejected: list[Row] = []
         with (
-            TableWriter(self._folder, tokens_path(unit.shard), TOKENS) as tokens,
-            TableWriter(self._folder, text_path(unit.shard), TEXT) as text,
+            write_row_groups(self._folder, tokens_path(unit.shard), TOKENS) as tokens,
+            write_row_groups(self._folder, text_path(unit.shard), TEXT) as text,
         ):
             for batch in batches(rows):
                 encoded = self._encode(batch)
@@ -139,7 +145,7 @@ class EncodeWorker:
                 text.write(encoded.text)
                 rejected += encoded.rejected
                 counts.append(encoded.counts)
-            files = [tokens.finish(), text.finish()]
+        files = [tokens.record, text.record]
         if rejected:
             table = pa.Table.from_pylist(rejected, schema=REJECTED)
             files.append(write_table(self._folder, f"rejected/{shard_path(unit.shard)}", table))

@@ -5,8 +5,12 @@ listed. Endpoint, region and credentials come from the environment, never from a
 `FileNotFoundError`, or an `S2LError` with the URI and a hint; no message contains a credential.
 """
 
+import contextlib
 import hashlib
+import os
+import tempfile
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -14,7 +18,7 @@ import pyarrow as pa
 from pyarrow import fs
 
 from s2l_ray.errors import ConfigError, StorageError
-from s2l_ray.storage.disk import DiskStore
+from s2l_ray.storage.disk import DiskStore, temporary_file
 from s2l_ray.storage.disk import Entry as Entry
 
 if TYPE_CHECKING:
@@ -149,6 +153,21 @@ def put_file(source: Path, uri: str) -> None:
     """Write a local file to a URI atomically, streamed."""
     store, key = _resolve(uri)
     store.upload(source, key)
+
+
+@contextlib.contextmanager
+def output_file(uri: str) -> Iterator[Path]:
+    """A local path whose file is put at the URI, whole, when the block ends without an exception."""
+    if is_local(uri):
+        target = local_path(uri)
+        with temporary_file(target) as temporary:
+            yield temporary
+            os.replace(temporary, target)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "file"
+        yield path
+        put_file(path, uri)
 
 
 def get_file(uri: str, target: Path) -> None:

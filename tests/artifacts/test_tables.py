@@ -7,12 +7,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from s2l_ray.artifacts.tables import (
-    TableWriter,
     encode_table,
     find_complete_unit,
     is_intact,
     read_table,
     record_of,
+    write_row_groups,
     write_table,
 )
 
@@ -37,11 +37,18 @@ def test_a_unit_of_another_library_version_is_complete(tmp_path: Path, monkeypat
 
 def test_a_table_written_in_row_groups_is_checked_like_any_other(tmp_path: Path) -> None:
     table = make_table()
-    with TableWriter(str(tmp_path), "a/rows.parquet", table.schema) as writer:
+    with write_row_groups(str(tmp_path), "a/rows.parquet", table.schema) as writer:
         for start in range(0, len(table), 64):
             writer.write(table.slice(start, 64))
-        record = writer.finish()
+    record = writer.record
     data = (tmp_path / "a/rows.parquet").read_bytes()
     assert record == record_of("a/rows.parquet", data, len(table)) and is_intact(data)
     assert not is_intact(data[:-1]) and not is_intact(b"") and not is_intact(data[:40])
     assert read_table(str(tmp_path), record) == table
+
+
+def test_a_table_of_a_failed_block_is_not_stored(tmp_path: Path) -> None:
+    with pytest.raises(ValueError), write_row_groups(str(tmp_path), "rows.parquet", make_table().schema) as writer:
+        writer.write(make_table())
+        raise ValueError
+    assert list(tmp_path.iterdir()) == []

@@ -7,6 +7,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
@@ -200,6 +201,26 @@ def test_a_resume_computes_damaged_units_again(tmp_path: Path, damaged: str, rew
     assert {name for name in before if after[name] != before[name]} == {
         name for name in before if re.fullmatch(rewritten, name)
     }
+
+
+def bytes_read() -> int:
+    """Bytes that this process has read from files."""
+    return int(dict(line.split(": ") for line in Path("/proc/self/io").read_text().splitlines())["rchar"])
+
+
+@pytest.mark.skipif(not Path("/proc/self/io").exists(), reason="the system does not count bytes read")
+def test_the_text_is_read_a_bounded_number_of_times(tmp_path: Path) -> None:
+    """Measured by the kernel: once to parse, once to train the tokenizer, once to encode, and ids for decisions."""
+    rng = np.random.default_rng(0)
+    texts = [" ".join(f"{word:x}" for word in rng.integers(0, 1000, 300)) for _ in range(32 * 16)]
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text("".join(json.dumps({"prompt": text[:500], "response": text[500:]}) + "\n" for text in texts))
+    size = rows.stat().st_size
+    prepare_here(tmp_path / "first", rows, size, shard_size=256)
+    before = bytes_read()
+    product = prepare_here(tmp_path / "second", rows, -(-size // 3), shard_size=16)
+    assert product.facts.shards == 32
+    assert bytes_read() - before <= 4 * size
 
 
 def test_facts_follow_from_the_rows_of_the_shards(tmp_path: Path) -> None:
