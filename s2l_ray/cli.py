@@ -259,18 +259,24 @@ def export(subset: arg.Subset, to: arg.RowsFile, set_: arg.Set = None, force: ar
 
 
 @verb
-def compare(targets: arg.Targets, set_: arg.Set = None, to: arg.ResultsFile = None, json_: arg.Json = False) -> None:
+def compare(
+    targets: arg.Targets,
+    seeds: arg.Seeds = 0,
+    set_: arg.Set = None,
+    to: arg.ResultsFile = None,
+    json_: arg.Json = False,
+) -> None:
     """Compare subsets, trajectories, clusters, jobs or the arms of an experiment."""
     from s2l_ray.config.experiment import is_experiment
     from s2l_ray.pipeline.compare import compare as compare_targets
     from s2l_ray.terminal.compare_views import comparison_view
 
-    if len(targets) == 1 and is_experiment(targets[0]):
+    if len(targets) == 1 and not seeds and is_experiment(targets[0]):
         experiment_commands.show_results(targets[0], set_, to, json_)
         return
     if to is not None:
         raise ConfigError(f"--to {to}: only the results of one experiment are written to a file; use --json")
-    comparison = compare_targets(*targets, overrides=set_ or ())
+    comparison = compare_targets(*targets, overrides=set_ or (), seeds=seeds)
     print_result(json_, vars(comparison), comparison_view(comparison))
 
 

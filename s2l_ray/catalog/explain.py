@@ -17,6 +17,8 @@ import pyarrow.compute as pc
 from s2l_ray.artifacts.facts import TrajectoriesFacts
 from s2l_ray.artifacts.manifest import Artifact
 from s2l_ray.artifacts.schemas import OK, TEXT_FOLDER, TOKENS_FOLDER, shard_path, token_rows
+from s2l_ray.catalog.compare import Compared
+from s2l_ray.catalog.rankings import RowRank, rank_of_row
 from s2l_ray.errors import ConfigError
 
 Outcome = Literal["selected", "not selected", "not in the pool", "rejected"]
@@ -38,7 +40,7 @@ class Explanation:
 
     reason: of a rejected row, or the status of a row that cannot be selected. losses: mean negative log-likelihood of a
     target token, by step of the checkpoint. distance: to the centroid of the cluster. score: of a selected row, by
-    which it was ranked. probability: with which a selected row was drawn.
+    which it was ranked. probability: with which a selected row was drawn. rank: of methods that rank.
     """
 
     outcome: Outcome
@@ -58,6 +60,7 @@ class Explanation:
     distance: float | None = None
     score: float | None = None
     probability: float | None = None
+    rank: RowRank | None = None
 
 
 @dataclass(frozen=True)
@@ -164,7 +167,16 @@ def _explain(subset: Artifact, dataset: Artifact, position: _Position) -> Explan
         distance=assigned.get("distance"),
         score=own[0]["score"] if own else None,
         probability=own[0]["probability"] if own else None,
+        rank=_rank(subset, position) if in_pool else None,
     )
+
+
+def _rank(subset: Artifact, position: _Position) -> RowRank | None:
+    """The rank of a row; None for methods that do not rank."""
+    job = Compared.of(subset)
+    if job.select is None or job.ranking is None:
+        return None
+    return rank_of_row(job.ranking, job.select, position.shard, position.row)
 
 
 def _row_of(artifact: Artifact, position: _Position, columns: list[str] | None = None) -> Values:

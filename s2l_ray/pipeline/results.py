@@ -1,12 +1,12 @@
 """Results of an experiment: one record an arm, over its seeds."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import combinations
 from statistics import fmean
 
 from s2l_ray.artifacts.manifest import Artifact
-from s2l_ray.catalog.compare import SubsetSummary, compare_subsets, summarize
+from s2l_ray.catalog.subsets import SubsetSummary, compare_subsets, summarize
 from s2l_ray.pipeline.experiment import ExperimentPlan
 
 # methods whose first arm every other arm is compared with, besides the first arm of the file
@@ -17,14 +17,17 @@ REFERENCE_METHODS = ("s2l", "random")
 class ArmResult:
     """Means of one arm over its seeds; None where there is nothing to average.
 
-    sources: with at least one selected row. overlaps: by reference arm, shared rows over the rows of the smaller
-    subset, for equal seeds. stability: the same for each pair of different seeds of this arm. seconds: of selecting.
+    mean_length: target tokens of a row. sources: with at least one selected row. overlaps: by reference arm, shared
+    rows over the rows of the smaller subset, for equal seeds. stability: the same for each pair of different seeds of
+    this arm. seconds: of selecting.
     """
 
     arm: str
     method: str
     seeds: int
     rows: float
+    target_tokens: float | None
+    mean_length: float | None
     sources: float
     overlaps: dict[str, float | None]
     stability: float | None
@@ -69,6 +72,8 @@ def _arm_result(arm: str, own: dict[int, Artifact], references: dict[str, dict[i
         method=summaries[0].method,
         seeds=len(own),
         rows=fmean(one.rows for one in summaries),
+        target_tokens=_mean(one.target_tokens for one in summaries),
+        mean_length=_mean(one.mean_length for one in summaries),
         sources=fmean(len(one.by_source) for one in summaries),
         overlaps=overlaps,
         stability=_mean(_overlap(first, second) for first, second in combinations(own.values(), 2)),
@@ -87,16 +92,21 @@ def _mean(values: Iterable[float | None]) -> float | None:
 
 def result_columns(results: ExperimentResults) -> list[str]:
     """Headings of the table of results."""
-    return ["arm", "method", "seeds", "rows", "sources", *_overlap_names(results), "between seeds", "seconds"]
+    overlaps = [f"overlap with {name}" for name in results.references]
+    return [
+        *("arm", "method", "seeds", "rows", "target tokens", "mean length", "sources"),
+        *overlaps,
+        *("between seeds", "seconds"),
+    ]
 
 
 def result_rows(results: ExperimentResults) -> list[list[str | float | None]]:
     """The values below the headings, one row an arm."""
     return [
-        [one.arm, one.method, one.seeds, one.rows, one.sources, *one.overlaps.values(), one.stability, one.seconds]
+        [
+            *(one.arm, one.method, one.seeds, one.rows, one.target_tokens, one.mean_length, one.sources),
+            *one.overlaps.values(),
+            *(one.stability, one.seconds),
+        ]
         for one in results.arms
     ]
-
-
-def _overlap_names(results: ExperimentResults) -> Sequence[str]:
-    return [f"overlap with {name}" for name in results.references]

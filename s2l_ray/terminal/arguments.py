@@ -43,6 +43,9 @@ RowsFile = Annotated[
         "--to", metavar="FILE", help="Output path; the extension selects the format: .jsonl, .jsonl.gz, .parquet."
     ),
 ]
+Seeds = Annotated[
+    int, typer.Option("--seeds", metavar="N", help="Also repeat each selection with N seeds and compare these subsets.")
+]
 ResultsFile = Annotated[
     str | None, typer.Option("--to", metavar="FILE", help="Write the results of an experiment to a .csv or .md file.")
 ]

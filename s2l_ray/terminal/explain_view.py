@@ -6,6 +6,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from s2l_ray.catalog.explain import Explanation, GroupCounts
+from s2l_ray.catalog.rankings import RowRank
 from s2l_ray.terminal import humanize
 from s2l_ray.terminal.layout import clipped, facts, indented
 
@@ -36,6 +37,7 @@ def _row(row: Explanation) -> RenderableType:
         "cluster": _counts(row.cluster) if row.cluster else None,
         "distance": f"{row.distance:.4g} to the centroid" if row.distance is not None else None,
         "score": f"{row.score:.4g}" if row.score is not None else None,
+        "rank": _rank(row.rank) if row.rank else None,
         "probability": f"{row.probability:.4g}" if row.probability is not None else None,
     }
     return Group(Text.assemble((row.outcome, STYLES.get(row.outcome, "bold red")), reason), facts(pairs))
@@ -44,6 +46,11 @@ def _row(row: Explanation) -> RenderableType:
 def _counts(group: GroupCounts) -> str:
     share = humanize.percent(group.selected / group.rows if group.rows else None)
     return f"{group.name}: {group.selected:,} of {group.rows:,} rows selected ({share})"
+
+
+def _rank(rank: RowRank) -> str:
+    budget = f"; a budget of {rank.smallest_budget:,} rows includes it" if rank.smallest_budget else ""
+    return f"{rank.rank:,} of {rank.of:,}{budget}"
 
 
 def _losses(losses: dict[int, float | None]) -> str:

@@ -11,12 +11,16 @@ from scipy.stats import kendalltau, spearmanr
 from sklearn.metrics import adjusted_rand_score
 
 from s2l_ray.artifacts.manifest import Artifact
-from s2l_ray.catalog.compare import compare
+from s2l_ray.catalog.compare import Compared, Comparison, compare
 from s2l_ray.core.agreement import SetAgreement
 from s2l_ray.errors import ConfigError
 from tests.support.pool_artifacts import PoolRow, write_clusters, write_dataset, write_subset, write_trajectories
 
 SHARD, STEPS = 7, (0, 1, 2)
+
+
+def compare_artifacts(artifacts: dict[str, Artifact]) -> Comparison:
+    return compare({name: Compared.of(artifact) for name, artifact in artifacts.items()})
 
 
 def rows_of(seed: int, number: int = 40) -> list[PoolRow]:
@@ -52,7 +56,7 @@ FIRST, SECOND = [1, 2, 3, 4, 8, 12], [2, 3, 5, 8, 13, 14, 15]
 def test_subsets_by_hand(tmp_path: Path) -> None:
     first = write_pool(tmp_path, ROWS, FIRST)
     second = write_pool(tmp_path, ROWS, SECOND, "1" * 12)
-    found = compare({"a": first, "b": second})
+    found = compare_artifacts({"a": first, "b": second})
     assert [(one.name, one.rows, one.by_source) for one in found.subsets] == [
         ("a", 6, {"large": 3, "small": 3}),
         ("b", 7, {"large": 6, "small": 1}),
@@ -71,14 +75,17 @@ def test_tables_of_different_datasets_are_matched_by_id(tmp_path: Path, order: s
     first = write_pool(tmp_path / "a", ROWS, FIRST)
     positions = [row if step == 1 else len(other_rows) - 1 - row for row in SECOND]
     second = write_pool(tmp_path / "b", other_rows[::step], sorted(positions))
-    found = compare({"a": first, "b": second})
+    found = compare_artifacts({"a": first, "b": second})
     assert found.subset_pairs[0].rows.shared == 3
     ok = [row for row in range(len(ROWS)) if row % 9]
     losses = {"a": np.array([ROWS[row].losses for row in ok]), "b": np.array([other_rows[row].losses for row in ok])}
-    scores = {"last loss": lambda x_NT: x_NT[:, -1], "loss drop": lambda x_NT: x_NT[:, -1] - x_NT[:, 0]}
-    assert [pair.score for pair in found.rankings] == list(scores)
-    for pair in found.rankings:
-        x_N, y_N = (scores[pair.score](losses[name].astype(np.float32)) for name in ("a", "b"))
+    pairs = {pair.method: pair for pair in found.rankings}
+    scores = {"loss_low": lambda x_NT: x_NT[:, -1], "high_learnability": lambda x_NT: x_NT[:, -1] - x_NT[:, 0]}
+    assert scores.keys() | {"loss_high", "middle_perplexity", "loss_drop"} <= pairs.keys()
+    assert not {"el2n", "longest", "s2l", "column"} & pairs.keys()
+    for method, score in scores.items():
+        pair = pairs[method]
+        x_N, y_N = (score(losses[name].astype(np.float32)) for name in ("a", "b"))
         assert pair.agreement.rows == len(ok)
         assert pair.agreement.kendall == pytest.approx(kendalltau(x_N, y_N).statistic)
         assert pair.agreement.spearman == pytest.approx(spearmanr(x_N, y_N).statistic)
@@ -97,7 +104,7 @@ def test_artifacts_that_subsets_share_are_not_compared_with_themselves(tmp_path:
         write_subset(f"{tmp_path}/subset/{number:012x}", shards, SECOND[:number], first.manifest.inputs)
         for number in (2, 3)
     ]
-    found = compare(dict(zip("abc", [first, *others], strict=True)))
+    found = compare_artifacts(dict(zip("abc", [first, *others], strict=True)))
     assert [(pair.first, pair.second) for pair in found.subset_pairs] == list(itertools.combinations("abc", 2))
     assert found.rankings == () and found.clusterings == ()
 
@@ -105,7 +112,7 @@ def test_artifacts_that_subsets_share_are_not_compared_with_themselves(tmp_path:
 def test_what_cannot_be_compared_is_refused(tmp_path: Path) -> None:
     subset = write_pool(tmp_path, ROWS, FIRST)
     with pytest.raises(ConfigError, match="two"):
-        compare({"a": subset})
+        compare_artifacts({"a": subset})
     with pytest.raises(ConfigError, match="dataset"):
-        compare({"a": subset, "b": subset.input("dataset")})
-    assert compare({"a": subset, "b": replace(subset)}).subset_pairs[0].rows.jaccard == 1.0
+        compare_artifacts({"a": subset, "b": subset.input("dataset")})
+    assert compare_artifacts({"a": subset, "b": replace(subset)}).subset_pairs[0].rows.jaccard == 1.0

@@ -1,12 +1,14 @@
 """Explanation of single rows, against rows whose fate is known."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from s2l_ray.artifacts.manifest import Artifact
 from s2l_ray.catalog.explain import Explanation, GroupCounts, explain
+from s2l_ray.catalog.rankings import RowRank
 from s2l_ray.errors import ConfigError
 from tests.support.local_build import build_locally
 from tests.support.pool_artifacts import PoolRow, write_clusters, write_subset, write_trajectories
@@ -22,6 +24,10 @@ RAW[4] = RAW[0]
 RAW[5] = {**RAW[5], "response": ""}
 KEPT = [line for line in range(1, 13) if line not in (5, 6)]
 SELECTED, UNSCORED = [2, 4, 9], 12
+
+
+# rows are ranked by the loss at step 7, which is half of the line
+LOSS_LOW = {"method": "loss_low", "budget": 3, "within": "source"}
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +55,16 @@ def subset(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
     write_trajectories(f"{folder}/trajectories/{'1' * 12}", shards, STEPS, inputs)
     write_clusters(f"{folder}/clusters/{'1' * 12}", shards, inputs=inputs)
     return write_subset(f"{folder}/subset/{'1' * 12}", shards, [KEPT.index(line) for line in SELECTED], inputs, "s2l")
+
+
+def test_a_method_that_ranks_has_a_rank_and_a_smallest_budget(subset: Artifact) -> None:
+    """By hand: lines 1, 2, 4, 7, 8, 10, 11 of source a and 3, 9 of b can be selected, the lowest lines first."""
+    config = {"select": LOSS_LOW, "data": {"root": "."}}
+    ranked = replace(subset, manifest=replace(subset.manifest, config=config))
+    ranks = {line: explain(ranked, f"part.jsonl:{line}")[0].rank for line in (1, 7, 3, 9)}
+    # of 9 rows, quotas of 1 to 9 for source a: 1, 2, 2, 3, 4, 5, 5, 6, 7
+    assert ranks == {1: RowRank(1, 7, 1), 7: RowRank(4, 7, 5), 3: RowRank(1, 2, 3), 9: RowRank(2, 2, 7)}
+    assert of_line(subset, 1).rank is None
 
 
 def of_line(subset: Artifact, line: int) -> Explanation:

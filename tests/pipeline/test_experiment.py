@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
+from s2l_ray.artifacts.schemas import tokens_path
 from s2l_ray.config.experiment import load_experiment
 from s2l_ray.errors import ConfigError
 from s2l_ray.pipeline.compare import compare
@@ -126,6 +127,30 @@ def test_results_are_means_over_seeds(ended: ExperimentPlan) -> None:
     assert float(rows[1]["overlap with base"]) == pytest.approx(results.arms[1].overlaps["base"])
     markdown = results_text(results, ".md").splitlines()
     assert len({line.count("|") for line in markdown[: 2 + len(ARMS)]}) == 1
+
+
+def test_tokens_of_an_arm_are_those_of_its_rows(ended: ExperimentPlan) -> None:
+    for arm, name in zip(experiment_results(ended).arms, [f"{arm}.0" for arm in ARMS], strict=True):
+        lengths = []
+        for subset in (one for key, one in ended.subsets().items() if key.startswith(f"{arm.arm}.")):
+            tokens = subset.input("dataset")
+            for row in subset.read_table(["shard", "row"]).to_pylist():
+                spans = tokens.read_file(tokens_path(row["shard"]))["target_spans"][row["row"]].as_py()
+                lengths.append(sum(spans[1::2]) - sum(spans[::2]))
+        assert arm.target_tokens == sum(lengths) / 2 and name in ended.subsets()
+        assert arm.mean_length == pytest.approx(sum(lengths) / len(lengths))
+
+
+def test_stability_is_the_overlap_between_the_seeds_of_experiments(job: Path, ended: ExperimentPlan) -> None:
+    """A seed of `compare` is select.seed alone, so that the clusters are those of seed 0."""
+    (stable,) = compare(str(job), overrides=["select.method=random", "run=small.random.0"], seeds=2).stability
+    random = next(one for one in experiment_results(ended).arms if one.arm == "random")
+    assert stable.mean_overlap == stable.lowest_overlap == pytest.approx(random.stability)
+    assert (stable.rows, stable.seeds) == (random.rows, 2)
+    both = compare(ended.subsets()["random.0"], str(job), overrides=["select.method=random"], seeds=3)
+    assert len(both.stability) == 2 and len(both.subset_pairs) == 1
+    with pytest.raises(ConfigError, match="seeds"):
+        compare(str(job), overrides=["select.method=random"], seeds=1)
 
 
 def test_an_experiment_is_compared_by_its_subsets(job: Path, ended: ExperimentPlan) -> None:

@@ -39,7 +39,8 @@ class Selector:
 
     select: called with (Pool, budget, seed, params). needs: the columns that it reads, of its params. params: the
     dataclass of its own keys in the job's `select:` section. score: of methods that rank, called with the values of a
-    shard, value_BT at the T checkpoints of its needs, and the params.
+    shard, value_BT at the T checkpoints of its needs, and the params. taken: the part of their ranking that is
+    selected; None if `params.order` decides.
     """
 
     select: Callable[[Pool, int, int, Any], Selection]
@@ -47,6 +48,11 @@ class Selector:
     params: type[SelectorParams]
     summary: str
     score: Score | None = None
+    taken: Taken | None = None
+
+    def taken_by(self, params: SelectorParams) -> Taken | None:
+        """The part of the ranking that is selected; None for methods that do not rank."""
+        return params.order if isinstance(params, OrderParams) and self.taken is None else self.taken
 
     def param_names(self) -> tuple[str, ...]:
         """Names of its own keys."""
@@ -71,7 +77,7 @@ def ranking(
     def select(pool: Pool, budget: int, seed: int, params: Any) -> Selection:
         return select_ranked(pool, budget, params, taken or params.order)
 
-    return Selector(select, needs, params, summary, score)
+    return Selector(select, needs, params, summary, score, taken)
 
 
 SELECTORS: dict[str, Selector] = {
