@@ -107,7 +107,7 @@ def plan(job: arg.Job, set_: arg.Set = None, to: arg.To = "subset", json_: arg.J
     from s2l_ray.terminal.plan_view import plan_values, plan_view
 
     if is_experiment(job):
-        experiment_commands.show(job, set_, json_)
+        experiment_commands.show(job, set_, to, json_)
         return
     planned = _plan(job, set_, to)
     figures = estimate(planned)
@@ -139,7 +139,7 @@ def run(
     from s2l_ray.terminal.summary import run_view
 
     if is_experiment(job):
-        experiment_commands.run(job, set_, rebuild, allow_version_change)
+        experiment_commands.run(job, set_, to, rebuild, allow_version_change)
         return
     planned = _plan(job, set_, to, rebuild, allow_version_change)
     check_plan(planned)  # before the log file is created

@@ -71,4 +71,7 @@ def test_an_experiment_is_planned_and_has_no_results_yet(tmp_path: Path) -> None
     result = s2l("compare", experiment)
     assert result.exit_code == 2 and "run" in result.stderr
     assert s2l("compare", experiment, "--to", tmp_path / "results.txt").exit_code == 2
-    assert s2l("run", experiment, "--rebuild", "subset").exit_code == 2
+    for arguments in (["run", experiment, "--rebuild", "subset"], ["run", experiment, "--to", "clusters"]):
+        assert s2l(*arguments).exit_code == 2
+    export = s2l("export", experiment, "--to", tmp_path / "rows.jsonl")
+    assert export.exit_code == 2 and job.name in export.stderr

@@ -15,8 +15,8 @@ import pyarrow.compute as pc
 
 from s2l_ray import storage
 from s2l_ray.artifacts.manifest import Artifact
-from s2l_ray.catalog.rankings import Ranking, agreement_of_rankings, compare_trajectories, read_ranking
-from s2l_ray.catalog.subsets import Named, SubsetPair, SubsetSummary, compare_subsets, summarize
+from s2l_ray.catalog.comparison.rankings import Ranking, agreement_of_rankings, compare_trajectories, read_ranking
+from s2l_ray.catalog.comparison.subsets import Named, SubsetPair, SubsetSummary, compare_subsets, summarize
 from s2l_ray.config.select import Select
 from s2l_ray.core.agreement import RankAgreement, adjusted_rand_index
 from s2l_ray.core.arrays import Float64
@@ -27,25 +27,23 @@ COMPARED = ("trajectories", "clusters", "subset")
 
 @dataclass(frozen=True)
 class Compared:
-    """An artifact, and the selection of its job, if that is known. root: at which relative paths of the job start."""
+    """An artifact with those that it was made from, by kind, and the selection of its job, if that is known.
+
+    root: folder at which relative paths of the job start.
+    """
 
     artifact: Artifact
+    parts: Mapping[str, Artifact]
     select: Select | None = None
     root: str = "."
 
     @classmethod
     def of(cls, artifact: Artifact) -> "Compared":
-        """An artifact with the selection that its manifest records."""
-        config = artifact.manifest.config
+        """An artifact with its inputs, and the selection that its manifest records."""
+        config, parts = artifact.manifest.config, _with_inputs(artifact)
         if "select" not in config:
-            return cls(artifact)
-        return cls(artifact, Select.model_validate(config["select"]), storage.absolute(config["data"]["root"]))
-
-    @cached_property
-    def parts(self) -> dict[str, Artifact]:
-        """The artifact and its inputs, by kind."""
-        manifest = self.artifact.manifest
-        return {manifest.kind: self.artifact, **{kind: self.artifact.input(kind) for kind in manifest.inputs}}
+            return cls(artifact, parts)
+        return cls(artifact, parts, Select.model_validate(config["select"]), storage.absolute(config["data"]["root"]))
 
     @cached_property
     def ranking(self) -> Ranking | None:
@@ -99,6 +97,15 @@ class Comparison:
     rankings: tuple[RankPair, ...]
     clusterings: tuple[ClusterPair, ...]
     stability: tuple[Stability, ...] = ()
+
+
+def _with_inputs(artifact: Artifact) -> dict[str, Artifact]:
+    """An artifact and all that it was made from, but for checkpoints."""
+    parts = {artifact.manifest.kind: artifact}
+    for kind in artifact.manifest.inputs:
+        if kind != "checkpoints":
+            parts = _with_inputs(artifact.input(kind)) | parts
+    return parts
 
 
 def compare(compared: Mapping[str, Compared]) -> Comparison:

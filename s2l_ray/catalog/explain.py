@@ -18,10 +18,12 @@ from s2l_ray.artifacts.facts import TrajectoriesFacts
 from s2l_ray.artifacts.manifest import Artifact
 from s2l_ray.artifacts.schemas import OK, TEXT_FOLDER, TOKENS_FOLDER, shard_path, token_rows
 from s2l_ray.catalog.compare import Compared
-from s2l_ray.catalog.rankings import RowRank, rank_of_row
+from s2l_ray.catalog.comparison.rankings import RowRank, rank_of_row
 from s2l_ray.errors import ConfigError
 
 Outcome = Literal["selected", "not selected", "not in the pool", "rejected"]
+# of an example_id; a row number is padded with zeros
+ID_DIGITS = 32
 FILE_AND_LINE = re.compile(r"(?P<file>.+):(?P<line>\d+)")
 
 
@@ -78,11 +80,13 @@ Values = dict[str, Any]
 def explain(subset: Artifact, row: str) -> list[Explanation]:
     """Explain the rows that `row` means: an example_id, or FILE:LINE, from which several examples may come.
 
+    In a dataset of row numbers, a number means that row.
     Raises `ConfigError` for another kind of artifact, and for a row that the dataset never read.
     """
     if subset.manifest.kind != "subset":
         raise ConfigError(f"{subset.uri}: is a {subset.manifest.kind} artifact, not a subset; `s2l ls ROOT` lists them")
     dataset = subset.input("dataset")
+    row = row.zfill(ID_DIGITS) if row.isdigit() else row
     found = [_explain(subset, dataset, position) for position in _positions(dataset, row)]
     found += [_rejected(one) for one in _rejected_rows(dataset, row)]
     if not found:

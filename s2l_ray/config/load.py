@@ -22,7 +22,10 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
 
     Raises `ConfigError`, naming the key and what to write instead.
     """
-    return make_config(load_values(path, overrides), str(path))
+    values = load_values(path, overrides)
+    if "job" in values and "arms" in values:
+        raise ConfigError(f"{path}: an experiment, which plan, run and compare take; give its job, {values['job']}")
+    return make_config(values, str(path))
 
 
 def load_values(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]:

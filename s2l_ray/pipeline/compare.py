@@ -11,7 +11,7 @@ import numpy as np
 from s2l_ray import storage
 from s2l_ray.artifacts.facts import DatasetFacts
 from s2l_ray.artifacts.manifest import Artifact, open_artifact
-from s2l_ray.catalog.compare import COMPARED, Compared, Comparison, Stability
+from s2l_ray.catalog.compare import Compared, Comparison, Stability
 from s2l_ray.catalog.compare import compare as compare_artifacts
 from s2l_ray.catalog.pool import read_pool
 from s2l_ray.config.budget import check_budget
@@ -50,7 +50,7 @@ def resolve(target: Target, overrides: Sequence[str] = ()) -> dict[str, Compared
     if isinstance(target, Artifact):
         return {f"{target.manifest.kind} {target.manifest.fingerprint}": Compared.of(target)}
     if isinstance(target, Config):
-        return {target.run: Compared(_last_artifact(target), target.select, storage.absolute(target.data.root))}
+        return {target.run: _compared_job(target)}
     if not target.endswith((".yaml", ".yml")):
         return resolve(open_artifact(target))
     if is_experiment(target):
@@ -59,13 +59,12 @@ def resolve(target: Target, overrides: Sequence[str] = ()) -> dict[str, Compared
     return resolve(load_config(target, overrides))
 
 
-def _last_artifact(config: Config) -> Artifact:
-    """The subset of a job or, where that is not complete, the last complete artifact of a kind that is compared."""
-    planned = plan(config)
-    for kind in COMPARED[::-1]:
-        if (artifact := planned.artifact(kind)) is not None:
-            return artifact
-    raise ConfigError(f"{config.run}: none of {', '.join(COMPARED)} is complete; build one with `s2l run`")
+def _compared_job(config: Config) -> Compared:
+    """The complete artifacts of a job: its subset or, where that is not complete, the last of another kind."""
+    parts = {step.kind: step.artifact for step in plan(config).steps if step.artifact is not None}
+    if not parts:
+        raise ConfigError(f"{config.run}: no artifact is complete; build them with `s2l run`")
+    return Compared(list(parts.values())[-1], parts, config.select, storage.absolute(config.data.root))
 
 
 def stability(name: str, compared: Compared, seeds: int) -> Stability:
@@ -76,9 +75,10 @@ def stability(name: str, compared: Compared, seeds: int) -> Stability:
     select, inputs = compared.select, compared.parts
     if seeds < 2:
         raise ConfigError(f"--seeds {seeds}: one selection has no overlap; write at least 2")
-    missing = [kind for kind in select.needs.inputs() if kind not in inputs] if select else ["subset"]
-    if select is None or missing:
-        raise ConfigError(f"{name}: has no {', '.join(missing)}; give a job or a subset of the method")
+    if select is None:
+        raise ConfigError(f"{name}: its selection is not known; give a job")
+    if missing := [kind for kind in select.needs.inputs() if kind not in inputs]:
+        raise ConfigError(f"{name}: {select.method} reads {', '.join(missing)}, not complete; build it with `s2l run`")
     budget = check_budget(select.budget, inputs["dataset"].facts(DatasetFacts).sizes)
     rows = read_pool(inputs, select, compared.root, lambda done, total, unit: None)
     started = time.perf_counter()

@@ -92,5 +92,7 @@ def run_experiment(planned: ExperimentPlan, carry_out: Callable[[Plan], Plan] = 
 
     with connect():
         for arm in planned.arms:
-            carry_out(plan(arm.job.config, arm.plan.to, allow_version_change=arm.plan.allow_version_change))
+            fresh = plan(arm.job.config, arm.plan.to, allow_version_change=arm.plan.allow_version_change)
+            if fresh.missing:  # earlier arms may have built it
+                carry_out(fresh)
     return plan_experiment(planned.experiment)

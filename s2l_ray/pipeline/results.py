@@ -6,7 +6,7 @@ from itertools import combinations
 from statistics import fmean
 
 from s2l_ray.artifacts.manifest import Artifact
-from s2l_ray.catalog.subsets import SubsetSummary, compare_subsets, summarize
+from s2l_ray.catalog.comparison.subsets import SubsetSummary, compare_subsets, summarize
 from s2l_ray.pipeline.experiment import ExperimentPlan
 
 # methods whose first arm every other arm is compared with, besides the first arm of the file

@@ -5,7 +5,7 @@ from rich.table import Table
 from rich.text import Text
 
 from s2l_ray.catalog.compare import Comparison
-from s2l_ray.catalog.subsets import SubsetPair
+from s2l_ray.catalog.comparison.subsets import SubsetPair
 from s2l_ray.core.agreement import SHARES
 from s2l_ray.terminal import humanize
 from s2l_ray.terminal.layout import indented, table

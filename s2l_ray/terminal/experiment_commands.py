@@ -1,24 +1,29 @@
 """The commands `plan`, `run` and `compare` of an experiment file."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from s2l_ray.errors import ConfigError
 from s2l_ray.terminal.commands import command_line
 from s2l_ray.terminal.console import print_message, print_result, redirect_output_to_log, stdout_console
 
+if TYPE_CHECKING:
+    from s2l_ray.pipeline.plan import Plan
 
-def show(path: str, overrides: list[str] | None, as_json: bool) -> None:
+
+def show(path: str, overrides: list[str] | None, to: str, as_json: bool) -> None:
     """Print the artifacts of an experiment. Raises `ConfigError` where an arm cannot run."""
     from s2l_ray.config.experiment import load_experiment
     from s2l_ray.pipeline.experiment import check_experiment, plan_experiment
     from s2l_ray.terminal.experiment_views import experiment_values, experiment_view
 
+    _refuse_kind(to)
     planned = plan_experiment(load_experiment(path, overrides or ()))
     print_result(as_json, experiment_values(planned), experiment_view(planned))
     check_experiment(planned)
 
 
-def run(path: str, overrides: list[str] | None, rebuild: str | None, allow_version_change: bool) -> None:
+def run(path: str, overrides: list[str] | None, to: str, rebuild: str | None, allow_version_change: bool) -> None:
     """Build what is missing of every arm, show the progress, and print the results."""
     from s2l_ray.config.experiment import load_experiment
     from s2l_ray.pipeline.experiment import check_experiment, plan_experiment, run_experiment
@@ -26,6 +31,7 @@ def run(path: str, overrides: list[str] | None, rebuild: str | None, allow_versi
     from s2l_ray.terminal.experiment_views import results_view
     from s2l_ray.terminal.follow import follow
 
+    _refuse_kind(to)
     if rebuild is not None:
         raise ConfigError(f"--rebuild {rebuild}: run the job of one arm with --rebuild, then the experiment")
     experiment = load_experiment(path, overrides or ())
@@ -33,8 +39,18 @@ def run(path: str, overrides: list[str] | None, rebuild: str | None, allow_versi
     check_experiment(planned)  # before the log file is created
     resume = command_line("run", path, overrides, allow_version_change=allow_version_change)
     with redirect_output_to_log(experiment.root, experiment.run) as log:
-        result = run_experiment(planned, lambda one: follow(one, log, resume))
+
+        def carry_out(arm: "Plan") -> "Plan":
+            log.console.print(arm.config.run, style="bold", highlight=False)
+            return follow(arm, log, resume)
+
+        result = run_experiment(planned, carry_out)
     stdout_console().print(results_view(experiment_results(result)))
+
+
+def _refuse_kind(to: str) -> None:
+    if to != "subset":
+        raise ConfigError(f"--to {to}: an experiment names the kind in its own key `to`; build one kind from its job")
 
 
 def show_results(path: str, overrides: list[str] | None, to: str | None, as_json: bool) -> None:

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from s2l_ray.catalog.comparison.rankings import RowRank
 from s2l_ray.catalog.explain import Explanation, GroupCounts
-from s2l_ray.catalog.rankings import RowRank
 from s2l_ray.terminal import humanize
 from s2l_ray.terminal.layout import clipped, facts, indented
 

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from s2l_ray.artifacts.manifest import Artifact
+from s2l_ray.catalog.comparison.rankings import RowRank
 from s2l_ray.catalog.explain import Explanation, GroupCounts, explain
-from s2l_ray.catalog.rankings import RowRank
 from s2l_ray.errors import ConfigError
 from tests.support.local_build import build_locally
 from tests.support.pool_artifacts import PoolRow, write_clusters, write_subset, write_trajectories
@@ -52,8 +52,8 @@ def subset(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
     ]
     shards = [rows[start : start + SHARD] for start in range(0, len(rows), SHARD)]
     inputs = {"dataset": dataset.manifest.fingerprint, "trajectories": "1" * 12, "clusters": "1" * 12}
-    write_trajectories(f"{folder}/trajectories/{'1' * 12}", shards, STEPS, inputs)
-    write_clusters(f"{folder}/clusters/{'1' * 12}", shards, inputs=inputs)
+    write_trajectories(f"{folder}/trajectories/{'1' * 12}", shards, STEPS, {"dataset": inputs["dataset"]})
+    write_clusters(f"{folder}/clusters/{'1' * 12}", shards, inputs={"trajectories": "1" * 12})
     return write_subset(f"{folder}/subset/{'1' * 12}", shards, [KEPT.index(line) for line in SELECTED], inputs, "s2l")
 
 

@@ -149,6 +149,8 @@ def test_stability_is_the_overlap_between_the_seeds_of_experiments(job: Path, en
     assert (stable.rows, stable.seeds) == (random.rows, 2)
     both = compare(ended.subsets()["random.0"], str(job), overrides=["select.method=random"], seeds=3)
     assert len(both.stability) == 2 and len(both.subset_pairs) == 1
+    (other,) = compare(str(job), overrides=["select.method=loss_low", "run=new"], seeds=2).stability
+    assert (other.method, other.mean_overlap) == ("loss_low", 1.0)
     with pytest.raises(ConfigError, match="seeds"):
         compare(str(job), overrides=["select.method=random"], seeds=1)
 

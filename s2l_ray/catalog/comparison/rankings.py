@@ -1,6 +1,6 @@
 """Rankings of whole pools by the methods that rank: their agreement, and the rank of one row."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +11,7 @@ from s2l_ray.catalog.pool import PoolRows, read_pool
 from s2l_ray.catalog.pool_columns import columns_of_needs
 from s2l_ray.config.select import Select
 from s2l_ray.core.agreement import RankAgreement, rank_agreement
-from s2l_ray.core.arrays import Bool, Float64, Int64
+from s2l_ray.core.arrays import Bool, Float64, Integers
 from s2l_ray.core.selection.balancing import proportional_quotas
 from s2l_ray.core.selection.ranking import RankParams, Taken, groups_of, ranking_keys
 from s2l_ray.core.selection.registry import SELECTORS
@@ -30,7 +30,7 @@ class Ranking:
     rows: PoolRows
     key_N: Float64
     taken: Taken
-    groups: list[Int64]
+    groups: Sequence[Integers]
 
     def example_ids(self) -> list[str]:
         """The ids of all rows, in order."""
@@ -115,7 +115,7 @@ def rank_of_row(ranking: Ranking, select: Select, shard: int, row: int) -> RowRa
     return RowRank(before + 1, len(rows_G), smallest)
 
 
-def _precedes(ranking: Ranking, rows_G: Int64, own: int) -> Bool:
+def _precedes(ranking: Ranking, rows_G: Integers, own: int) -> Bool:
     """Which rows of a group rank before a row: by key, then by id."""
     key_G, key = ranking.key_N[rows_G], ranking.key_N[own]
     tied = rows_G[key_G == key]

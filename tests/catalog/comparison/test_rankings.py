@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from s2l_ray.artifacts.manifest import Artifact
+from s2l_ray.catalog.comparison.rankings import rank_of_row, read_ranking
 from s2l_ray.catalog.pool import read_pool
-from s2l_ray.catalog.rankings import rank_of_row, read_ranking
 from s2l_ray.config.select import Select
 from s2l_ray.stages.select import choose
 from tests.support.pool_artifacts import PoolRow, write_clusters, write_dataset, write_trajectories
