@@ -13,7 +13,7 @@ from s2l_ray.config.select import Select
 from s2l_ray.core.agreement import RankAgreement, rank_agreement
 from s2l_ray.core.arrays import Bool, Float64, Integers
 from s2l_ray.core.selection.balancing import proportional_quotas
-from s2l_ray.core.selection.ranking import RankParams, Taken, groups_of, ranking_keys
+from s2l_ray.core.selection.ranking import RankParams, Taken, groups_of
 from s2l_ray.core.selection.registry import SELECTORS
 from s2l_ray.errors import ConfigError
 
@@ -63,8 +63,21 @@ def read_ranking(inputs: Mapping[str, Artifact], select: Select, root: str) -> R
     assert pool.score_N is not None
     groups = groups_of(pool, params.within)
     kept = PoolRows(pool, rows.number_N[usable_M], rows.start_S, rows.source)
-    key_N = ranking_keys(pool.score_N, groups, taken).astype(np.float64)
+    key_N = _keys(pool.score_N.astype(np.float64), groups, taken)
     return Ranking(inputs["dataset"].uri, kept, key_N, taken, groups)
+
+
+def _keys(score_N: Float64, groups: Sequence[Integers], taken: Taken) -> Float64:
+    """Keys of which the lowest rank first: the score, its negative, or its distance from the median of its group."""
+    if taken == "highest":
+        return -score_N
+    if taken != "nearest_median":
+        return score_N
+    key_N = np.empty_like(score_N)
+    for rows_G in groups:
+        distance_G = np.abs(score_N[rows_G] - np.median(score_N[rows_G]))
+        key_N[rows_G] = distance_G.astype(np.float32)  # equal distances are ties, as in the selection
+    return key_N
 
 
 def agreement_of_rankings(first: Ranking, second: Ranking) -> RankAgreement:

@@ -38,7 +38,7 @@ def select_ranked(pool: Pool, budget: int, params: RankParams, taken: Taken) -> 
         raise ValueError("a ranking needs a score for every row and the pool has none")
     groups = groups_of(pool, params.within)
     quotas = proportional_quotas([amount_of(rows_G, pool.weight_N) for rows_G in groups], budget)
-    key_N = ranking_keys(pool.score_N, groups, taken)
+    key_N = _keys(pool.score_N, groups, taken)
     taken_rows = [
         _take(pool, rows_G, key_N, quota, taken) for rows_G, quota in zip(groups, quotas, strict=True) if quota
     ]
@@ -65,8 +65,8 @@ def lowest(pool: Pool, rows_G: Int64, count: int) -> Int64:
     return _take(replace(pool, weight_N=None), rows_G, pool.score_N, count, "lowest")
 
 
-def ranking_keys(score_N: Float32, groups: list[Int64], taken: Taken) -> Float32:
-    """Keys by which rows are sorted ascending: the rows with the lowest keys, or the middle ones, are selected."""
+def _keys(score_N: Float32, groups: list[Int64], taken: Taken) -> Float32:
+    """Keys by which rows are sorted ascending."""
     if taken == "highest":
         return -score_N
     if taken != "nearest_median":
