@@ -250,11 +250,13 @@ def verify(uri: arg.ArtifactOrRoot, json_: arg.Json = False) -> None:
 
 
 @verb
-def export(subset: arg.Subset, to: arg.RowsFile, set_: arg.Set = None, force: arg.Force = False) -> None:
+def export(
+    subset: arg.Subset, to: arg.RowsFile, set_: arg.Set = None, force: arg.Force = False, answers: arg.Answers = False
+) -> None:
     """Write the selected rows, unchanged, to a file for a trainer."""
     from s2l_ray.catalog.export import export_subset
 
-    written = export_subset(_open_subset(subset, set_), to, force=force)
+    written = export_subset(_open_subset(subset, set_), to, force=force, answers=answers)
     print_message(f"wrote {written.path}: {written.rows:,} rows, {humanize.size(written.bytes)}")
 
 

@@ -4,9 +4,11 @@ One JSONL, gzipped JSONL or Parquet file in pool order, written shard by shard a
 artifacts is checked.
 """
 
+import contextlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from gzip import GzipFile
 from pathlib import Path
 from typing import Any
@@ -18,8 +20,14 @@ import pyarrow.parquet as pq
 from s2l_ray import storage
 from s2l_ray.artifacts.manifest import Artifact
 from s2l_ray.artifacts.schemas import TEXT_FOLDER
+from s2l_ray.config.sections import Source
+from s2l_ray.core.data.chat import chat_up_to
+from s2l_ray.core.data.examples import read_row
+from s2l_ray.core.data.turns import RejectedRow
 from s2l_ray.errors import ConfigError, DamagedError, S2LError
 
+# The selected rows as JSON texts, in parts of bounded size; read twice for Parquet.
+ReadRows = Callable[[], Iterator[list[str]]]
 SUFFIXES = (".jsonl", ".jsonl.gz", ".parquet")
 
 
@@ -32,8 +40,10 @@ class Exported:
     bytes: int
 
 
-def export_subset(subset: Artifact, target: str, *, force: bool = False) -> Exported:
+def export_subset(subset: Artifact, target: str, *, force: bool = False, answers: bool = False) -> Exported:
     """Write the rows of a subset to `target`, a path or URI whose suffix decides the format.
+
+    answers: where the answers of a chat are examples, write each selected answer with the turns before it.
 
     Raises `ConfigError` for an unknown suffix, another kind of artifact, or an existing file without `force`;
     `DamagedError` where the subset or its dataset is not what was written.
@@ -45,17 +55,52 @@ def export_subset(subset: Artifact, target: str, *, force: bool = False) -> Expo
     if storage.exists(target) and not force:
         raise ConfigError(f"--to {target}: already exists; give another name, or --force to overwrite it")
     dataset = subset.input("dataset")
+    read = partial(selected_answers if answers else selected_rows, subset, dataset)
     with storage.output_file(target) as path:
         if target.endswith(".parquet"):
-            rows = _write_parquet(subset, dataset, path)
+            rows = _write_parquet(read, path)
         else:
-            rows = _write_lines(subset, dataset, path, compressed=target.endswith(".gz"))
+            rows = _write_lines(read, path, compressed=target.endswith(".gz"))
         written = path.stat().st_size
     return Exported(target, rows, written)
 
 
 def selected_rows(subset: Artifact, dataset: Artifact) -> Iterator[list[str]]:
     """The selected rows as JSON texts, shard by shard, in pool order; a row with several selected answers once."""
+    for examples in _selected_examples(subset, dataset):
+        positions = [(one["file"], one["line"]) for one in examples]
+        yield [
+            one["raw"]
+            for number, one in enumerate(examples)
+            if one["answer"] is None or number == 0 or positions[number] != positions[number - 1]
+        ]
+
+
+def selected_answers(subset: Artifact, dataset: Artifact) -> Iterator[list[str]]:
+    """The selected examples as JSON texts: rows as they are, and an answer of a chat as a chat that ends with it.
+
+    Earlier answers of that chat have weight 0.
+    """
+    sources = [Source.model_validate(source) for source in dataset.manifest.config["data"]["sources"]]
+    for examples in _selected_examples(subset, dataset):
+        yield [
+            one["raw"] if one["answer"] is None else _chat_up_to(json.loads(one["raw"]), one["answer"], sources)
+            for one in examples
+        ]
+
+
+def _chat_up_to(row: dict[str, Any], answer: int, sources: Sequence[Source]) -> str:
+    """A chat in the format `messages` that ends with a learned answer, read as the first source that fits reads it."""
+    for source in sources:
+        with contextlib.suppress(RejectedRow):
+            example = read_row(row, source.format, source.fields, source.roles).example
+            if example.chat and answer < len(example.answers):
+                return json.dumps(chat_up_to(example, answer), ensure_ascii=False)
+    raise DamagedError(f"no source of the dataset reads a row with {answer + 1} answers: {json.dumps(row)[:200]}")
+
+
+def _selected_examples(subset: Artifact, dataset: Artifact) -> Iterator[list[dict[str, Any]]]:
+    """raw, file, line and answer of the selected examples, shard by shard, in pool order."""
     selected = subset.read_table(["example_id", "shard", "row"]).sort_by([("shard", "ascending"), ("row", "ascending")])
     tokens, texts = dataset.shards(), dataset.shards(TEXT_FOLDER)
     for shard in selected["shard"].unique().to_pylist():
@@ -63,43 +108,29 @@ def selected_rows(subset: Artifact, dataset: Artifact) -> Iterator[list[str]]:
         ids = dataset.read_file(tokens[shard].path, ["example_id"])["example_id"].take(here["row"])
         if ids.to_pylist() != here["example_id"].to_pylist():
             raise DamagedError(f"{subset.uri}: points to other rows than {dataset.uri} holds")
-        rows = dataset.read_file(texts[shard].path, ["raw", "file", "line", "answer"]).take(here["row"])
-        yield rows.filter(_first_answers(rows))["raw"].to_pylist()
+        yield dataset.read_file(texts[shard].path, ["raw", "file", "line", "answer"]).take(here["row"]).to_pylist()
 
 
-def _first_answers(rows: pa.Table) -> pa.Array:
-    """Whether each example is the first of its row; those of a row are neighbours."""
-    positions = list(zip(rows["file"].to_pylist(), rows["line"].to_pylist(), strict=True))
-    answers = rows["answer"].to_pylist()
-    return pa.array(
-        [
-            answer is None or number == 0 or positions[number] != positions[number - 1]
-            for number, answer in enumerate(answers)
-        ],
-        pa.bool_(),
-    )
-
-
-def _write_lines(subset: Artifact, dataset: Artifact, path: Path, *, compressed: bool) -> int:
+def _write_lines(read: ReadRows, path: Path, *, compressed: bool) -> int:
     rows = 0
     # a gzip header without name and time stamp, so that equal rows are equal bytes
     with path.open("wb") as file, GzipFile("", "wb", fileobj=file, mtime=0) if compressed else file as stream:
-        for texts in selected_rows(subset, dataset):
+        for texts in read():
             stream.write("".join(f"{text}\n" for text in texts).encode())
             rows += len(texts)
     return rows
 
 
-def _write_parquet(subset: Artifact, dataset: Artifact, path: Path) -> int:
+def _write_parquet(read: ReadRows, path: Path) -> int:
     """Two passes: rows of several sources differ in their fields, and a Parquet file has one schema."""
     rows = 0
-    schemas = [_table([json.loads(text) for text in texts]).schema for texts in selected_rows(subset, dataset)]
+    schemas = [_table([json.loads(text) for text in texts]).schema for texts in read()]
     try:
         schema = pa.unify_schemas([pa.schema([]), *schemas], promote_options="permissive")
     except pa.ArrowException as error:
         raise S2LError(f"the rows fit no one Parquet schema ({error}); export to a .jsonl file instead") from error
     with pq.ParquetWriter(path, schema, compression="zstd") as writer:
-        for texts in selected_rows(subset, dataset):
+        for texts in read():
             writer.write_table(pa.Table.from_pylist([json.loads(text) for text in texts], schema=schema))
             rows += len(texts)
     return rows

@@ -86,6 +86,10 @@ Tokenizer = Annotated[
     ),
 ]
 Force = Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")]
+Answers = Annotated[
+    bool,
+    typer.Option("--answers", help="Where answers of chats are examples, write the selected answers, not whole chats."),
+]
 Weights = Annotated[bool, typer.Option("--weights", help="List the weights of scored checkpoints instead.")]
 Yes = Annotated[bool, typer.Option("--yes", help="Delete what is listed (default: list only).")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]

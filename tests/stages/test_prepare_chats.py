@@ -111,6 +111,17 @@ def test_each_selected_row_is_exported_once(tmp_path: Path) -> None:
     assert [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()] == rows
 
 
+def test_selected_answers_are_exported_as_chats_that_learn_only_them(tmp_path: Path) -> None:
+    rows = [chat(1), chat(2, 3), chat(3, 2)]
+    subset = build_locally(config_of(tmp_path, rows, "adds_thought"))
+    exported = export_subset(subset, str(tmp_path / "out.jsonl"), answers=True)
+    assert exported.rows == 6
+    again = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert again[0] == rows[0]
+    dataset = prepared(tmp_path / "again", again, "adds_thought")
+    assert learned(dataset) == learned(subset.input("dataset"))
+
+
 def test_a_row_is_rejected_if_all_its_answers_are_too_long(tmp_path: Path) -> None:
     rows = [chat(1, 1), chat(2, 9), {"messages": [turn("user", "?" * 400), turn("assistant", "no")]}]
     dataset = prepared(tmp_path, rows, "adds_thought", max_length=120, too_long="drop")
