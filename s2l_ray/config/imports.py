@@ -1,10 +1,10 @@
 """The keys of a job that import what was computed elsewhere."""
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 
-from s2l_ray.config.types import NonNegativeInt, Section
+from s2l_ray.config.types import NonNegativeInt, Section, tag
 
 
 class CheckpointFrom(Section):
@@ -22,6 +22,13 @@ class CheckpointFrom(Section):
         if self.revision is not None and self.hub is None:
             raise ValueError("a folder has no revision; remove it")
         return self
+
+
+# a list, or the URI of a checkpoints artifact
+CheckpointsFrom = Annotated[
+    Annotated[list[CheckpointFrom], Field(min_length=1), Tag(tag("list"))] | Annotated[str, Tag(tag("uri"))],
+    Discriminator(lambda value: tag("uri" if isinstance(value, str) else "list")),
+]
 
 
 class LossesFrom(Section):

@@ -2,16 +2,16 @@
 
 import contextlib
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import yaml
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from s2l_ray.config.sections import Config
-from s2l_ray.config.types import Section
+from s2l_ray.config.types import Section, is_tag
 from s2l_ray.errors import ConfigError
 
 S = TypeVar("S", bound=Section)
@@ -95,7 +95,7 @@ def _yaml_value(text: str, override: str) -> object:
 
 
 def _describe(error: ErrorDetails, section: type[Section]) -> str:
-    key = ".".join(map(str, error["loc"]))
+    key = ".".join(str(part) for part in error["loc"] if not is_tag(part))
     if error["type"] == "extra_forbidden":
         *path, unknown = error["loc"]
         known = known_keys(path, section)
@@ -115,6 +115,13 @@ def known_keys(path: Iterable[object], section: type[Section] = Config) -> list[
         field = model.model_fields.get(str(part))
         if field is None:
             continue  # an index of a list
-        options = [field.annotation, *getattr(field.annotation, "__args__", ())]
-        model = next((one for one in options if isinstance(one, type) and issubclass(one, Section)), model)
+        model = next(_sections_in(field.annotation), model)
     return model.keys()
+
+
+def _sections_in(annotation: object) -> Iterator[type[Section]]:
+    """The sections that a type admits, also in lists and alternatives."""
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        yield annotation
+    for part in get_args(annotation):
+        yield from _sections_in(part)

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from s2l_ray.config.budget import Budget
-from s2l_ray.config.imports import CheckpointFrom, LossesFrom
+from s2l_ray.config.imports import CheckpointsFrom, LossesFrom
 from s2l_ray.config.select import Select
 from s2l_ray.config.subsections import CheckpointWindow, EvaluationSet
 from s2l_ray.config.types import (
@@ -104,7 +104,7 @@ class Proxy(Section):
     """
 
     train_on: Source | None = None
-    checkpoints_from: Annotated[list[CheckpointFrom], Field(min_length=1)] | str | None = None
+    checkpoints_from: CheckpointsFrom | None = None
     model: str | dict[str, Any] | None = None
     revision: str | None = None
     epochs: PositiveInt = 3

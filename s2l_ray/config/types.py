@@ -25,6 +25,15 @@ class Section(BaseModel):
         return [f"{name}.{key}" for key, value in type(self)() if key not in but and getattr(self, key) != value]
 
 
+def tag(name: str) -> str:
+    """Name of an alternative in the location of an error, distinguished from keys by its parentheses."""
+    return f"({name})"
+
+
+def is_tag(part: object) -> bool:
+    return str(part).startswith("(")
+
+
 def refuse_missing(keys: Sequence[str]) -> None:
     """Raise `pydantic.ValidationError` for dotted keys that are missing, if any."""
     _raise([InitErrorDetails(type="missing", loc=tuple(key.split(".")), input={}) for key in keys])

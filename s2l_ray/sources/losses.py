@@ -5,7 +5,7 @@ examples, T checkpoints.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -77,18 +77,46 @@ def losses_files(uri: str) -> list[tuple[str, storage.Entry]]:
 
 
 def read_losses(spec: LossesSpec) -> LossTable:
-    """The whole table, in memory. Raises `S2LError` for a column that is missing or of another type."""
+    """The whole table, in memory.
+
+    Raises `S2LError` for a file that cannot be read, and for a column that is missing or of another type.
+    """
     names = [name for name, _ in losses_files(spec.uri)]
-    kind = _kind(names[0])
-    if kind == ".npy":
+    if _kind(names[0]) == ".npy":
         return _from_array(spec, names)
-    if kind == ".parquet":
-        tables = [pq.read_table(storage.open_input(name)) for name in names]
-        return _from_table(spec, pa.concat_tables(tables, promote_options="permissive"), spec.columns)
-    table, epochs = read_dynamics(names, "guid" if spec.key == ROW else spec.key)
-    if spec.key == ROW:
-        table = table.rename_columns({"guid": ROW})
+    try:
+        table, epochs = _read_table(spec, names)
+    except (pa.ArrowException, OSError) as error:
+        raise S2LError(f"{spec.uri}: cannot be read ({error}); write the files again") from error
     return _from_table(spec, table, spec.columns or epochs)
+
+
+def _read_table(spec: LossesSpec, names: Sequence[str]) -> tuple[pa.Table, Mapping[int, str | int]]:
+    """The table of the files, and the columns of its steps where the files are training dynamics."""
+    if _kind(names[0]) == ".parquet":
+        return _read_parquet(spec, names), {}
+    table, epochs = read_dynamics(names, "guid" if spec.key == ROW else spec.key)
+    return table.rename_columns({"guid": ROW}) if spec.key == ROW else table, epochs
+
+
+def _read_parquet(spec: LossesSpec, names: Sequence[str]) -> pa.Table:
+    """The columns of the mapping, and the row numbers if there are any; no row where a column is missing."""
+    tables = []
+    for name in names:
+        file = pq.ParquetFile(storage.open_input(name))
+        stored = set(file.schema_arrow.names)
+        wanted = {_stored_column(str(column), stored) for column in spec.columns.values()}
+        wanted |= {column for column in (spec.tokens, spec.key) if column not in (None, ROW)}
+        if not spec.columns or not wanted <= stored:
+            return file.schema_arrow.empty_table()
+        tables.append(file.read([column for column in file.schema_arrow.names if column in {*wanted, ROW}]))
+    return pa.concat_tables(tables, promote_options="permissive")
+
+
+def _stored_column(name: str, stored: Collection[str]) -> str:
+    """The column that `name` is, or is an entry of."""
+    entry = LIST_ENTRY.fullmatch(name) if name not in stored else None
+    return entry[1] if entry else name
 
 
 def _kind(name: str) -> str:
@@ -204,4 +232,5 @@ def _mean_losses(spec: LossesSpec, value_NT: Float64, tokens_N: Int64 | None) ->
             if tokens_N is None:
                 raise S2LError(f"{spec.uri}: nll_sum needs the number of target tokens; add score.losses_from.tokens")
             value_NT = value_NT / tokens_N[:, None]
-    return np.where(np.isfinite(value_NT), value_NT, np.nan)
+    value_NT[~np.isfinite(value_NT)] = np.nan
+    return value_NT

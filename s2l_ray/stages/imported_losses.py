@@ -39,33 +39,37 @@ def write_row_numbers(folder: str, spec: LossesSpec, source: str, shard_size: in
     Returns their files, and the target tokens of all rows, 0 if unknown.
     """
     losses = read_losses(spec)
-    names = losses.name_N.to_pylist() if losses.name_N is not None else None
     files = []
     for shard, start in enumerate(range(0, len(losses), shard_size)):
         numbers = range(start, min(start + shard_size, len(losses)))
-        rows = [{ROW: number} | ({spec.key: names[number]} if names else {}) for number in numbers]
-        table = pa.Table.from_pylist(
-            [
-                {
-                    "example_id": row_id(number),
-                    "source": source,
-                    "status": schemas.OK,
-                    "input_ids": [],
-                    "target_spans": [],
-                    "raw": json.dumps(row),
-                    "file": spec.uri.rpartition("/")[2],
-                    "line": number + 1,
-                }
-                for number, row in zip(numbers, rows, strict=True)
-            ],
-            schema=schemas.DATASET,
-        )
+        table = _row_number_table(spec, source, numbers, losses.name_N)
         files.append(write_table(folder, schemas.tokens_path(shard), table.select(schemas.TOKENS.names)))
         files.append(write_table(folder, schemas.text_path(shard), table.select(schemas.TEXT.names)))
         report_progress(numbers.stop, len(losses), "rows")
     if not files:
         raise S2LError(f"{spec.uri}: holds no rows")
     return files, int(losses.tokens_N.sum()) if losses.tokens_N is not None else 0
+
+
+def _row_number_table(spec: LossesSpec, source: str, numbers: range, name_F: pa.Array | None) -> pa.Table:
+    """The rows of one shard, in all columns of a dataset."""
+    rows: list[dict[str, object]] = [{ROW: number} for number in numbers]
+    if name_F is not None:
+        names = name_F.slice(numbers.start, len(numbers)).to_pylist()
+        rows = [{**row, spec.key: name} for row, name in zip(rows, names, strict=True)]
+    count = len(numbers)
+    columns = {
+        "example_id": [row_id(number) for number in numbers],
+        "source": pa.repeat(source, count),
+        "status": pa.repeat(schemas.OK, count),
+        "input_ids": [[]] * count,
+        "target_spans": [[]] * count,
+        "raw": [json.dumps(row) for row in rows],
+        "file": pa.repeat(spec.uri.rpartition("/")[2], count),
+        "line": pa.array(range(numbers.start + 1, numbers.stop + 1)),
+    }
+    nulls = {field.name: pa.nulls(count, field.type) for field in schemas.DATASET}
+    return pa.table(nulls | columns, schema=schemas.DATASET)
 
 
 def row_id(number: int) -> str:

@@ -146,3 +146,17 @@ def test_known_keys_of_sections() -> None:
     assert set(known_keys([])) == set(Config.model_fields)
     assert {"path", "hub", "split"} <= set(known_keys(["data", "sources", 0]))
     assert "workers" in known_keys(["resources", "train"])
+
+
+@pytest.mark.parametrize(
+    ("checkpoints_from", "message"),
+    [
+        ([{"pth": "a", "step": 0}], "proxy.checkpoints_from.0.pth: unknown key; did you mean path?"),
+        ([{"path": "a"}], "proxy.checkpoints_from.0.step: missing"),
+        (5, "proxy.checkpoints_from: "),
+    ],
+)
+def test_a_key_in_one_of_several_alternatives_is_named_as_written(checkpoints_from: object, message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        make_config({**minimal_job(), "proxy": {"checkpoints_from": checkpoints_from}}, "job")
+    assert str(caught.value).startswith(f"job: {message}") and "\n" not in str(caught.value)

@@ -63,6 +63,17 @@ def test_values_become_mean_losses_and_a_missing_one_stays_missing(
     assert table.tokens_N is not None and table.tokens_N.tolist() == [4, 2]
 
 
+def test_columns_outside_the_mapping_are_not_read(tmp_path: Path) -> None:
+    """A damaged column fails only if it is read."""
+    path = write(tmp_path / "a.parquet", other=np.random.default_rng(0).random(10_000), x=[1.0] * 10_000)
+    data = bytearray(path.read_bytes())
+    data[4:1100] = bytes(1096)
+    path.write_bytes(data)
+    assert read(path, columns={0: "x"}).loss_NT.tolist() == [[1.0]] * 10_000
+    with pytest.raises(S2LError, match=r"a\.parquet"):
+        read(path, columns={0: "other"})
+
+
 def test_rows_are_sorted_by_their_row_numbers(tmp_path: Path) -> None:
     path = write(tmp_path / "a.parquet", row=[2, 0, 1], x=[0.2, 0.0, 0.1])
     assert read(path, columns={0: "x"}).loss_NT.tolist() == [[0.0], [0.1], [0.2]]
@@ -181,6 +192,13 @@ def test_lines_that_are_no_training_dynamics_are_refused(tmp_path: Path, row: di
     write_epoch(tmp_path / "dynamics", 0, [row])
     with pytest.raises(S2LError, match="dynamics_epoch_0"):
         read(tmp_path / "dynamics", "logits")
+
+
+@pytest.mark.parametrize("name", ["a.parquet", "a.npy", "a.jsonl"])
+def test_a_file_that_is_not_what_its_name_says_is_refused(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b"{no losses")
+    with pytest.raises(S2LError, match=name):
+        read(tmp_path / name, columns={0: "x"} if name != "a.npy" else None)
 
 
 def test_published_perplexities_are_their_logarithms(shared_data: Path) -> None:
