@@ -133,7 +133,9 @@ class Score(Section):
     losses_from: LossesFrom | None = None
     checkpoints: Literal["all"] | list[NonNegativeInt] = "all"
     dtype: Precision = "float32"
-    statistics: list[Literal["loss", "mean_probability", "token_accuracy", "mean_entropy", "el2n"]] = ["loss"]
+    statistics: list[
+        Literal["loss", "mean_probability", "token_accuracy", "mean_entropy", "el2n", "grand", "top_entropy"]
+    ] = ["loss"]
     non_finite: Literal["fail", "null"] = "fail"
 
     def steps(self, saved: list[int]) -> list[int]:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
-from s2l_ray.core.arrays import Float64, Int32
+from s2l_ray.core.arrays import Float64, Int32, Int64
 from s2l_ray.core.data.token_rows import IGNORE, TokenRows
 from s2l_ray.core.scoring.causality import check_causal
 from s2l_ray.core.scoring.packed import packed_token_statistics
@@ -27,7 +27,12 @@ STATISTICS: dict[str, str] = {
     "token_accuracy": "share of target tokens that no other token exceeds in probability",
     "mean_entropy": "mean over target tokens of the entropy of the predicted distribution, in nats",
     "el2n": "mean over target tokens of ||p - onehot(token)||_2",
+    "grand": "Frobenius norm of the gradient of the row's mean loss with respect to the output head's weight",
+    "top_entropy": "sum of the entropies of the row's most uncertain target tokens: 0.5 % of them, at least one",
 }
+# Statistics that are computed from the values of another one at each target token.
+TOKEN_STATISTICS = {"top_entropy": "mean_entropy"}
+TOKENS_PER_UNCERTAIN = 200
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 ATTENTIONS = {"packed": packed_token_statistics, "padded": padded_token_statistics, "single": single_token_statistics}
 
@@ -55,6 +60,11 @@ class ScoreOptions:
     @property
     def extra_statistics(self) -> frozenset[str]:
         return frozenset(self.statistics) - {"loss"}
+
+    @property
+    def token_statistics(self) -> frozenset[str]:
+        """Statistics to compute at each target token."""
+        return frozenset(TOKEN_STATISTICS.get(name, name) for name in self.extra_statistics)
 
 
 def per_example_loss(logits_BLV: torch.Tensor, labels_BL: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -85,19 +95,32 @@ def score_rows(model: PreTrainedModel, rows: TokenRows, *, options: ScoreOptions
     row_T = np.repeat(scored_M, ordered.target_tokens_N)
     token_statistics = ATTENTIONS[options.attention]
     with torch.inference_mode():
-        batches = list(token_statistics(model, ordered, options.tokens_per_batch, options.extra_statistics))
+        batches = list(token_statistics(model, ordered, options.tokens_per_batch, options.token_statistics))
 
-    def row_sums(name: str) -> Float64:
-        value_T = torch.cat([batch[name] for batch in batches]).double().cpu().numpy() if batches else np.empty(0)
-        return np.bincount(row_T, value_T, len(rows)).astype(np.float64)
+    def at_tokens(name: str) -> Float64:
+        return torch.cat([batch[name] for batch in batches]).double().cpu().numpy() if batches else np.empty(0)
 
     tokens_N = rows.target_tokens_N
-    nll_sum_N = np.where(tokens_N > 0, row_sums("nll"), np.nan)
+    nll_sum_N = np.where(tokens_N > 0, np.bincount(row_T, at_tokens("nll"), len(rows)), np.nan)
     result: dict[str, Float64 | Int32] = {"nll_sum": nll_sum_N, "target_tokens": tokens_N.astype(np.int32)}
     for name in sorted(options.extra_statistics):
+        if name == "top_entropy":
+            value_N = top_entropy(at_tokens("mean_entropy"), row_T, tokens_N)
+        else:
+            value_N = np.bincount(row_T, at_tokens(name), len(rows)) / np.maximum(tokens_N, 1)
         # token_accuracy is made by comparisons, which turn a NaN into a number.
-        result[name] = np.where(np.isnan(nll_sum_N), np.nan, row_sums(name) / np.maximum(tokens_N, 1))
+        result[name] = np.where(np.isnan(nll_sum_N), np.nan, value_N)
     return result
+
+
+def top_entropy(entropy_T: Float64, row_T: Int64, tokens_N: Int64) -> Float64:
+    """Sum of the largest entropies of each row, of one target token in TOKENS_PER_UNCERTAIN and at least one."""
+    order_T = np.lexsort((-entropy_T, row_T))
+    first_T = np.repeat(np.cumsum(tokens_N) - tokens_N, tokens_N)
+    rank_T = np.arange(len(order_T)) - first_T
+    row_T = row_T[order_T]
+    counted_T = rank_T < np.maximum(1, tokens_N // TOKENS_PER_UNCERTAIN)[row_T]
+    return np.bincount(row_T[counted_T], entropy_T[order_T[counted_T]], len(tokens_N)).astype(np.float64)
 
 
 def choose_attention(model: PreTrainedModel, rows: TokenRows, options: ScoreOptions) -> AttentionChoice:

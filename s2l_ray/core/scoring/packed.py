@@ -19,6 +19,7 @@ from s2l_ray.core.arrays import Int64, Integers
 from s2l_ray.core.data.token_rows import TokenRows, plan_batches
 from s2l_ray.core.model_config import rope_switch
 from s2l_ray.core.onednn_linear import OneDnnLinearMode
+from s2l_ray.core.scoring.head_gradients import packed_head_gradients
 from s2l_ray.core.scoring.packed_attention import PackedUnsupported, packed_attention
 from s2l_ray.core.scoring.token_statistics import TokenStatistics, statistics_from_hidden
 
@@ -44,7 +45,11 @@ def packed_token_statistics(
         for index_B in plan_batches(rows.lengths_N, tokens_per_batch, rope_switch(model.config)):
             batch = slice(index_B[0], index_B[-1] + 1)
             hidden_TH, target_T = target_hidden_states(model, packed, batch)
-            yield _statistics_kernel(hidden_TH)(hidden_TH, head, target_T, statistics)
+            values = _statistics_kernel(hidden_TH)(hidden_TH, head, target_T, statistics)
+            if "grand" in statistics:
+                tokens_B = rows.target_tokens_N[batch]
+                values["grand"] = packed_head_gradients(hidden_TH, head, target_T, values["nll"], tokens_B)
+            yield values
 
 
 def _statistics_kernel(hidden_TH: torch.Tensor) -> StatisticsKernel:

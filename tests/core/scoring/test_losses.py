@@ -10,7 +10,7 @@ import torch
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
 from s2l_ray.core.data.token_rows import TokenRows
-from s2l_ray.core.scoring.losses import STATISTICS, ScoreOptions, per_example_loss, score_rows
+from s2l_ray.core.scoring.losses import STATISTICS, ScoreOptions, per_example_loss, score_rows, top_entropy
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -41,6 +41,19 @@ def random_rows(count: int, longest: int = 90, seed: int = 0) -> TokenRows:
     return TokenRows.from_rows(ids, spans)
 
 
+def head_gradient(model: PreTrainedModel, ids_L: np.ndarray, position_T: np.ndarray) -> float:
+    """Norm of the gradient of the mean loss with respect to the head's weight, by autograd in float64."""
+    ids_1L = torch.tensor(ids_L[None], dtype=torch.long)
+    with torch.no_grad():
+        hidden_TH = model.base_model(ids_1L).last_hidden_state[0, position_T - 1].double()
+    head = model.get_output_embeddings()
+    weight_VH = head.weight.detach().double().requires_grad_()
+    logits_TV = torch.nn.functional.linear(hidden_TH, weight_VH, None if head.bias is None else head.bias.double())
+    torch.nn.functional.cross_entropy(logits_TV, ids_1L[0, position_T]).backward()
+    assert weight_VH.grad is not None
+    return float(weight_VH.grad.norm())
+
+
 def batch_size_1_statistics(model: PreTrainedModel, rows: TokenRows) -> dict[str, np.ndarray]:
     """Every statistic by its definition, from logits in float64 at batch size 1."""
     columns = {name: np.full(len(rows), np.nan) for name in EVERYTHING}
@@ -61,6 +74,9 @@ def batch_size_1_statistics(model: PreTrainedModel, rows: TokenRows) -> dict[str
         columns["mean_entropy"][index] = -(probability_TV * logprob_TV).sum(1).mean()
         error_TV = probability_TV - np.eye(VOCABULARY)[target_T]
         columns["el2n"][index] = np.linalg.norm(error_TV, axis=1).mean()
+        entropy_T = np.sort(-(probability_TV * logprob_TV).sum(1))[::-1]
+        columns["top_entropy"][index] = entropy_T[: max(1, int(0.005 * len(target_T)))].sum()
+        columns["grand"][index] = head_gradient(model, ids_L, position_T)
     return columns
 
 
@@ -87,7 +103,32 @@ def test_statistics_match_batch_size_1(attention: str, tokens_per_batch: int) ->
     np.testing.assert_array_equal(scored["target_tokens"], rows.target_tokens_N)
     scored["loss"] = scored["nll_sum"] / np.where(rows.target_tokens_N, rows.target_tokens_N, np.nan)
     for name in EVERYTHING:
-        np.testing.assert_allclose(scored[name], expected[name], atol=1e-5, err_msg=name)
+        np.testing.assert_allclose(scored[name], expected[name], rtol=1e-5, atol=1e-5, err_msg=name)
+    np.testing.assert_allclose(scored["grand"], expected["grand"], rtol=1e-4)
+
+
+@pytest.mark.parametrize("attention", ["padded", "packed"])
+def test_gradients_of_rows_that_the_model_is_sure_of(attention: str) -> None:
+    """A sharp head makes losses from 1e-6 to 100 nats, where 1 - p and overflow need care."""
+    model, rows = small_model(), random_rows(24)
+    with torch.no_grad():
+        model.get_output_embeddings().weight.mul_(12)
+        model.get_input_embeddings().weight.mul_(3)
+        for index in range(len(rows)):
+            ids_1L = torch.tensor(rows.take([index]).ids_X[None].astype(np.int64))
+            best_L = model(ids_1L).logits[0].argmax(-1).numpy()
+            rows.ids_X[rows.starts_N1[index + 1] - 1] = best_L[-2]
+    options = ScoreOptions(tokens_per_batch=500, statistics=("grand",), attention=attention)
+    found, expected = score_rows(model, rows, options=options), batch_size_1_statistics(model, rows)
+    np.testing.assert_allclose(found["grand"], expected["grand"], rtol=1e-4)
+
+
+def test_top_entropy_counts_one_target_in_two_hundred() -> None:
+    entropy_T, row_T = np.random.default_rng(0).gamma(2, 1, 1250), np.repeat([2, 0, 3], [600, 199, 451])
+    found = top_entropy(entropy_T, row_T, np.array([199, 0, 600, 451]))
+    parts = {2: entropy_T[:600], 0: entropy_T[600:799], 3: entropy_T[799:]}
+    expected = [sum(sorted(parts.get(row, []))[::-1][:count]) for row, count in enumerate([1, 0, 3, 2])]
+    np.testing.assert_allclose(found, expected)
 
 
 REAL_ROWS = 200
