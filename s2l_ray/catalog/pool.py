@@ -20,6 +20,7 @@ from s2l_ray.core.arrays import Bool, Int64, Integers
 from s2l_ray.core.selection.balancing import rows_by_group
 from s2l_ray.core.selection.coverage import check_size
 from s2l_ray.core.selection.pool import Pool, ReadIds, Selection
+from s2l_ray.errors import ConfigError
 
 OnShard = Callable[[int, int, str], object]
 
@@ -139,7 +140,10 @@ def _pool(columns: Columns, names: list[str], inputs: Mapping[str, Artifact], re
 def _allocated(part: Columns, rows: int) -> Columns:
     """Columns for all rows, of the types of a part; row numbers in 32 bits where they fit."""
     if "feature" in part:
-        check_size(rows, part["feature"].shape[1])
+        try:
+            check_size(rows, part["feature"].shape[1])
+        except ValueError as error:
+            raise ConfigError(f"select.method: {error}") from error
     columns = {name: np.empty((rows, *values.shape[1:]), values.dtype) for name, values in part.items()}
     if rows < 2**31:
         columns["number"] = np.empty(rows, np.int32)

@@ -112,7 +112,7 @@ def within(weight_K: Integers, quota: int) -> slice:
     return slice(0, int(np.searchsorted(np.cumsum(weight_K, dtype=np.int64), quota, side="right")))
 
 
-def amount_of(rows_G: Int64, weight_N: Integers | None) -> int:
+def amount_of(rows_G: Integers, weight_N: Integers | None) -> int:
     """Size of a group in rows, or in tokens."""
     return len(rows_G) if weight_N is None else int(weight_N[rows_G].sum(dtype=np.int64))
 

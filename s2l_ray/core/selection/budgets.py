@@ -11,7 +11,7 @@ from fractions import Fraction
 
 import numpy as np
 
-from s2l_ray.core.arrays import Bool, Int64
+from s2l_ray.core.arrays import Bool, Int64, Integers
 from s2l_ray.core.selection.balancing import amount_of, proportional_quotas, source_rng
 from s2l_ray.core.selection.pool import Pool, Selection
 
@@ -46,12 +46,12 @@ class Constraints:
 
 @dataclass(frozen=True)
 class _Part:
-    """Sources with one quota. index_M: rows that the method may select. kept, available: amounts of kept rows, and of
+    """Sources with one quota. open_N: rows that the method may select. kept, available: amounts of kept rows, and of
     the rows that it may select at most. name: of a source with a share; empty for all others together."""
 
     name: str
     share: Fraction
-    index_M: Int64
+    open_N: Bool
     kept: int
     available: int
 
@@ -77,7 +77,7 @@ def select_within_budget(pool: Pool, constraints: Constraints, method: Method, s
 
 def check_constraints(pool: Pool, constraints: Constraints) -> None:
     """Raise ValueError for sources that have no row, shares above 1, and rows both kept and dropped."""
-    names = set(pool.rows_by_source())
+    names = {name for name, count in _count_by_source(pool, slice(None)).items() if count}
     for key, sources in (("shares", constraints.shares), ("caps", constraints.caps)):
         if unknown := sorted(set(sources) - names):
             raise ValueError(f"select.{key}: no source {unknown[0]}; the sources are {', '.join(sorted(names))}")
@@ -112,13 +112,13 @@ def _parts(
     parts = []
     for name, mask_N in [*masks.items(), ("", others_N)]:
         share = shares[name] if name else 1 - sum(shares.values(), Fraction(0))
-        index_M = np.flatnonzero(open_N if mask_N is None else open_N & mask_N)
-        kept_M = np.flatnonzero(keep_N if mask_N is None else keep_N & mask_N)
-        kept, available = amount_of(kept_M, pool.weight_N), amount_of(index_M, pool.weight_N)
+        own_N = open_N if mask_N is None else open_N & mask_N
+        kept = _amount(keep_N if mask_N is None else keep_N & mask_N, pool.weight_N)
+        available = _amount(own_N, pool.weight_N)
         if caps and pool.weight_N is None:
-            sizes = _count_by_source(pool, index_M)
+            sizes = _count_by_source(pool, np.flatnonzero(own_N))
             available = sum(min(size, caps.get(source, size)) for source, size in sizes.items())
-        parts.append(_Part(name, Fraction(share), index_M, kept, available))
+        parts.append(_Part(name, Fraction(share), own_N, kept, available))
     return parts
 
 
@@ -155,11 +155,12 @@ def _largest_feasible(parts: Sequence[_Part], amount: int) -> int:
 
 
 def _select_part(pool: Pool, part: _Part, amount: int, caps: Mapping[str, int], method: Method, seed: int) -> Selection:
-    whole = len(part.index_M) == len(pool)
     own_seed = int(source_rng(seed, part.name).integers(2**31)) if part.name else seed
-    own = pool if whole else pool.take(part.index_M)
-    selected = _select_capped(own, amount, caps, method, own_seed)
-    return selected if whole else replace(selected, index_M=part.index_M[selected.index_M])
+    if part.open_N.all():  # without a copy of the pool
+        return _select_capped(pool, amount, caps, method, own_seed)
+    index_M = np.flatnonzero(part.open_N)
+    selected = _select_capped(pool.take(index_M), amount, caps, method, own_seed)
+    return replace(selected, index_M=index_M[selected.index_M])
 
 
 def _select_capped(pool: Pool, amount: int, caps: Mapping[str, int], method: Method, seed: int) -> Selection:
@@ -209,7 +210,11 @@ def _union(selected: Sequence[Selection], notes: Mapping[str, int]) -> Selection
     return Selection(index_M[order_M], score_M, probability_M, dict(total))
 
 
-def _count_by_source(pool: Pool, index_M: Int64) -> Counter[str]:
+def _amount(mask_N: Bool, weight_N: Integers | None) -> int:
+    return int(mask_N.sum()) if weight_N is None else int(weight_N[mask_N].sum(dtype=np.int64))
+
+
+def _count_by_source(pool: Pool, index_M: Int64 | slice) -> Counter[str]:
     """Rows by source, of some rows of the pool."""
     count_S = np.bincount(pool.source_N[index_M], minlength=len(pool.source_names)).tolist()
     return Counter(dict(zip(pool.source_names, count_S, strict=True)))

@@ -1,7 +1,7 @@
 """Coverage: greedy selection of rows that are close to all others, or far from each other.
 
-Rows are compared by the Euclidean distance of their loss trajectories or embeddings, inside groups. Memory: the vectors
-of the pool (at most MOST_BYTES), and for one group its ids, blocks of BLOCK distances and 24 bytes a row.
+Rows are compared by the Euclidean distance of their loss trajectories or embeddings, inside groups. Memory: ids and
+vectors of the pool (at most MOST_ROWS rows and MOST_BYTES), and for one group blocks of BLOCK distances and a heap.
 
 N rows of the pool, G rows of a group, R representatives, C candidates, D dimensions
 """
@@ -14,13 +14,13 @@ from typing import Literal
 import numpy as np
 from scipy.spatial.distance import cdist
 
-from s2l_ray.core.arrays import Float64, Int64
+from s2l_ray.core.arrays import Float64, Integers
 from s2l_ray.core.selection.balancing import amount_of, proportional_quotas, source_rng
 from s2l_ray.core.selection.needs import Needs
 from s2l_ray.core.selection.pool import Pool, Selection, ranked_selection
 from s2l_ray.core.selection.ranking import Within, groups_of
 
-MOST_BYTES = 4 << 30
+MOST_BYTES, MOST_ROWS = 4 << 30, 1_000_000
 BLOCK = 2**22
 # (row, gain) in the order in which rows are selected
 Greedy = Iterator[tuple[int, float]]
@@ -50,11 +50,11 @@ def needs(params: CoverageParams) -> Needs:
 
 
 def check_size(rows: int, dimensions: int) -> None:
-    """ValueError for vectors of more than MOST_BYTES."""
-    if rows * dimensions * 4 > MOST_BYTES:
+    """ValueError for more than MOST_ROWS rows, or vectors of more than MOST_BYTES."""
+    if rows > MOST_ROWS or rows * dimensions * 4 > MOST_BYTES:
         raise ValueError(
-            f"vectors of {rows} rows and {dimensions} dimensions exceed {MOST_BYTES >> 30} GiB; select from a sample "
-            "(data.limit), or use a method that reads no vectors"
+            f"methods that compare rows take at most {MOST_ROWS} rows and {MOST_BYTES >> 30} GiB of vectors, and the "
+            f"pool has {rows} rows of {dimensions} dimensions; prepare a sample (data.limit), or use another method"
         )
 
 
@@ -143,11 +143,11 @@ def _select_greedily(
     return ranked_selection(np.array(index, np.int64), np.array(score, np.float64))
 
 
-def _sorted_by_id(pool: Pool, rows_G: Int64) -> tuple[Int64, str]:
+def _sorted_by_id(pool: Pool, rows_G: Integers) -> tuple[Integers, str]:
     """The rows in order of their ids, and the first id, which names the group's random stream."""
     if pool.read_ids is None:
         return rows_G, str(rows_G[0])
-    ids = np.asarray(pool.read_ids(rows_G), object)
+    ids = np.asarray(pool.read_ids(rows_G.astype(np.int64)), object)
     order_G = np.argsort(ids, kind="stable")
     return rows_G[order_G], str(ids[order_G[0]])
 

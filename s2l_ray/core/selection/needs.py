@@ -72,12 +72,13 @@ class RecordedSteps:
             return [self.steps.index(checkpoint)]
         if checkpoint is At.FIRST_EPOCH_END:
             return [self._first_epoch_end()]
+        every = list(range(len(self.steps)))
         columns = {
-            At.FIRST: [0],
-            At.LAST: [len(self.steps) - 1],
-            At.TRAINED: [column for column, step in enumerate(self.steps) if step > 0],
+            At.FIRST: every[:1],
+            At.LAST: every[-1:],
+            At.TRAINED: [column for column in every if self.steps[column] > 0],
         }[checkpoint]
-        if not columns or columns[0] < 0:
+        if not columns:
             raise ValueError(f"{checkpoint.value} is missing; recorded are the steps {list(self.steps)}")
         return columns
 

@@ -4,13 +4,14 @@ Ties are broken by example_id. `within` applies the rule inside clusters or sour
 their sizes (largest remainder). N rows, G rows of a group, M rows selected.
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
-from s2l_ray.core.arrays import Float32, Int64
-from s2l_ray.core.selection.balancing import amount_of, proportional_quotas, rows_by_group
+from s2l_ray.core.arrays import Float32, Integers
+from s2l_ray.core.selection.balancing import amount_of, proportional_quotas, rows_by_group, within
 from s2l_ray.core.selection.pool import Pool, Selection, ranked_selection
 
 Taken = Literal["lowest", "highest", "middle", "nearest_median"]
@@ -39,15 +40,20 @@ def select_ranked(pool: Pool, budget: int, params: RankParams, taken: Taken) -> 
     groups = groups_of(pool, params.within)
     quotas = proportional_quotas([amount_of(rows_G, pool.weight_N) for rows_G in groups], budget)
     key_N = _keys(pool.score_N, groups, taken)
-    taken_rows = [
-        _take(pool, rows_G, key_N, quota, taken) for rows_G, quota in zip(groups, quotas, strict=True) if quota
-    ]
-    index_M = np.concatenate([np.empty(0, np.int64), *taken_rows])
+    selected = [_take(pool, rows_G, key_N, quota, taken) for rows_G, quota in zip(groups, quotas, strict=True) if quota]
+    index_M = np.concatenate([np.empty(0, np.int64), *selected])
     score_N = key_N if taken == "nearest_median" else pool.score_N
     return ranked_selection(index_M, score_N[index_M])
 
 
-def groups_of(pool: Pool, within: Within) -> list[Int64]:
+def lowest(pool: Pool, rows_G: Integers, count: int) -> Integers:
+    """The `count` rows of a group that have the lowest scores."""
+    if pool.score_N is None:
+        raise ValueError("a ranking needs a score for every row and the pool has none")
+    return _first_rows(replace(pool, weight_N=None), rows_G, pool.score_N, count)
+
+
+def groups_of(pool: Pool, within: Within) -> Sequence[Integers]:
     """Row numbers of each group that has any: sources in the order of their names, clusters of their ids."""
     if within == "source":
         return list(pool.rows_by_source().values())
@@ -55,18 +61,11 @@ def groups_of(pool: Pool, within: Within) -> list[Int64]:
         if pool.cluster_N is None:
             raise ValueError("within: clusters needs clusters and the pool has none; build them with --to clusters")
         return list(rows_by_group(pool.cluster_N).values())
-    return [np.arange(len(pool))] if len(pool) else []
+    return [np.arange(len(pool), dtype=np.int32 if len(pool) < 2**31 else np.int64)] if len(pool) else []
 
 
-def lowest(pool: Pool, rows_G: Int64, count: int) -> Int64:
-    """The `count` rows of a group that have the lowest scores."""
-    if pool.score_N is None:
-        raise ValueError("a ranking needs a score for every row and the pool has none")
-    return _take(replace(pool, weight_N=None), rows_G, pool.score_N, count, "lowest")
-
-
-def _keys(score_N: Float32, groups: list[Int64], taken: Taken) -> Float32:
-    """Keys by which rows are sorted ascending."""
+def _keys(score_N: Float32, groups: Sequence[Integers], taken: Taken) -> Float32:
+    """Keys by which rows are ordered ascending."""
     if taken == "highest":
         return -score_N
     if taken != "nearest_median":
@@ -78,45 +77,49 @@ def _keys(score_N: Float32, groups: list[Int64], taken: Taken) -> Float32:
     return key_N
 
 
-def _take(pool: Pool, rows_G: Int64, key_N: Float32, quota: int, taken: Taken) -> Int64:
-    """The rows of one group: a range of its order by (key, example_id) that fills the quota.
-
-    In tokens, the range ends before the row that would exceed the quota, and the middle begins at the row that has
-    half of the remaining tokens before it.
-    """
-    prefix_G = pool.prefix_N[rows_G] if pool.prefix_N is not None else np.zeros(len(rows_G), np.uint64)
-    sorted_G = rows_G[np.lexsort((prefix_G, key_N[rows_G]))]
-    first = 0
+def _take(pool: Pool, rows_G: Integers, key_N: Float32, quota: int, taken: Taken) -> Integers:
+    """The first rows of a group that fill its quota; for `middle`, after those that fill half of what it leaves."""
     if taken == "middle":
-        left = amount_of(rows_G, pool.weight_N) - quota
-        first = _cut(pool, sorted_G, key_N, 0, left // 2, round_up=True)
-    return sorted_G[first : _cut(pool, sorted_G, key_N, first, quota)]
+        lower = _first_rows(pool, rows_G, key_N, (amount_of(rows_G, pool.weight_N) - quota) // 2)
+        open_N = np.ones(len(pool), bool)
+        open_N[lower] = False
+        rows_G = rows_G[open_N[rows_G]]
+    return _first_rows(pool, rows_G, key_N, quota)
 
 
-def _cut(pool: Pool, sorted_G: Int64, key_N: Float32, first: int, amount: int, *, round_up: bool = False) -> int:
-    """The end of the range from `first` with at most `amount` (for round_up: at least), after ties are in order."""
-    end = _end(pool, sorted_G, first, amount, round_up)
-    for position in (end - 1, end):
-        if 0 <= position < len(sorted_G):
-            _sort_ties(pool, sorted_G, key_N, position)
-    return _end(pool, sorted_G, first, amount, round_up)
+def _first_rows(pool: Pool, rows_G: Integers, key_N: Float32, amount: int) -> Integers:
+    """The longest range of the order by (key, example_id) that does not exceed the amount, in any order.
+
+    Nothing is sorted but ties: rows before the key at the cut are selected, and those that have it are compared by the
+    prefix of their ids, then by whole ids.
+    """
+    read_ids, prefix_N = pool.read_ids, pool.prefix_N
+    keys: list[Callable[[Integers], np.ndarray]] = [lambda rows: key_N[rows]]
+    if prefix_N is not None:
+        keys.append(lambda rows: prefix_N[rows])
+    if read_ids is not None:
+        keys.append(lambda rows: np.asarray(read_ids(rows.astype(np.int64)), object))
+    selected = [rows_G[:0]]
+    for key in keys:
+        key_G = key(rows_G) if amount and len(rows_G) else np.empty(0)
+        cut = _cut_value(key_G, rows_G, pool.weight_N, amount) if len(key_G) else None
+        if cut is None:
+            break
+        selected.append(rows_G[key_G < cut])
+        amount -= amount_of(selected[-1], pool.weight_N)
+        rows_G = rows_G[key_G == cut]
+    return np.concatenate([*selected, rows_G[_fitting(rows_G, pool.weight_N, amount)]])
 
 
-def _end(pool: Pool, sorted_G: Int64, first: int, amount: int, round_up: bool) -> int:
-    if pool.weight_N is None:
-        return min(first + amount, len(sorted_G))
-    total_K = np.cumsum(pool.weight_N[sorted_G[first:]], dtype=np.int64)
-    if round_up:
-        return first + (int(np.searchsorted(total_K, amount)) + 1 if amount else 0)
-    return first + int(np.searchsorted(total_K, amount, side="right"))
+def _cut_value(key_G: np.ndarray, rows_G: Integers, weight_N: Integers | None, amount: int) -> Any:
+    """The key of the first row, in ascending order, with which the amount would be exceeded; None if there is none."""
+    if weight_N is None:
+        return None if amount >= len(key_G) else np.partition(key_G, amount)[amount]
+    order_G = np.argsort(key_G)
+    end = _fitting(rows_G[order_G], weight_N, amount).stop
+    return None if end == len(key_G) else key_G[order_G[end]]
 
 
-def _sort_ties(pool: Pool, sorted_G: Int64, key_N: Float32, position: int) -> None:
-    """Sort by whole ids, in place, the rows with the key and prefix of the row at `position`."""
-    if pool.prefix_N is None or pool.read_ids is None:
-        return
-    row = sorted_G[position]
-    tied = np.flatnonzero((key_N[sorted_G] == key_N[row]) & (pool.prefix_N[sorted_G] == pool.prefix_N[row]))
-    if len(tied) > 1:
-        ids = np.asarray(pool.read_ids(sorted_G[tied]), object)
-        sorted_G[tied] = sorted_G[tied][np.argsort(ids, kind="stable")]
+def _fitting(rows_G: Integers, weight_N: Integers | None, amount: int) -> slice:
+    """The longest prefix of rows that does not exceed the amount."""
+    return slice(0, min(amount, len(rows_G))) if weight_N is None else within(weight_N[rows_G], amount)

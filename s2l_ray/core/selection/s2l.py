@@ -58,11 +58,15 @@ def select_random_clusters(pool: Pool, budget: int, seed: int, params: ClusterPa
     """S2L over random groups: the clusters' ids, permuted inside each source (or over the whole pool)."""
     if pool.cluster_N is None:
         raise ValueError("random_clusters needs clusters and the pool has none; build them with --to clusters")
-    shuffled_N = np.empty_like(pool.cluster_N)
+    return select_s2l(replace(pool, cluster_N=_permuted(pool, pool.cluster_N, seed)), budget, seed, params)
+
+
+def _permuted(pool: Pool, cluster_N: Integers, seed: int) -> Integers:
+    """Cluster ids, permuted inside each group."""
+    permuted_N = np.empty_like(cluster_N)
     for source, rows in _groups(pool).items():
-        rng = source_rng(seed, f"random_clusters {source}")
-        shuffled_N[rows] = pool.cluster_N[rows][rng.permutation(len(rows))]
-    return select_s2l(replace(pool, cluster_N=shuffled_N), budget, seed, params)
+        permuted_N[rows] = source_rng(seed, f"random_clusters {source}").permutation(cluster_N[rows])
+    return permuted_N
 
 
 def _groups(pool: Pool) -> dict[str, np.ndarray]:

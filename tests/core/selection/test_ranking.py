@@ -65,7 +65,7 @@ def oracle(pool: Pool, ids: list[str], budget: int, within: str, taken: str) -> 
         if taken == "middle":
             left = (sum(weights[row] for row in group) - quota) // 2
             before = [0, *accumulate(weights[row] for row in order)]
-            order = order[next(start for start, total in enumerate(before) if total >= left) :]
+            order = order[max(start for start, total in enumerate(before) if total <= left) :]
         for row in order:
             quota -= weights[row]
             if quota < 0:
