@@ -82,7 +82,7 @@ def subset_table(rows: PoolRows, selection: Selection) -> pa.Table:
     names = pa.array(rows.pool.source_names, pa.string())
     return pa.Table.from_arrays(
         [
-            pa.array(rows.pool.read_ids(index_M) if rows.pool.read_ids else [], pa.string()),
+            read_ids(rows.source, shard_M, row_M),
             names.take(pa.array(rows.pool.source_N[index_M])),
             cluster_M,
             pa.array(shard_M, pa.int32()),
@@ -100,6 +100,15 @@ def shard_and_row(start_S: Int64, number_M: Int64) -> tuple[Int64, Int64]:
     return shard_M, number_M - start_S[shard_M]
 
 
+def read_ids(source: Artifact, shard_M: Int64, row_M: Int64) -> pa.ChunkedArray:
+    """Example ids at these positions, which ascend."""
+    shards, chunks = source.shards(), [pa.array([], pa.string())]
+    for shard, at_K in rows_by_group(shard_M).items():
+        ids = source.read_file(shards[shard].path, ["example_id"])["example_id"]
+        chunks.append(ids.take(pa.array(row_M[at_K])).combine_chunks())
+    return pa.chunked_array(chunks)
+
+
 @dataclass(frozen=True)
 class _ReadIds:
     """Example ids of rows of a pool: from `ids` if they are kept in memory, else from the shards."""
@@ -113,11 +122,9 @@ class _ReadIds:
         if self.ids is not None:
             return [self.ids[row] for row in index_M.tolist()]
         shard_M, row_M = shard_and_row(self.start_S, self.number_N[index_M].astype(np.int64))
+        order_M = np.argsort(shard_M, kind="stable")
         ids_M = np.empty(len(index_M), object)
-        shards = self.source.shards()
-        for shard, at_M in rows_by_group(shard_M).items():
-            ids = self.source.read_file(shards[shard].path, ["example_id"])["example_id"]
-            ids_M[at_M] = ids.take(pa.array(row_M[at_M])).to_pylist()
+        ids_M[order_M] = read_ids(self.source, shard_M[order_M], row_M[order_M]).to_pylist()
         return ids_M.tolist()
 
 

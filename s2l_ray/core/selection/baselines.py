@@ -5,7 +5,15 @@ N rows of the pool, G rows of a source.
 
 import numpy as np
 
-from s2l_ray.core.selection.balancing import amount_of, balanced_draws, check_budget, draw, source_budgets, source_rng
+from s2l_ray.core.selection.balancing import (
+    amount_of,
+    balanced_draws,
+    check_budget,
+    draw,
+    draw_rows,
+    source_budgets,
+    source_rng,
+)
 from s2l_ray.core.selection.pool import NoParams, Pool, Selection, drawn_selection
 
 QUARTILES = (0.25, 0.5, 0.75)
@@ -14,7 +22,10 @@ QUARTILES = (0.25, 0.5, 0.75)
 def select_random(pool: Pool, budget: int, seed: int, params: NoParams) -> Selection:
     """Draw uniformly from the pool, without replacement."""
     check_budget(budget, pool.amount())
-    return drawn_selection([draw(np.arange(len(pool)), budget, source_rng(seed, ""), pool.weight_N)])
+    rng = source_rng(seed, "")
+    if pool.weight_N is not None:
+        return drawn_selection([draw(np.arange(len(pool)), budget, rng, pool.weight_N)])
+    return drawn_selection([(draw_rows(len(pool), budget, rng), budget / max(1, len(pool)))])
 
 
 def select_source_balanced(pool: Pool, budget: int, seed: int, params: NoParams) -> Selection:

@@ -62,16 +62,16 @@ def select_within_budget(pool: Pool, constraints: Constraints, method: Method, s
     Raises InfeasibleBudget, or ValueError where the constraints contradict each other.
     """
     check_constraints(pool, constraints)
-    none_N = np.zeros(len(pool), bool)
-    keep_N = none_N if constraints.keep_N is None else constraints.keep_N
-    excluded_N = keep_N if constraints.drop_N is None else keep_N | constraints.drop_N
-    usable_N = pool.usable()
+    keep_N = np.zeros(len(pool), bool) if constraints.keep_N is None else constraints.keep_N
+    open_N = ~keep_N if constraints.drop_N is None else ~(keep_N | constraints.drop_N)
+    candidates = int(open_N.sum())
+    open_N &= pool.usable()
+    missing = candidates - int(open_N.sum())
     caps = _caps_left(pool, constraints, keep_N)
-    parts = _parts(pool, constraints.shares, caps, keep_N, usable_N & ~excluded_N)
+    parts = _parts(pool, constraints.shares, caps, keep_N, open_N)
     selected = [_kept(keep_N)]
     for part, quota in zip(parts, _part_quotas(parts, constraints.amount), strict=True):
         selected.append(_select_part(pool, part, quota - part.kept, caps, method, seed))
-    missing = int((~usable_N & ~excluded_N).sum())
     return _union(selected, {"missing_values": missing} if missing else {})
 
 
