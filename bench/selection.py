@@ -22,7 +22,7 @@ import numpy as np
 import pyarrow as pa
 
 from bench.rounds import RESULTS, Report, Row
-from bench.scale import SHARD, example_ids
+from bench.scale import SHARD
 from s2l_ray.artifacts.execution import (
     ClusterExecution,
     Execution,
@@ -76,7 +76,7 @@ def _tables(shard: int, rows: int) -> dict[str, tuple[str, pa.Table]]:
     rng = np.random.default_rng(shard)
     source_N = np.minimum(rng.geometric(0.3, rows), SOURCES) - 1
     names = pa.array([f"source {number}" for number in range(SOURCES)])
-    ids, source, status = pa.array(example_ids(shard, rows)), names.take(pa.array(source_N)), pa.array([OK] * rows)
+    ids, source, status = pa.array(hashed_ids(shard, rows)), names.take(pa.array(source_N)), pa.array([OK] * rows)
     length_N = rng.integers(2, 9, rows)
     dataset: dict[str, pa.Array] = {field.name: pa.nulls(rows, field.type) for field in TOKENS}
     dataset |= {"example_id": ids, "source": source, "status": status}
@@ -104,6 +104,13 @@ def _tables(shard: int, rows: int) -> dict[str, tuple[str, pa.Table]]:
             pa.Table.from_arrays([ids, cluster_N, pa.array(np.zeros(rows, np.float32))], schema=CLUSTERS),
         ),
     }
+
+
+def hashed_ids(shard: int, rows: int) -> list[str]:
+    """Unique ids whose order is not that of the rows, as those of real examples."""
+    number_N = np.arange(shard * SHARD, shard * SHARD + rows, dtype=np.uint64)
+    hashed_N = number_N * np.uint64(0x9E3779B97F4A7C15)
+    return [f"{hashed:016x}{number:016x}" for hashed, number in zip(hashed_N.tolist(), number_N.tolist(), strict=True)]
 
 
 def _lists(values: np.ndarray, ends_N: np.ndarray) -> pa.ListArray:

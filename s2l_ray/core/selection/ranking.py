@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from s2l_ray.core.arrays import Integers
+from s2l_ray.core.arrays import Float32, Integers
 from s2l_ray.core.selection.balancing import amount_of, proportional_quotas, rows_by_group, within
 from s2l_ray.core.selection.pool import Pool, Selection, ranked_selection
 
@@ -74,9 +74,22 @@ def _key_of(pool: Pool, rows_G: Integers, taken: Taken) -> KeyOf:
     if taken == "highest":
         return lambda rows: -score_N[rows]
     if taken == "nearest_median":
-        center = np.median(score_N[rows_G].astype(np.float64))
-        return lambda rows: np.abs(score_N[rows] - center).astype(np.float32)
+        center = _median(score_N[rows_G])
+        return lambda rows: _distances(score_N[rows], center)
     return lambda rows: score_N[rows]
+
+
+def _median(score_G: Float32) -> float:
+    """The median, in float64 of values in float32. Reorders score_G."""
+    lower, upper = (len(score_G) - 1) // 2, len(score_G) // 2
+    score_G.partition((lower, upper))
+    return (float(score_G[lower]) + float(score_G[upper])) / 2
+
+
+def _distances(score_K: Float32, center: float) -> Float32:
+    distance_K = score_K.astype(np.float64)
+    distance_K -= center
+    return np.abs(distance_K, out=distance_K).astype(np.float32)
 
 
 def _without_lower(pool: Pool, rows_G: Integers, key_of: KeyOf, quota: int) -> Integers:
