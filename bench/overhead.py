@@ -71,6 +71,7 @@ def arguments_of(build: Build[ScoreExecution]) -> dict[str, Any]:
     """Arguments of the constructor of a scoring worker."""
     return {
         "folder": build.folder,
+        "attention": "packed",
         "dataset": build.inputs["dataset"].uri,
         "checkpoints": build.inputs["checkpoints"].uri,
         "score": build.config.score,
@@ -83,7 +84,7 @@ def plain_loop(build: Build[ScoreExecution]) -> tuple[float, float]:
     begun = time.perf_counter()
     worker = ScoreWorker(**arguments_of(build))
     made = time.perf_counter()
-    for unit in plan_units(build):
+    for unit in plan_units(build, "packed"):
         worker(unit)
     return made - begun, time.perf_counter() - made
 
@@ -92,7 +93,7 @@ def ray_pool(build: Build[ScoreExecution], unit_seconds: float) -> tuple[float, 
     """Seconds until the first unit began, and from then to the last one's end, over one actor."""
     begun = time.perf_counter()
     options = PoolOptions("scoring", "lower resources.score.tokens_per_batch", cpus=0.5)
-    results = run_units(plan_units(build), ScoreWorker, options, arguments_of(build))
+    results = run_units(plan_units(build, "packed"), ScoreWorker, options, arguments_of(build))
     with contextlib.closing(results):  # type: ignore[type-var]
         next(results)
         first = time.perf_counter() - unit_seconds
@@ -106,7 +107,7 @@ def measure(config: Config, inputs: dict[str, Artifact], seconds: float) -> list
     rounds: list[dict[str, float]] = []
     with connect() as here, tempfile.TemporaryDirectory() as folder:
         build = Build("trajectories", folder, config, inputs, execution(config, here), here, ignore_progress)
-        units = len(plan_units(build))
+        units = len(plan_units(build, "packed"))
         while sum(one["plain"] for one in rounds) < seconds:
             plain_start, plain = plain_loop(build)
             storage.delete_folder(storage.join(folder, "losses"))

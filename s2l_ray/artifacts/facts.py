@@ -19,7 +19,8 @@ class Counts:
 
 @dataclass(frozen=True)
 class DatasetFacts:
-    """statuses: rows by status; `ok` of them can be selected. longest: tokens of the longest row.
+    """statuses: rows by status; `ok` of them can be selected. longest: tokens of the longest row with a target, which
+    is in shard `longest_shard`.
 
     vocab_size: largest id of the tokenizer + 1. truncated: examples cut at `data.max_length`. Row numbers have 0 for
     what counts token ids. chats: for each source with chats, whether a chat is one example (whole) or each answer is
@@ -42,6 +43,7 @@ class DatasetFacts:
     pairs_begin_with_bos: bool = False
     unread_columns: dict[str, int] = field(default_factory=dict)
     reasoning_not_learned: int = 0
+    longest_shard: int = 0
     warnings: tuple[str, ...] = ()
     contaminated: dict[str, int] = field(default_factory=dict)
 
@@ -91,7 +93,7 @@ class SkippedUnit:
 class TrajectoriesFacts:
     """steps: optimizer steps of the columns. ok_by_source: rows with status ok.
 
-    attention: scored units by attention path. max_difference: of packed and padded losses, in the check of packing.
+    attention: units by the attention that scored them.
     numerics: measured error of a loss (see core/scoring/numerical_error.py), or the reason why it is unknown.
     unused_rows: rows of imported losses that belong to no row of the dataset. reused: units that other trajectories
     below the root hold too, and that were copied, by their fingerprint.
@@ -101,7 +103,6 @@ class TrajectoriesFacts:
     statistics: list[str]
     ok_by_source: dict[str, int]
     attention: dict[str, int] = field(default_factory=dict)
-    max_difference: float | None = None
     numerics: dict[str, float | int | str | None] = field(default_factory=dict)
     skipped: tuple[SkippedUnit, ...] = ()
     skipped_steps: list[int] = field(default_factory=list)

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
@@ -14,11 +14,15 @@ from s2l_ray.core.arrays import Bool, Float32, Float64, Objects
 
 @dataclass(frozen=True)
 class TrajectoryShard:
-    """A shard of trajectories: its file, rows by status, and rows with status ok by source."""
+    """A shard of trajectories: its file, rows by status, and rows with status ok by source.
+
+    attention: units by the attention that scored them; none for imported losses.
+    """
 
     file: FileRecord
     statuses: dict[str, int]
     ok_by_source: dict[str, int]
+    attention: dict[str, int] = field(default_factory=dict)
 
 
 def write_trajectory_shard(

@@ -100,8 +100,9 @@ def _units_of(artifact: Artifact) -> dict[UnitKey, StoredUnit]:
     settings, score = artifact.manifest.execution.settings, artifact.manifest.identity["score"]
     facts = artifact.facts(TrajectoriesFacts)
     assert isinstance(settings, ScoreExecution)
+    attention = str(facts.numerics["attention"])
     options = UnitOptions(
-        score["dtype"], tuple(facts.statistics), score["non_finite"], settings.tokens_per_batch, settings.attention
+        score["dtype"], tuple(facts.statistics), score["non_finite"], settings.tokens_per_batch, attention
     )
     keys = unit_keys(artifact.input("dataset"), artifact.input("checkpoints"), facts.steps, options)
     records = {record.path: record for record in artifact.files("losses/")}

@@ -39,6 +39,8 @@ def load_model(
         )
     config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     check_architecture(config)
+    if config.is_encoder_decoder:  # and not the decoder of such an architecture, saved alone
+        raise ValueError(f"{folder} holds an encoder-decoder, {config.model_type}; choose a decoder-only model")
     remove_noise(config)
     with _suppress_transformers_output():
         loaded: Any = AutoModelForCausalLM.from_pretrained(

@@ -44,13 +44,10 @@ def resolve_config(
 
 
 def check_architecture(config: PretrainedConfig) -> None:
-    """Raise ValueError for an architecture that is not a causal language model of transformers."""
-    if config.is_encoder_decoder:
-        raise ValueError(f"{config.model_type} is an encoder-decoder; choose a decoder-only model")
+    """Raise ValueError for an architecture that has no causal language model in transformers."""
     if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
-        raise ValueError(
-            f"transformers has no causal language model of type {config.model_type}; choose a decoder-only model"
-        )
+        kind = "an encoder-decoder" if config.is_encoder_decoder else "not a causal language model"
+        raise ValueError(f"{config.model_type} is {kind}; choose a decoder-only model")
 
 
 def remove_noise(config: PretrainedConfig) -> None:

@@ -159,7 +159,8 @@ def _with_reuse(trajectories: PlannedStep, config: Config, planned: dict[str, Pl
     if not trajectories.to_build or dataset is None or checkpoints is None:
         return trajectories
     wanted = config.resources.score
-    options = unit_options(config.score, wanted.tokens_per_batch, wanted.attention)
+    attention = "packed" if wanted.attention == "auto" else wanted.attention  # what most models are scored with
+    options = unit_options(config.score, wanted.tokens_per_batch, attention)
     keys = unit_keys(dataset, checkpoints, config.score.steps(checkpoints.facts(CheckpointsFacts).steps), options)
     reused = reused_units(keys.values(), find_stored_units(config.root, but=trajectories.fingerprint))
     copied = [f"{units} of {len(keys)} units are copied from {name}" for name, units in reused.items()]

@@ -86,6 +86,7 @@ STEPS = (
         train.train,
         train.execution,
         train.resources,
+        version=2,
         leftovers=("resume",),
     ),
     Step(
@@ -95,6 +96,7 @@ STEPS = (
         score.score,
         score.execution,
         score.resources,
+        version=2,
     ),
     Step(
         "clusters",

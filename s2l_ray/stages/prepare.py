@@ -295,5 +295,5 @@ def _product(
         raise RuntimeError(f"{read} rows were read, but {counts.kept} kept and {reasons} rejected")
     files: list[FileRecord] = [*tokenizer.files, *(file for one in rejected for file in one.files)]
     files += [file for shard in shards for file in shard.files]
-    facts = dataset_facts(sources, counts, len(shards), tokenizer, contaminated)
+    facts = dataset_facts(sources, [shard.counts for shard in shards], tokenizer, contaminated)
     return Product(files, Counts(read, counts.kept, reasons), facts, DATASET)

@@ -189,7 +189,7 @@ class EncodedBatch:
             truncated=self.truncated,
             tokens=len(rows.ids_X),
             target_tokens=int(rows.target_tokens_N.sum()),
-            longest=int(rows.lengths_N.max(initial=0)),
+            longest=int(rows.lengths_N[rows.target_tokens_N > 0].max(initial=0)),
             statuses=dict(Counter(self.tokens["status"].to_pylist())),
             by_source=dict(Counter(self.tokens["source"].to_pylist())),
             rejected=dict(Counter(row["reason"] for row in self.rejected)),

@@ -10,7 +10,7 @@ from s2l_ray.config.sections import Data
 from s2l_ray.core.data.columns import unread_columns
 from s2l_ray.sources.ranges import Range
 from s2l_ray.stages.build import total_counts
-from s2l_ray.stages.prepare_records import EncodedCounts, ParsedRange, StoredTokenizer
+from s2l_ray.stages.prepare_records import EncodedCounts, ParsedRange, StoredTokenizer, total_encoded
 
 
 @dataclass(frozen=True)
@@ -59,11 +59,11 @@ def warnings(sources: Sequence[SourceCounts]) -> Iterator[str]:
 
 def dataset_facts(
     sources: Sequence[SourceCounts],
-    counts: EncodedCounts,
-    shards: int,
+    shards: Sequence[EncodedCounts],
     tokenizer: StoredTokenizer,
     contaminated: dict[str, int],
 ) -> DatasetFacts:
+    counts = total_encoded(shards)
     return DatasetFacts(
         statuses=counts.statuses,
         by_source=counts.by_source,
@@ -71,7 +71,8 @@ def dataset_facts(
         target_tokens=counts.target_tokens,
         truncated=counts.truncated,
         longest=counts.longest,
-        shards=shards,
+        shards=len(shards),
+        longest_shard=max(range(len(shards)), key=lambda shard: shards[shard].longest),
         vocab_size=tokenizer.vocab_size,
         chats={one.name: "per_answer" if one.per_answer else "whole" for one in sources if one.chats},
         pairs_begin_with_bos=tokenizer.adds_beginning,

@@ -7,7 +7,6 @@ below the root hold it, it is copied.
 """
 
 import time
-from collections import Counter
 from dataclasses import replace
 
 from s2l_ray.artifacts.execution import ScoreExecution
@@ -20,9 +19,10 @@ from s2l_ray.config.sections import Config
 from s2l_ray.errors import S2LError
 from s2l_ray.runtime.contracts import Cluster, Failed, PoolOptions, Progress, ResourceRequest
 from s2l_ray.stages.build import Build, Product, cpus_per_actor, find_complete, pool_size, total_counts
+from s2l_ray.stages.score_check import ScoringCheck, check_scoring
 from s2l_ray.stages.score_inputs import check_tokenizers, find_or_copy_unit
 from s2l_ray.stages.score_join import JoinUnit, JoinWorker
-from s2l_ray.stages.score_workers import ScoredUnit, ScoreUnit, ScoreWorker, measure_numerics, other_statistics
+from s2l_ray.stages.score_workers import ScoredUnit, ScoreUnit, ScoreWorker, other_statistics
 
 MEMORY_HINT = "lower resources.score.tokens_per_batch"
 
@@ -47,7 +47,8 @@ def resources(build: ScoreBuild) -> ResourceRequest:
 def score(build: ScoreBuild) -> Product:
     """Score the missing units, then join all of them into trajectories."""
     check_tokenizers(build.inputs["dataset"], build.inputs["checkpoints"])
-    units = plan_units(build)
+    check = _check(build)
+    units = plan_units(build, check.attention)
     scored_before = find_stored_units(build.config.root)
     stored = find_complete(units, lambda unit: find_or_copy_unit(build.folder, unit, scored_before))
     complete = {record.path: record for record in stored if record is not None}
@@ -56,7 +57,7 @@ def score(build: ScoreBuild) -> Product:
     copied = f", {sum(reused.values())} of them copied from other trajectories" if reused else ""
     note = f"{len(complete)} of {len(units)} units complete{copied}"
     build.report(Progress(build.kind, len(complete), len(units), note=note))
-    scored, skipped = _score_missing(build, missing, len(units))
+    scored, skipped = _score_missing(build, check.attention, missing, len(units))
     records = [*complete.values(), *(unit.file for unit in scored)]
     steps = steps_with_losses(build, records)
     shards = _join(build, steps, records)
@@ -65,9 +66,8 @@ def score(build: ScoreBuild) -> Product:
         steps=steps,
         statistics=list(other_statistics(build.config.score)),
         ok_by_source=total_counts(shard.ok_by_source for shard in shards),
-        attention=dict(Counter(unit.attention for unit in scored)),
-        max_difference=max((unit.max_difference for unit in scored if unit.max_difference is not None), default=None),
-        numerics=_numerics(build, steps[-1]),
+        attention=total_counts(shard.attention for shard in shards),
+        numerics=check.numerics,
         skipped=tuple(sorted(skipped, key=lambda unit: unit.path)),
         skipped_steps=sorted(set(steps_to_score(build)) - set(steps)),
         reused=reused,
@@ -78,13 +78,21 @@ def score(build: ScoreBuild) -> Product:
     return Product(files, counts, facts, trajectories_schema(len(steps), tuple(facts.statistics)))
 
 
+def _check(build: ScoreBuild) -> ScoringCheck:
+    """Check the first and the last checkpoint on one node."""
+    steps = steps_to_score(build)
+    request, ends = replace(resources(build), workers=1), tuple(sorted({steps[0], steps[-1]}))
+    arguments = _worker_arguments(build).values()
+    return build.run_on_one_node("checking the model", MEMORY_HINT, request, check_scoring, ends, *arguments)
+
+
 def steps_to_score(build: ScoreBuild) -> list[int]:
     return build.config.score.steps(build.inputs["checkpoints"].facts(CheckpointsFacts).steps)
 
 
-def plan_units(build: ScoreBuild) -> list[ScoreUnit]:
+def plan_units(build: ScoreBuild, attention: str) -> list[ScoreUnit]:
     """Every (checkpoint, shard) in order of the checkpoints."""
-    options = unit_options(build.config.score, build.execution.tokens_per_batch, build.execution.attention)
+    options = unit_options(build.config.score, build.execution.tokens_per_batch, attention)
     keys = unit_keys(build.inputs["dataset"], build.inputs["checkpoints"], steps_to_score(build), options)
     return [ScoreUnit(step, shard, key) for (step, shard), key in keys.items()]
 
@@ -99,7 +107,7 @@ def steps_with_losses(build: ScoreBuild, records: list[FileRecord]) -> list[int]
 
 
 def _score_missing(
-    build: ScoreBuild, missing: list[ScoreUnit], total: int
+    build: ScoreBuild, attention: str, missing: list[ScoreUnit], total: int
 ) -> tuple[list[ScoredUnit], list[SkippedUnit]]:
     wanted, started = build.config.resources.score, time.monotonic()
     least, most = pool_size(wanted.workers, build.cluster, build.execution.gpus)
@@ -114,10 +122,11 @@ def _score_missing(
         allow_failures=wanted.allow_failures,
         failure_hint="run again to retry only these, or set resources.score.allow_failures to skip them",
     )
+    arguments = {"folder": build.folder, "attention": attention, **_worker_arguments(build)}
     scored: list[ScoredUnit] = []
     skipped: list[SkippedUnit] = []
     rows = tokens = 0
-    for outcome in build.run_units(missing, ScoreWorker, options, folder=build.folder, **_worker_arguments(build)):
+    for outcome in build.run_units(missing, ScoreWorker, options, **arguments):
         if isinstance(outcome, Failed):
             failure = outcome.failure
             skipped.append(SkippedUnit(outcome.unit, failure.message.partition("\n")[0]))
@@ -157,13 +166,3 @@ def _join(build: ScoreBuild, steps: list[int], records: list[FileRecord]) -> lis
         dataset=build.inputs["dataset"].uri,
         statistics=other_statistics(build.config.score),
     )
-
-
-def _numerics(build: ScoreBuild, step: int) -> dict[str, float | int | str | None]:
-    """Measured numerical error; a failure of the measurement does not invalidate the losses, so it is recorded."""
-    request = replace(resources(build), workers=1)
-    arguments = _worker_arguments(build).values()
-    try:
-        return build.run_on_one_node("measuring numerics", MEMORY_HINT, request, measure_numerics, step, *arguments)
-    except S2LError as error:
-        return {"not_measured": str(error).partition("\n")[0]}

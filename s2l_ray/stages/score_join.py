@@ -1,6 +1,7 @@
 """The end of `score`: the units of a shard joined into trajectories, in the row order of the dataset's shard."""
 
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import numpy as np
@@ -8,7 +9,7 @@ import pyarrow as pa
 
 from s2l_ray.artifacts import schemas
 from s2l_ray.artifacts.manifest import open_artifact
-from s2l_ray.artifacts.tables import FileRecord, read_table
+from s2l_ray.artifacts.tables import FileRecord, notes_of, read_table
 from s2l_ray.artifacts.trajectories import TrajectoryShard, write_trajectory_shard
 from s2l_ray.core.arrays import Float32, Float64, Integers, Objects
 from s2l_ray.errors import S2LError
@@ -45,7 +46,8 @@ class JoinWorker:
             loss_NT = (nll_NT / tokens_N[:, None]).astype(np.float32)
         status_N = _statuses(loss_NT, tokens_N, columns)
         series = {"losses": loss_NT} | {name: _stack(columns, name, len(rows)) for name in self._statistics}
-        return write_trajectory_shard(self._folder, unit.shard, rows, pa.array(tokens_N), status_N, series)
+        shard = write_trajectory_shard(self._folder, unit.shard, rows, pa.array(tokens_N), status_N, series)
+        return replace(shard, attention=dict(Counter(notes_of(one)["attention"] for one in columns if one is not None)))
 
     def _read(self, record: FileRecord | None, rows: pa.Table, shard: int) -> Column:
         if record is None:

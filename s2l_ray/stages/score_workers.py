@@ -1,4 +1,4 @@
-"""Workers of `score`: one checkpoint on one shard, and the measurement of numerical error.
+"""Workers of `score`: one checkpoint on one shard.
 
 Workers take plain values and run without Ray in tests and benchmarks. Torch and transformers are imported inside them,
 because the driver imports these classes.
@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from s2l_ray.artifacts.execution import ScoreExecution
-from s2l_ray.artifacts.facts import CheckpointsFacts, DatasetFacts
+from s2l_ray.artifacts.facts import CheckpointsFacts
 from s2l_ray.artifacts.manifest import Artifact, open_artifact
 from s2l_ray.artifacts.node_cache import LIMIT_BYTES
 from s2l_ray.artifacts.schemas import losses_path, losses_schema, step_name, token_rows, tokens_path
@@ -21,15 +21,13 @@ from s2l_ray.artifacts.tables import FileRecord, write_table
 from s2l_ray.config.sections import Score
 from s2l_ray.core.arrays import Float64, Int32
 from s2l_ray.errors import S2LError
+from s2l_ray.stages.score_check import device_of, load_checkpoint
 from s2l_ray.storage import is_local
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from s2l_ray.core.data.token_rows import TokenRows
-    from s2l_ray.core.scoring.packed_check import AttentionChoice
-
-NUMERICS_ROWS = 256
 
 Scores = dict[str, Float64 | Int32]
 
@@ -50,12 +48,10 @@ class ScoreUnit:
 
 @dataclass(frozen=True)
 class ScoredUnit:
-    """The unit's file, the tokens it covers, and the attention path with the difference its check found."""
+    """The unit's file and the tokens it covers."""
 
     file: FileRecord
     tokens: int
-    attention: str
-    max_difference: float | None
 
 
 class ScoreWorker:
@@ -64,6 +60,7 @@ class ScoreWorker:
     def __init__(
         self,
         folder: str,
+        attention: str,
         dataset: str,
         checkpoints: str,
         score: Score,
@@ -81,67 +78,56 @@ class ScoreWorker:
         self._cache_bytes = cache_bytes
         self._score_config = score
         self._device = device_of(execution)
-        self._options = ScoreOptions(execution.tokens_per_batch, score.dtype, tuple(score.statistics))
+        self._options = ScoreOptions(execution.tokens_per_batch, score.dtype, tuple(score.statistics), attention)
         self._model: PreTrainedModel | None = None
         self._step: int | None = None
         saved, wanted = self._checkpoints.facts(CheckpointsFacts).steps, score.checkpoints
         self._steps = sorted(saved if wanted == "all" else wanted)
         self._prefetch_thread = ThreadPoolExecutor(max_workers=1)
-        self._choice = self._choose_attention(execution.attention)
 
     def __call__(self, unit: ScoreUnit) -> ScoredUnit:
-        from s2l_ray.core.scoring.losses import score_rows
-
         model = self._load(unit.step)
         ids, rows = self._read(unit.shard)
-        scores = score_rows(model, rows, options=self._options)
+        scores, attention = self._score(model, rows)
         nll_sum_N = self._checked(unit, ids, scores)
         names = other_statistics(self._score_config)
         columns = [ids, pa.array(nll_sum_N, from_pandas=True), pa.array(scores["target_tokens"])]
         columns += [pa.array(scores[name].astype(np.float32), from_pandas=True) for name in names]
         table = pa.Table.from_arrays(columns, schema=losses_schema(names))
-        file = write_table(self._folder, unit.name, table, unit.key)
-        return ScoredUnit(file, len(rows.ids_X), self._choice.attention, self._choice.difference)
+        file = write_table(self._folder, unit.name, table, unit.key, {"attention": attention})
+        return ScoredUnit(file, len(rows.ids_X))
 
-    def _choose_attention(self, wanted: str) -> "AttentionChoice":
-        """Check packed attention on the first checkpoint and the first shard; every worker finds the same."""
-        from s2l_ray.core.scoring.losses import choose_attention
-        from s2l_ray.core.scoring.packed_check import AttentionChoice
+    def _score(self, model: "PreTrainedModel", rows: "TokenRows") -> tuple[Scores, str]:
+        """Statistics of the rows, and the attention that computed them.
 
-        if wanted == "padded":
-            choice = AttentionChoice("padded", "requested")
-        else:
-            choice = choose_attention(self._load(self._steps[0]), self._read(0)[1], self._options)
-        self._options = dataclasses.replace(self._options, attention=choice.attention)
-        return choice
+        A kernel may lack what some shard needs, as for rows longer than an attention window.
+        """
+        from s2l_ray.core.scoring.losses import choose_attention, score_rows
+        from s2l_ray.core.scoring.packed_attention import PackedUnsupported
+
+        options = self._options
+        try:
+            return score_rows(model, rows, options=options), options.attention
+        except PackedUnsupported:
+            options = dataclasses.replace(options, attention="padded")
+        options = dataclasses.replace(options, attention=choose_attention(model, rows, options).attention)
+        return score_rows(model, rows, options=options), options.attention
 
     def _load(self, step: int) -> "PreTrainedModel":
-        import torch
-
-        from s2l_ray.core.causal_lm import load_model, swap_weights
+        from s2l_ray.core.causal_lm import swap_weights
 
         if self._model is not None and step == self._step:
             return self._model
-        with self._checkpoints.hold(f"{step_name(step)}/", self._cache_bytes) as local:
-            folder = local / step_name(step)
-            if self._model is None:
-                self._model = load_model(folder, dtype=getattr(torch, self._options.dtype), device=self._device)
-                self._check_fits(self._model)
-            else:
-                swap_weights(self._model, folder)
+        if self._model is None:
+            self._model = load_checkpoint(
+                self._dataset, self._checkpoints.uri, step, self._options.dtype, self._device, self._cache_bytes
+            )
+        else:
+            with self._checkpoints.hold(f"{step_name(step)}/", self._cache_bytes) as local:
+                swap_weights(self._model, local / step_name(step))
         self._step = step
         self._prefetch_after(step)
         return self._model
-
-    def _check_fits(self, model: "PreTrainedModel") -> None:
-        """Raise `S2LError` for a model without an embedding or a position that rows of the dataset need."""
-        from s2l_ray.core.causal_lm import check_model_fits
-
-        facts = self._dataset.facts(DatasetFacts)
-        try:
-            check_model_fits(model, facts.vocab_size, facts.longest)
-        except ValueError as error:
-            raise S2LError(f"score: {error}") from error
 
     def _prefetch_after(self, step: int) -> None:
         """Download the next checkpoint to the node's cache; a failure shows when it is loaded."""
@@ -174,42 +160,6 @@ class ScoreWorker:
 def other_statistics(score: Score) -> tuple[str, ...]:
     """The statistics besides the loss, in the order of their columns."""
     return tuple(name for name in score.statistics if name != "loss")
-
-
-def device_of(execution: ScoreExecution) -> str:
-    import torch
-
-    return "cuda" if execution.gpus and torch.cuda.is_available() else "cpu"
-
-
-def measure_numerics(
-    step: int, dataset: str, checkpoints: str, score: Score, execution: ScoreExecution, cache_bytes: int
-) -> dict[str, float | int | str | None]:
-    """NumericalError and AttentionChoice as JSON, on rows spread over the first shard; None for non-finite values."""
-    import torch
-
-    from s2l_ray.core.causal_lm import load_model
-    from s2l_ray.core.model_config import max_positions
-    from s2l_ray.core.scoring.losses import ScoreOptions, choose_attention
-    from s2l_ray.core.scoring.numerical_error import measure_numerical_error
-
-    torch.set_num_threads(execution.threads)
-    device = device_of(execution)
-    rows = token_rows(_read_shard(open_artifact(dataset), 0, cache_bytes))
-    with open_artifact(checkpoints).hold(f"{step_name(step)}/", cache_bytes) as local:
-        folder = local / step_name(step)
-        exact, rounded = (load_model(folder, dtype=dtype, device=device) for dtype in (torch.float32, torch.bfloat16))
-    usable_M = np.flatnonzero((rows.target_tokens_N > 0) & (rows.lengths_N <= max_positions(exact.config)))
-    spread = np.linspace(0, len(usable_M) - 1, min(NUMERICS_ROWS, len(usable_M))).round().astype(np.int64)
-    attention = "padded" if execution.attention == "padded" else "packed"
-    options = ScoreOptions(execution.tokens_per_batch, score.dtype, attention=attention)
-    choice = choose_attention(exact if score.dtype == "float32" else rounded, rows, options)
-    options = dataclasses.replace(options, attention=choice.attention)
-    error = measure_numerical_error(exact, rounded, rows.take(usable_M[spread]), options)
-    hardware = torch.cuda.get_device_name() if device == "cuda" else torch.backends.cpu.get_cpu_capability()
-    values = dataclasses.asdict(error) | dataclasses.asdict(choice)
-    values |= {"step": step, "device": device, "hardware": hardware}
-    return {name: None if value != value or value in (np.inf, -np.inf) else value for name, value in values.items()}
 
 
 def _read_shard(dataset: Artifact, shard: int, cache_bytes: int) -> pa.Table:

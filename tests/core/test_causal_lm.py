@@ -158,13 +158,24 @@ def test_noise_of_nested_configs_is_removed() -> None:
     assert torch.equal(model(ids_BL).logits, model(ids_BL).logits)
 
 
-@pytest.mark.parametrize("architecture", ["t5", "bart", "distilbert"])
-def test_architectures_that_are_not_causal_are_refused_in_one_line(architecture: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("architecture", ["t5", "distilbert"])
+def test_architectures_without_a_causal_model_are_refused_in_one_line(architecture: str) -> None:
     with pytest.raises(ValueError, match=architecture) as caught:
         init_model({"architecture": architecture}, VOCAB, 0)
     assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("architecture", ["t5", "bart", "distilbert"])
+def test_saved_models_that_are_not_causal_are_refused_in_one_line(architecture: str, tmp_path: Path) -> None:
     AutoConfig.for_model(architecture).save_pretrained(tmp_path)
     save_file({"any": torch.ones(1)}, tmp_path / "model.safetensors")
     with pytest.raises(ValueError, match=architecture) as caught:
         load_model(tmp_path)
     assert len(str(caught.value).splitlines()) == 1
+
+
+def test_the_decoder_of_an_encoder_decoder_is_a_causal_model(tmp_path: Path) -> None:
+    sizes = {"d_model": 16, "decoder_layers": 1, "decoder_attention_heads": 2, "decoder_ffn_dim": 32}
+    model = init_model({"architecture": "bart", **sizes}, VOCAB, 0)
+    save_model(model, tmp_path)
+    assert torch.equal(load_model(tmp_path)(ids_BL).logits, model(ids_BL).logits)

@@ -67,9 +67,8 @@ def test_losses_are_computed_packed_and_their_error_is_measured(finished: Path) 
     assert max(checkpoint["attention"]["difference"] for checkpoint in sealed) < 1e-4
     facts = open_artifact(planned["trajectories"].uri).facts(TrajectoriesFacts)
     assert set(facts.attention) == {"packed"}
-    assert 0 <= facts.max_difference < 1e-3
     numerics = facts.numerics
-    assert 90 < numerics["rows"] <= 100, "the rows with a target in the first shard"
+    assert 100 < numerics["rows"] <= 300, "rows with a target, of all shards"
     assert (numerics["device"], numerics["attention"]) == ("cpu", "packed")
     assert 0 <= numerics["padding"] < 1e-5 and 0 <= numerics["batch"] < 1e-5
     assert 0 < numerics["bfloat16_mean"] <= numerics["bfloat16_largest"] < 0.2

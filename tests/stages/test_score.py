@@ -64,9 +64,8 @@ def units(scored: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, 
     config = load_config(scored)
     planned = plan(config)
     folder = str(tmp_path_factory.mktemp("units"))
-    worker = ScoreWorker(
-        folder, planned["dataset"].uri, planned["checkpoints"].uri, config.score, ScoreExecution(4096, "auto", 1, 0)
-    )
+    inputs, execution = (planned["dataset"].uri, planned["checkpoints"].uri), ScoreExecution(4096, "auto", 1, 0)
+    worker = ScoreWorker(folder, "packed", *inputs, config.score, execution)
     steps = open_artifact(planned["checkpoints"].uri).facts(CheckpointsFacts).steps[:2]
     return folder, [worker(ScoreUnit(step, 1, {"made": "here"})).file for step in steps]
 

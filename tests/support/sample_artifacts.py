@@ -40,7 +40,6 @@ FACTS: dict[str, Facts] = {
         ["loss", "el2n"],
         {"sums": 19, "other": 9},
         attention={"packed": 11},
-        max_difference=1e-6,
         numerics={"unknown": "no check"},
         skipped=(SkippedUnit("losses/step-000005/shard-00001.parquet", "CUDA error"),),
         skipped_steps=[5],

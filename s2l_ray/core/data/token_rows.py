@@ -69,6 +69,16 @@ class TokenRows:
             span_starts_N1=_starts([len(row) for row in spans]),
         )
 
+    @classmethod
+    def concatenate(cls, parts: Sequence[TokenRows]) -> TokenRows:
+        """The rows of all parts, in order."""
+        return cls(
+            np.concatenate([part.ids_X for part in parts]),
+            _starts(np.concatenate([part.lengths_N for part in parts])),
+            np.concatenate([part.spans_S2 for part in parts]),
+            _starts(np.concatenate([np.diff(part.span_starts_N1) for part in parts])),
+        )
+
     def __len__(self) -> int:
         return len(self.starts_N1) - 1
 

@@ -15,9 +15,9 @@ from s2l_ray.core.scoring.packed_check import AttentionChoice
 from s2l_ray.core.scoring.padded import MAX_LOGITS, padded_token_statistics
 from s2l_ray.core.scoring.probe import float32_weights
 
-# Of the loss of one target token, in nats or relative to a loss above 1, with the weights in float32. Far above
+# Of the loss of one target token, in nats or relative to a loss above 1, by the dtype of the weights. Far above
 # rounding, which depends on the shape of the batch, and far below the effect of padding.
-TOLERANCE = 1e-4
+TOLERANCES = {torch.float32: 1e-4, torch.bfloat16: 0.05}
 
 
 def check_padded(model: PreTrainedModel, probe: TokenRows, reason: str) -> AttentionChoice:
@@ -34,7 +34,7 @@ def check_padded(model: PreTrainedModel, probe: TokenRows, reason: str) -> Atten
             for tokens in (MAX_LOGITS, 1)
         )
     difference = float(((together_T - alone_T).abs() / alone_T.clamp(min=1)).max())
-    if difference <= TOLERANCE:
+    if difference <= TOLERANCES[torch.float32]:
         return AttentionChoice("padded", reason, difference)
     finite = difference if math.isfinite(difference) else None
     return AttentionChoice("single", f"{reason}; rows in padded batches differ from each row alone", finite)

@@ -132,20 +132,7 @@ def read_rows(dataset: Artifact, rows_ok: int, indices: Sequence[Int64]) -> list
         first += len(rows)
     if first != rows_ok:
         raise DamagedError(f"{dataset.uri}: has {first} rows to train on instead of {rows_ok}")
-    return [_concatenate(taken) for taken in parts]
-
-
-def _concatenate(parts: list[TokenRows]) -> TokenRows:
-    return TokenRows(
-        np.concatenate([part.ids_X for part in parts]),
-        _concatenate_starts([part.starts_N1 for part in parts]),
-        np.concatenate([part.spans_S2 for part in parts]),
-        _concatenate_starts([part.span_starts_N1 for part in parts]),
-    )
-
-
-def _concatenate_starts(starts: list[Int64]) -> Int64:
-    return np.concatenate([[0], np.cumsum(np.concatenate([np.diff(one) for one in starts]))])
+    return [TokenRows.concatenate(taken) for taken in parts]
 
 
 def _make_model(job: TrainJob, tokenizer: Path) -> PreTrainedModel:
