@@ -21,8 +21,7 @@ from s2l_ray import storage
 from s2l_ray.artifacts.manifest import Artifact
 from s2l_ray.artifacts.schemas import TEXT_FOLDER
 from s2l_ray.config.sections import Source
-from s2l_ray.core.data.chat import chat_up_to
-from s2l_ray.core.data.examples import read_row
+from s2l_ray.core.data.examples import chat_up_to, read_row
 from s2l_ray.core.data.turns import RejectedRow
 from s2l_ray.errors import ConfigError, DamagedError, S2LError
 

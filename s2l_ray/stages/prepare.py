@@ -12,7 +12,6 @@ pieces are no larger than shards. So every byte of text is read a bounded number
 below `work/` and deleted once the manifest is written.
 """
 
-import dataclasses
 import json
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -27,7 +26,7 @@ from s2l_ray.artifacts.tables import FileRecord, record_of
 from s2l_ray.config.budget import share_of
 from s2l_ray.config.identity import evaluation_specs, local_folder, source_spec
 from s2l_ray.config.sections import Config, TokenizerToTrain
-from s2l_ray.core.data.deduplication import BYTES_PER_ROW, cut_shards
+from s2l_ray.core.data.deduplication import BYTES_PER_ROW
 from s2l_ray.errors import S2LError
 from s2l_ray.runtime.contracts import Cluster, PoolOptions, ResourceRequest
 from s2l_ray.sources.evaluation import read_questions
@@ -35,7 +34,7 @@ from s2l_ray.sources.ranges import Range, list_ranges
 from s2l_ray.stages import prepare_records as records
 from s2l_ray.stages.build import Build, Product, cpus_per_actor, memory_request, pool_size, total_counts
 from s2l_ray.stages.prepare_encode import EncodeWorker, TokenizerFiles, load_tokenizer_files, train_tokenizer_files
-from s2l_ray.stages.prepare_filter import FilterOptions, RejectWorker, filter_pool
+from s2l_ray.stages.prepare_filter import FilterOptions, RejectWorker, cut_pieces, filter_pool, group_pieces
 from s2l_ray.stages.prepare_parse import ParseWorker
 from s2l_ray.stages.prepare_records import (
     EncodedShard,
@@ -50,8 +49,6 @@ from s2l_ray.stages.prepare_report import SourceCounts, dataset_facts, summarise
 
 WORK = "work"
 TOKENIZER = "tokenizer"
-# rows of a group of pieces, whose rejected rows are collected in one file
-GROUP_ROWS = 1 << 18
 ONE_NODE_MEMORY_HINT = "use a node with more memory, or prepare a part first (data.limit)"
 
 PrepareBuild = Build[PrepareExecution]
@@ -87,11 +84,11 @@ def prepare(build: PrepareBuild) -> Product:
     sources = summarise_sources(data, ranges, parsed)
     for warning in warnings(sources):
         build.warn(warning)
-    groups = _group_pieces(_pieces(ranges, parsed))
+    groups = group_pieces(ranges, parsed)
     pool = _filter(build, groups)
     units = _reject_units(groups, pool)
     rejected = _run_pass(build, "reject", units, RejectWorker, RejectedRows)
-    shards = _cut(groups, pool, data.shard_size)
+    shards = cut_pieces(groups, pool, data.shard_size)
     tokenizer = tokenizer or _train_tokenizer(build, pool, shards)
     encoded = _run_pass(
         build,
@@ -161,30 +158,6 @@ def _refuse_empty(parsed: list[ParsedRange]) -> None:
         )
 
 
-def _pieces(ranges: Sequence[Range], parsed: list[ParsedRange]) -> list[Piece]:
-    """All pieces in global order, each with the lines of its file in earlier ranges."""
-    lines_before: Counter[str] = Counter()
-    pieces = []
-    for one, result in zip(ranges, parsed, strict=True):
-        file = f"{one.source}:{one.uri}"
-        pieces += [dataclasses.replace(piece, lines_before=lines_before[file]) for piece in result.pieces]
-        lines_before[file] += result.lines
-    return pieces
-
-
-def _group_pieces(pieces: Sequence[Piece]) -> list[list[Piece]]:
-    groups: list[list[Piece]] = []
-    rows = GROUP_ROWS
-    for piece in pieces:
-        size = piece.examples + (piece.rejected.rows or 0 if piece.rejected else 0)
-        if rows + size > GROUP_ROWS:
-            groups.append([])
-            rows = 0
-        groups[-1].append(piece)
-        rows += size
-    return groups
-
-
 def _filter(build: PrepareBuild, groups: list[list[Piece]]) -> FilteredPool:
     data = build.config.data
     options = FilterOptions(
@@ -210,18 +183,6 @@ def _reject_units(groups: list[list[Piece]], pool: FilteredPool) -> list[records
         key = {"pieces": _digest(pieces), "decisions": decisions.sha256}
         units.append(records.RejectUnit(name, receipt, key, number, pieces, decisions))
     return units
-
-
-def _cut(groups: list[list[Piece]], pool: FilteredPool, shard_size: int) -> list[list[PieceSlice]]:
-    """Shards of `shard_size` kept rows, the last of a source of fewer, as slices of pieces."""
-    located = []
-    for pieces, decisions in zip(groups, pool.files, strict=True):
-        first = 0
-        for piece in pieces:
-            located.append((piece, decisions, first))
-            first += piece.examples
-    cuts = cut_shards(pool.kept, [piece.source for piece, _, _ in located], shard_size)
-    return [[PieceSlice(*located[position], start, stop) for position, start, stop in cut] for cut in cuts]
 
 
 def _load_tokenizer(build: PrepareBuild) -> StoredTokenizer:

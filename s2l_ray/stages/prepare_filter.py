@@ -1,5 +1,6 @@
-"""Decide which rows form the pool, from their ids, and collect the rows that do not."""
+"""Decide which rows form the pool, from their ids, cut them into shards, and collect the rows that do not."""
 
+import dataclasses
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,11 +14,39 @@ from s2l_ray.artifacts.receipts import write_receipt
 from s2l_ray.artifacts.schemas import REJECTED
 from s2l_ray.artifacts.tables import FileRecord, read_table, write_table
 from s2l_ray.core.arrays import UInt8, UInt64
-from s2l_ray.core.data.deduplication import KEEP, REASONS, filter_rows, id_to_words
+from s2l_ray.core.data.deduplication import KEEP, REASONS, cut_shards, filter_rows, id_to_words
 from s2l_ray.runtime.worker_process import track
-from s2l_ray.stages.prepare_records import FilteredPool, Piece, RejectedRows, RejectUnit
+from s2l_ray.sources.ranges import Range
+from s2l_ray.stages.prepare_records import FilteredPool, ParsedRange, Piece, PieceSlice, RejectedRows, RejectUnit
 
 DECISIONS = pa.schema([("decision", pa.uint8())])
+# rows of a group of pieces, whose rejected rows are collected in one file
+GROUP_ROWS = 1 << 18
+
+
+def group_pieces(ranges: Sequence[Range], parsed: Sequence[ParsedRange]) -> list[list[Piece]]:
+    """All pieces in global order, in groups of about GROUP_ROWS rows."""
+    groups: list[list[Piece]] = []
+    rows = GROUP_ROWS
+    for piece in _pieces(ranges, parsed):
+        size = piece.examples + (piece.rejected.rows or 0 if piece.rejected else 0)
+        if rows + size > GROUP_ROWS:
+            groups.append([])
+            rows = 0
+        groups[-1].append(piece)
+        rows += size
+    return groups
+
+
+def _pieces(ranges: Sequence[Range], parsed: Sequence[ParsedRange]) -> list[Piece]:
+    """All pieces in global order, each with the lines of its file in earlier ranges."""
+    lines_before: Counter[str] = Counter()
+    pieces = []
+    for one, result in zip(ranges, parsed, strict=True):
+        file = f"{one.source}:{one.uri}"
+        pieces += [dataclasses.replace(piece, lines_before=lines_before[file]) for piece in result.pieces]
+        lines_before[file] += result.lines
+    return pieces
 
 
 @dataclass(frozen=True)
@@ -57,6 +86,18 @@ def filter_pool(folder: str, groups: Sequence[Sequence[Piece]], options: FilterO
 
 def _read_ids(folder: str, piece: Piece) -> UInt64:
     return id_to_words(read_table(folder, piece.ids, ["example_id"])["example_id"].to_pylist())
+
+
+def cut_pieces(groups: list[list[Piece]], pool: FilteredPool, shard_size: int) -> list[list[PieceSlice]]:
+    """Shards of `shard_size` kept rows, the last of a source of fewer, as slices of pieces."""
+    located = []
+    for pieces, decisions in zip(groups, pool.files, strict=True):
+        first = 0
+        for piece in pieces:
+            located.append((piece, decisions, first))
+            first += piece.examples
+    cuts = cut_shards(pool.kept, [piece.source for piece, _, _ in located], shard_size)
+    return [[PieceSlice(*located[position], start, stop) for position, start, stop in cut] for cut in cuts]
 
 
 def read_decisions(folder: str, file: FileRecord, first: int, piece: Piece) -> UInt8:

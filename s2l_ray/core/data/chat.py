@@ -106,17 +106,6 @@ def chat_example(turns: list[Turn], row: Row, fields: Fields) -> Example:
     return Example(tuple(turns[: learned[-1] + 1]), _tools(row, fields))
 
 
-def chat_up_to(example: Example, answer: int) -> Row:
-    """The chat as a row of the format `messages` that ends with a learned answer, in which earlier ones are context."""
-    turns = example.turns[: example.answers[answer] + 1]
-    messages = [
-        {"role": turn.role, "content": turn.text, **turn.fields}
-        | ({"weight": 0} if turn.role == "assistant" and position < len(turns) - 1 else {})
-        for position, turn in enumerate(turns)
-    ]
-    return {"messages": messages, **({"tools": list(example.tools)} if example.tools else {})}
-
-
 def _refuse_media(turns: list[Turn], row: Row) -> None:
     """Raise RejectedRow if a text has a placeholder for an image, a video or a sound of the row."""
     for media, columns in MEDIA.items():

@@ -133,6 +133,17 @@ def _guess_pair(row: Row, columns: Mapping[str, str]) -> tuple[str, dict[str, st
     return None
 
 
+def chat_up_to(example: Example, answer: int) -> Row:
+    """The chat as a row of the format `messages` that ends with a learned answer, in which earlier ones are context."""
+    turns = example.turns[: example.answers[answer] + 1]
+    messages = [
+        {"role": turn.role, "content": turn.text, **turn.fields}
+        | ({"weight": 0} if turn.role == "assistant" and position < len(turns) - 1 else {})
+        for position, turn in enumerate(turns)
+    ]
+    return {"messages": messages, **({"tools": list(example.tools)} if example.tools else {})}
+
+
 @dataclass(frozen=True)
 class ReadRow:
     """The example in a row, the format and the field mapping that were used, and the columns with unread text."""
