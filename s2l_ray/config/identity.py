@@ -13,7 +13,7 @@ from s2l_ray.config.sections import Config, Data, Source
 from s2l_ray.core.selection.checkpoint_scores import ColumnParams
 from s2l_ray.errors import ConfigError
 from s2l_ray.sources.checkpoints import CheckpointOrigin, artifact_origins, folder_origin, hub_origin
-from s2l_ray.sources.digests import file_reference, files_reference, source_reference
+from s2l_ray.sources.digests import content_references, folder_reference, source_reference
 from s2l_ray.sources.evaluation import EvaluationSpec
 from s2l_ray.sources.losses import LossesSpec, losses_files
 from s2l_ray.sources.ranges import SourceSpec, source_uri
@@ -58,11 +58,12 @@ def row_numbers_identity(config: Config) -> Identity:
 
 
 def checkpoints_identity(config: Config) -> Identity:
-    """`proxy` with the model as a reference."""
+    """`proxy` with the model as a reference, of which the revision of a hub id is a part."""
     proxy = config.proxy
     model = proxy.model
     reference = _reference(config, model, proxy.revision, "proxy.model") if isinstance(model, str) else model
-    return {"proxy": {**proxy.model_dump(mode="json", exclude={"checkpoints_from", "train_on"}), "model": reference}}
+    fields = proxy.model_dump(mode="json", exclude={"checkpoints_from", "train_on", "revision"})
+    return {"proxy": {**fields, "model": reference}}
 
 
 def imported_checkpoints_identity(config: Config) -> Identity:
@@ -80,7 +81,7 @@ def losses_identity(config: Config) -> Identity:
     score, spec = config.score, losses_spec(config)
     assert score.losses_from is not None
     fields = score.losses_from.model_dump(mode="json", exclude={"path"})
-    files = files_reference(losses_files(spec.uri))
+    files = content_references(losses_files(spec.uri))
     return {"score": {"losses_from": {**fields, "files": files}, "non_finite": score.non_finite}}
 
 
@@ -163,4 +164,4 @@ def _source_identity(source: Source, root: str) -> Identity:
 
 def _reference(config: Config, name: str, revision: str | None, key: str) -> Identity:
     folder = local_folder(config, name, key)
-    return {"hub": name, "revision": revision} if folder is None else {"files": file_reference(folder)}
+    return {"hub": name, "revision": revision} if folder is None else {"files": folder_reference(folder)}

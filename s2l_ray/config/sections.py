@@ -19,6 +19,8 @@ from s2l_ray.config.types import (
     PositiveInt,
     Precision,
     Section,
+    Statistics,
+    Steps,
     refuse_missing,
     refuse_value,
     refuse_without_effect,
@@ -131,11 +133,9 @@ class Score(Section):
     """The statistics recorded for every example at every checkpoint; losses_from: or losses computed elsewhere."""
 
     losses_from: LossesFrom | None = None
-    checkpoints: Literal["all"] | list[NonNegativeInt] = "all"
+    checkpoints: Literal["all"] | Steps = "all"
     dtype: Precision = "float32"
-    statistics: list[
-        Literal["loss", "mean_probability", "token_accuracy", "mean_entropy", "el2n", "grand", "top_entropy"]
-    ] = ["loss"]
+    statistics: Statistics = ["loss"]
     non_finite: Literal["fail", "null"] = "fail"
 
     def steps(self, saved: list[int]) -> list[int]:
@@ -156,7 +156,7 @@ class Cluster(Section):
     iterations: PositiveInt = 5
     restarts: PositiveInt = 1
     group_by: Literal["source", "none"] = "source"
-    checkpoints: Literal["all", "trained"] | CheckpointWindow | list[NonNegativeInt] = "trained"
+    checkpoints: Literal["all", "trained"] | CheckpointWindow | Steps = "trained"
     max_fit_rows: PositiveInt = 20_000_000
     seed: NonNegativeInt = 0
 

@@ -1,14 +1,25 @@
 """The base of all sections of a job file, and the types that several sections use."""
 
 from collections.abc import Collection, Sequence
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 PositiveInt = Annotated[int, Field(gt=0)]
 NonNegativeInt = Annotated[int, Field(ge=0)]
+Steps = Annotated[list[NonNegativeInt], Field(min_length=1), AfterValidator(lambda steps: sorted(set(steps)))]
 Precision = Literal["float32", "bfloat16"]
+
+Statistic = Literal["loss", "mean_probability", "token_accuracy", "mean_entropy", "el2n", "grand", "top_entropy"]
+
+
+def _in_one_order(statistics: list[Statistic]) -> list[Statistic]:
+    """The statistics in the order of their columns, with the loss, which is always recorded."""
+    return [name for name in get_args(Statistic) if name == "loss" or name in statistics]
+
+
+Statistics = Annotated[list[Statistic], AfterValidator(_in_one_order)]
 
 
 class Section(BaseModel):

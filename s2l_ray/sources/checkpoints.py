@@ -10,7 +10,7 @@ from s2l_ray.artifacts.manifest import open_artifact
 from s2l_ray.artifacts.schemas import step_name
 from s2l_ray.core.training.records import CheckpointRecord
 from s2l_ray.errors import ConfigError, S2LError
-from s2l_ray.sources.digests import Reference, files_reference
+from s2l_ray.sources.digests import Reference, named_references
 
 WEIGHTS = "*.safetensors"
 # The files of a model that are imported: weights, config, tokenizer. Nothing else is, such as states of an optimizer.
@@ -57,7 +57,7 @@ def folder_origin(step: int, folder: str) -> CheckpointOrigin:
                 "origin, save it once with AutoModelForCausalLM.from_pretrained(FOLDER).save_pretrained(OTHER_FOLDER)"
             )
         raise ConfigError(f"proxy.checkpoints_from: {folder} has no config.json and .safetensors weights; {hint}")
-    return CheckpointOrigin(CheckpointRecord(step), tuple(files_reference(files)), folder)
+    return CheckpointOrigin(CheckpointRecord(step), tuple(named_references(files)), folder)
 
 
 def hub_origin(step: int, hub: str, revision: str | None) -> CheckpointOrigin:

@@ -1,6 +1,7 @@
-"""References to sources in the identity of a dataset: digests of files, versions of objects, revisions of data sets.
+"""References to files and data sets in the identity of an artifact: digests, versions of objects, revisions.
 
-Digests of local files are cached in the user's cache folder by path, size and modification time.
+Digests of local files are cached in the user's cache folder by path and by what changes with the content of a file:
+size, modification time, inode, and the time of the last change, which no program can set.
 """
 
 import contextlib
@@ -20,45 +21,50 @@ Reference = list[str | int | None]
 
 
 def source_reference(spec: SourceSpec, root: str) -> list[Reference]:
-    """[path in the source, sha256] of each local file in order; [path, size, version] of each object;
-    [hub id, revision, split] as configured.
-    """
+    """References to the contents of the files of a source; [hub id, revision, split] as configured."""
     if spec.hub is not None:
         return [[spec.hub, spec.revision, spec.split]]
-    return files_reference([(uri, entry) for uri, _, entry in find_source_files(spec, root).files])
+    return content_references([(uri, entry) for uri, _, entry in find_source_files(spec, root).files])
 
 
-def files_reference(files: list[tuple[str, storage.Entry]]) -> list[Reference]:
-    """[path, sha256] of each local file, [path, size, version] of each object, in order."""
+def content_references(files: list[tuple[str, storage.Entry]]) -> list[Reference]:
+    """[sha256] of each local file, [size, version] of each object, in order and without their names."""
     if not all(storage.is_local(uri) for uri, _ in files):
-        return [[entry.path, entry.bytes, entry.version] for _, entry in files]
-    return _file_references(files)
-
-
-def file_reference(folder: Path) -> list[Reference]:
-    """[path in the folder, sha256] of every file below a local folder, sorted by path."""
-    return _file_references([(str(folder / entry.path), entry) for entry in storage.list_files(str(folder))])
-
-
-def _file_references(files: list[tuple[str, storage.Entry]]) -> list[Reference]:
-    """[path, sha256] of each file; the digest is from the cache where size and modification time are unchanged."""
+        return [[entry.bytes, entry.version] for _, entry in files]
     cache_file = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "s2l_ray" / "sha256.json"
     cache = _read_cache(cache_file)
     references: list[Reference] = []
     computed = {}
-    for uri, entry in files:
-        path = str(storage.local_path(uri).absolute())
-        cached = cache.get(path)
-        if not cached or cached[:2] != [entry.bytes, entry.mtime_ns]:
-            cached = [entry.bytes, entry.mtime_ns, storage.sha256_file(uri)]
-            if time.time_ns() - entry.mtime_ns > SETTLED_NS:
-                computed[path] = cached
-        references.append([entry.path, cached[2]])
+    for uri, _ in files:
+        path = storage.local_path(uri).absolute()
+        state = _state(path)
+        cached = cache.get(str(path))
+        if not cached or cached[:-1] != state:
+            cached = [*state, storage.sha256_file(uri)]
+            if time.time_ns() - max(state[:2]) > SETTLED_NS and _state(path) == state:
+                computed[str(path)] = cached
+        references.append([cached[-1]])
     if computed:
         text = json.dumps(_read_cache(cache_file) | computed, indent=0, sort_keys=True)
         with contextlib.suppress(OSError):  # without a cache, the digests are computed again
             storage.write_bytes(str(cache_file), text.encode())
     return references
+
+
+def named_references(files: list[tuple[str, storage.Entry]]) -> list[Reference]:
+    """[name, sha256] of each local file, [name, size, version] of each object, in order."""
+    return [[entry.path, *one] for (_, entry), one in zip(files, content_references(files), strict=True)]
+
+
+def folder_reference(folder: Path) -> list[Reference]:
+    """[path in the folder, sha256] of every file below a local folder, sorted by path."""
+    return named_references([(str(folder / entry.path), entry) for entry in storage.list_files(str(folder))])
+
+
+def _state(path: Path) -> list[int]:
+    """Times of the last modification and change, size and inode."""
+    status = path.stat()
+    return [status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_ino]
 
 
 def _read_cache(file: Path) -> dict[str, Any]:

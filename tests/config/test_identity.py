@@ -15,6 +15,7 @@ from s2l_ray.config.load import make_config
 from s2l_ray.config.sections import Config, Source
 from s2l_ray.errors import ConfigError
 from s2l_ray.pipeline.plan import plan
+from s2l_ray.sources import digests
 
 Changed = Callable[[Mapping[str, object]], set[str]]
 
@@ -256,6 +257,55 @@ def test_the_content_of_files_is_identity_and_their_times_are_not(
 def test_a_new_file_of_a_folder_is_identity(changed: Changed, tmp_path: Path) -> None:
     shutil.copy(tmp_path / "data" / "rows" / "a.jsonl", tmp_path / "data" / "rows" / "c.jsonl")
     assert changed({}) == set(BUILT)
+
+
+@pytest.mark.parametrize("sources", [[{"path": "rows"}], [{"path": "rows/a.jsonl", "source": {"name": "a"}}]])
+def test_names_of_files_are_not_identity(values: dict[str, Any], tmp_path: Path, sources: list[dict[str, Any]]) -> None:
+    before = fingerprints(values, {"data.sources": sources})
+    (tmp_path / "data" / "rows" / "a.jsonl").rename(tmp_path / "data" / "rows" / "aa.jsonl")
+    renamed = [{**source, "path": source["path"].replace("a.jsonl", "aa.jsonl")} for source in sources]
+    assert fingerprints(values, {"data.sources": renamed}) == before
+
+
+def test_content_edited_with_its_size_and_time_kept_is_noticed(
+    values: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As `cp -p` and `rsync -t` write it, although digests of files are cached."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(digests, "SETTLED_NS", 0)
+    path = tmp_path / "data" / "rows" / "a.jsonl"
+    before, status = fingerprints(values), path.stat()
+    assert (tmp_path / "cache").exists()
+    path.write_text(path.read_text().replace("Question", "question"))
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert path.stat().st_size == status.st_size
+    assert fingerprints(values)["dataset"] != before["dataset"]
+
+
+@pytest.mark.parametrize(
+    ("key", "one", "same"),
+    [
+        ("score.checkpoints", [0, 4, 8], [8, 0, 4, 4]),
+        ("score.statistics", ["loss", "mean_entropy", "el2n"], ["el2n", "mean_entropy"]),
+        ("cluster.checkpoints", [0, 4, 8], [8, 4, 0]),
+        ("select.budget", "10%", "10.0%"),
+        ("data.limit", "50%", "50.00%"),
+        ("proxy.revision", None, "abc"),
+    ],
+)
+def test_one_meaning_has_one_fingerprint(values: dict[str, Any], key: str, one: object, same: object) -> None:
+    assert fingerprints(values, {key: one}) == fingerprints(values, {key: same})
+
+
+def test_a_revision_of_a_model_from_a_config_is_not_identity(values: dict[str, Any]) -> None:
+    own = {"proxy.model": {"architecture": "gpt_neox"}}
+    assert fingerprints(values, own) == fingerprints(values, {**own, "proxy.revision": "abc"})
+
+
+@pytest.mark.parametrize("key", ["score.checkpoints", "cluster.checkpoints"])
+def test_a_list_of_no_checkpoints_is_refused(values: dict[str, Any], key: str) -> None:
+    with pytest.raises(ConfigError, match=key):
+        config_of(values, {key: []})
 
 
 def test_the_order_of_sources_is_identity(values: dict[str, Any]) -> None:

@@ -20,7 +20,8 @@ from hypothesis import strategies as st
 from s2l_ray.core.data.examples import FORMATS
 from s2l_ray.core.data.turns import RejectedRow, example_id
 from s2l_ray.errors import ConfigError
-from s2l_ray.sources.digests import file_reference, source_reference
+from s2l_ray.sources import digests
+from s2l_ray.sources.digests import folder_reference, source_reference
 from s2l_ray.sources.jsonl import gunzip, read_lines, read_list, split_lines
 from s2l_ray.sources.parquet import read_row_group
 from s2l_ray.sources.ranges import Range, RangeReader, SourceSpec, list_ranges
@@ -358,19 +359,20 @@ def test_the_reference_depends_on_the_contents(tmp_path: Path, monkeypatch: pyte
     import os
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(digests, "SETTLED_NS", 0)
     (tmp_path / "a" / "deep").mkdir(parents=True)
     for name in ("a/z.jsonl", "a/b.jsonl", "a/deep/c.jsonl"):
         (tmp_path / name).write_bytes(lines_of(name, 2))
         os.utime(tmp_path / name, (1_600_000_000, 1_600_000_000))
     names = ["b.jsonl", "deep/c.jsonl", "z.jsonl"]
-    expected = [[name, hashlib.sha256((tmp_path / "a" / name).read_bytes()).hexdigest()] for name in names]
+    expected = [[hashlib.sha256((tmp_path / "a" / name).read_bytes()).hexdigest()] for name in names]
     for _ in range(2):
         assert source_reference(SourceSpec("a"), str(tmp_path)) == expected
         assert source_reference(SourceSpec(str(tmp_path / "a" / "z.jsonl")), "/nowhere") == expected[2:]
-        assert file_reference(tmp_path / "a") == expected
+        assert folder_reference(tmp_path / "a") == [[name, *one] for name, one in zip(names, expected, strict=True)]
     assert (tmp_path / "cache" / "s2l_ray" / "sha256.json").exists()
     (tmp_path / "a" / "z.jsonl").write_bytes(lines_of("a/z.jsonl", 2).replace(b"z", b"y"))
-    assert source_reference(SourceSpec("a"), str(tmp_path))[2][1] != expected[2][1]
+    assert source_reference(SourceSpec("a"), str(tmp_path))[2] != expected[2]
     (tmp_path / "cache" / "s2l_ray" / "sha256.json").write_text("[broken")
     assert source_reference(SourceSpec("a"), str(tmp_path))[:2] == expected[:2]
 
