@@ -47,8 +47,10 @@ class Compared:
 
     @cached_property
     def ranking(self) -> Ranking | None:
-        """The pool as its own method ranks it; None for a method that does not rank, or without a selection."""
-        return None if self.select is None else read_ranking(self.parts, self.select, self.root)
+        """The pool as its own method ranks it; None for a method that does not rank, or without what it reads."""
+        if self.select is None or not set(self.select.needs.inputs()) <= self.parts.keys():
+            return None
+        return read_ranking(self.parts, self.select, self.root)
 
 
 @dataclass(frozen=True)

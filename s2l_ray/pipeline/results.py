@@ -6,11 +6,15 @@ from itertools import combinations
 from statistics import fmean
 
 from s2l_ray.artifacts.manifest import Artifact
+from s2l_ray.catalog.compare import compare_clusters
 from s2l_ray.catalog.comparison.subsets import SubsetSummary, compare_subsets, summarize
 from s2l_ray.pipeline.experiment import ExperimentPlan
 
 # methods whose first arm every other arm is compared with, besides the first arm of the file
 REFERENCE_METHODS = ("s2l", "random")
+
+# the subsets of one arm, by seed
+Subsets = dict[int, Artifact]
 
 
 @dataclass(frozen=True)
@@ -18,7 +22,8 @@ class ArmResult:
     """Means of one arm over its seeds; None where there is nothing to average.
 
     mean_length: target tokens of a row. sources: with at least one selected row. overlaps: by reference arm, shared
-    rows over the rows of the smaller subset, for equal seeds. stability: the same for each pair of different seeds of
+    rows over the rows of the smaller subset, for equal seeds. adjusted_rand: of the clusters and those of the first arm
+    that has any, for equal seeds. stability: the same for each pair of different seeds of
     this arm. seconds: of selecting.
     """
 
@@ -30,6 +35,7 @@ class ArmResult:
     mean_length: float | None
     sources: float
     overlaps: dict[str, float | None]
+    adjusted_rand: float | None
     stability: float | None
     seconds: float | None
 
@@ -53,16 +59,17 @@ def experiment_results(planned: ExperimentPlan) -> ExperimentResults:
     references = dict.fromkeys([next(iter(arms))])
     for method in REFERENCE_METHODS:
         references |= dict.fromkeys([arm for arm in arms if methods[arm] == method][:1])
+    clustered = next((own for own in arms.values() if all(map(_has_clusters, own.values()))), {})
     return ExperimentResults(
         experiment.run,
         tuple(dict.fromkeys(job.seed for job in experiment.jobs)),
         experiment.varied,
         tuple(references),
-        tuple(_arm_result(arm, own, {one: arms[one] for one in references}) for arm, own in arms.items()),
+        tuple(_arm_result(arm, own, {one: arms[one] for one in references}, clustered) for arm, own in arms.items()),
     )
 
 
-def _arm_result(arm: str, own: dict[int, Artifact], references: dict[str, dict[int, Artifact]]) -> ArmResult:
+def _arm_result(arm: str, own: Subsets, references: dict[str, Subsets], clustered: Subsets) -> ArmResult:
     summaries: list[SubsetSummary] = [summarize(arm, subset) for subset in own.values()]
     overlaps = {
         reference: _mean(_overlap(own[seed], other[seed]) for seed in own) for reference, other in references.items()
@@ -76,6 +83,7 @@ def _arm_result(arm: str, own: dict[int, Artifact], references: dict[str, dict[i
         mean_length=_mean(one.mean_length for one in summaries),
         sources=fmean(len(one.by_source) for one in summaries),
         overlaps=overlaps,
+        adjusted_rand=_mean(_adjusted_rand(own[seed], clustered.get(seed)) for seed in own),
         stability=_mean(_overlap(first, second) for first, second in combinations(own.values(), 2)),
         seconds=_mean(one.seconds for one in summaries),
     )
@@ -83,6 +91,18 @@ def _arm_result(arm: str, own: dict[int, Artifact], references: dict[str, dict[i
 
 def _overlap(first: Artifact, second: Artifact) -> float | None:
     return compare_subsets(("", first), ("", second)).rows.overlap
+
+
+def _has_clusters(subset: Artifact) -> bool:
+    return "clusters" in subset.manifest.inputs
+
+
+def _adjusted_rand(subset: Artifact, other: Artifact | None) -> float | None:
+    """Agreement of the clusters of two subsets; None where one was selected without clusters."""
+    if other is None or not _has_clusters(subset):
+        return None
+    first, second = subset.input("clusters"), other.input("clusters")
+    return 1.0 if first.uri == second.uri else compare_clusters(("", first), ("", second)).adjusted_rand
 
 
 def _mean(values: Iterable[float | None]) -> float | None:
@@ -96,7 +116,7 @@ def result_columns(results: ExperimentResults) -> list[str]:
     return [
         *("arm", "method", "seeds", "rows", "target tokens", "mean length", "sources"),
         *overlaps,
-        *("between seeds", "seconds"),
+        *("adjusted Rand index", "between seeds", "seconds"),
     ]
 
 
@@ -106,7 +126,7 @@ def result_rows(results: ExperimentResults) -> list[list[str | float | None]]:
         [
             *(one.arm, one.method, one.seeds, one.rows, one.target_tokens, one.mean_length, one.sources),
             *one.overlaps.values(),
-            *(one.stability, one.seconds),
+            *(one.adjusted_rand, one.stability, one.seconds),
         ]
         for one in results.arms
     ]

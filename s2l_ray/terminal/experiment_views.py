@@ -83,6 +83,8 @@ def _cell(column: str, value: str | float | None) -> str:
         return value
     if column.startswith("overlap") or column == "between seeds":
         return humanize.percent(value)
+    if column == "adjusted Rand index":
+        return humanize.ratio(value)
     if column in ("seconds", "mean length"):
         return "-" if value is None else f"{value:.1f}"
     return humanize.count(value)

@@ -116,3 +116,15 @@ def test_what_cannot_be_compared_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="dataset"):
         compare_artifacts({"a": subset, "b": subset.input("dataset")})
     assert compare_artifacts({"a": subset, "b": replace(subset)}).subset_pairs[0].rows.jaccard == 1.0
+
+
+def test_a_method_without_its_inputs_has_no_ranking(tmp_path: Path) -> None:
+    """Trajectories of a job that selects inside clusters are compared by other methods."""
+    select = {"method": "loss_low", "within": "clusters", "budget": 3}
+    config = {"select": select, "data": {"root": "."}}
+    found = []
+    for name, seed in (("a", 0), ("b", 1)):
+        one = write_pool(tmp_path / name, rows_of(seed), FIRST).input("trajectories")
+        found.append(replace(one, manifest=replace(one.manifest, config=config)))
+    pairs = compare_artifacts(dict(zip("ab", found, strict=True))).rankings
+    assert "loss_low" in {pair.method for pair in pairs}

@@ -8,18 +8,22 @@ from typing import Any
 
 import pytest
 import yaml
+from sklearn.metrics import adjusted_rand_score
 
 from s2l_ray.artifacts.schemas import tokens_path
 from s2l_ray.config.experiment import load_experiment
+from s2l_ray.config.load import load_config
 from s2l_ray.errors import ConfigError
 from s2l_ray.pipeline.compare import compare
 from s2l_ray.pipeline.experiment import ExperimentPlan, check_experiment, plan_experiment, run_experiment
-from s2l_ray.pipeline.plan import Plan
+from s2l_ray.pipeline.plan import Plan, plan
 from s2l_ray.pipeline.results import experiment_results
 from s2l_ray.pipeline.run import run_plan
 from s2l_ray.terminal.experiment_views import results_text
+from tests.golden.inputs import STEPS, made_examples
 from tests.support.jobs import copy_job
 from tests.support.local_build import build_locally
+from tests.support.pool_artifacts import PoolRow, write_checkpoints, write_dataset, write_trajectories
 
 # the three ablations, each with the job itself as its first value
 ARMS: dict[str, dict[str, Any]] = {
@@ -38,9 +42,27 @@ def write(job: Path, **keys: Any) -> Path:
 
 
 @pytest.fixture(scope="module")
-def job(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The finished job without clusters and subset."""
-    return copy_job(finished, tmp_path_factory.mktemp("experiment"), "dataset", "checkpoints", "trajectories")
+def job(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A job whose trajectories are complete, with made-up losses."""
+    folder = tmp_path_factory.mktemp("experiment")
+    (folder / "rows.jsonl").write_text("")
+    values = {
+        "root": str(folder / "root"),
+        "run": "small",
+        "data": {"root": str(folder), "sources": [{"path": "rows.jsonl"}], "tokenizer": {"train": {"vocab_size": 400}}},
+        "proxy": {"model": {"architecture": "gpt_neox"}},
+        "cluster": {"k": 4},
+        "select": {"budget": "20%"},
+    }
+    path = folder / "job.yaml"
+    path.write_text(yaml.safe_dump(values, sort_keys=False))
+    planned = plan(load_config(path), "trajectories")
+    examples = [PoolRow(one.example_id, one.source, one.status, one.losses) for one in made_examples()]
+    shards = [examples[start : start + 50] for start in range(0, len(examples), 50)]
+    write_dataset(planned["dataset"].uri, shards)
+    write_checkpoints(planned["checkpoints"].uri, STEPS, planned["checkpoints"].inputs)
+    write_trajectories(planned["trajectories"].uri, shards, STEPS, planned["trajectories"].inputs)
+    return path
 
 
 @pytest.fixture(scope="module")
@@ -122,6 +144,22 @@ def test_results_are_means_over_seeds(ended: ExperimentPlan) -> None:
         for reference, found in one.overlaps.items():
             pairs = [overlap(f"{one.arm}.{seed}", f"{reference}.{seed}") for seed in (0, 1)]
             assert found == pytest.approx(sum(pairs) / 2)
+    # base is the first arm with clusters; early and sparse arms cluster other columns, random has none
+    rand = {one.arm: one.adjusted_rand for one in results.arms}
+    for arm in ("base", "k2", "early", "sparse"):
+        labels = [
+            [
+                ended.subsets()[f"{name}.{seed}"].input("clusters").read_table(["cluster"])["cluster"].to_pylist()
+                for name in ("base", arm)
+            ]
+            for seed in (0, 1)
+        ]
+        scores = [
+            adjusted_rand_score(*zip(*[pair for pair in zip(*both, strict=True) if None not in pair], strict=True))
+            for both in labels
+        ]
+        assert rand[arm] == pytest.approx(sum(scores) / 2)
+    assert rand["base"] == 1.0 and rand["random"] is None
     rows = list(csv.DictReader(io.StringIO(results_text(results, ".csv"))))
     assert [row["arm"] for row in rows] == list(ARMS)
     assert float(rows[1]["overlap with base"]) == pytest.approx(results.arms[1].overlaps["base"])
