@@ -93,6 +93,9 @@ def read_column(uri: str, column: str) -> ColumnValues:
             f"select.column: {uri} needs the columns {column} and example_id, or {column}, file and line; it has "
             f"{', '.join(names)}"
         )
+    kind = table[column].type
+    if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)):
+        raise ConfigError(f"select.column: {column} of {uri} holds {kind}, not numbers; name a column of numbers")
     keys = table["example_id"].to_pylist() if by_id else file_lines(table)
     key_K = np.array([str(key).encode() for key in keys], "S")
     value_K = np.asarray(table[column].cast(pa.float64()).to_numpy(), np.float64)

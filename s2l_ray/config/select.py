@@ -8,6 +8,7 @@ from pydantic_core import InitErrorDetails
 
 from s2l_ray.config.budget import SubsetBudget
 from s2l_ray.config.types import NonNegativeInt, Section
+from s2l_ray.core.selection.learning_percentage import LearningPercentageParams
 from s2l_ray.core.selection.needs import Needs
 from s2l_ray.core.selection.registry import SELECTORS, SelectorParams
 
@@ -49,7 +50,12 @@ class Select(Section):
         ]
         if unknown:
             raise ValidationError.from_exception_data("select", unknown)
-        _ = self.params
+        constrained = self.shares or self.caps or self.keep or self.drop or isinstance(self.budget, dict)
+        if self.official_parts and constrained:
+            raise ValueError(
+                "compat: official of learning_percentage takes a budget in rows or a share alone; remove shares, caps, "
+                "keep and drop"
+            )
         return self
 
     @cached_property
@@ -58,6 +64,11 @@ class Select(Section):
         selector = SELECTORS[self.method]
         own = {key: value for key, value in (self.model_extra or {}).items() if key in selector.param_names()}
         return TypeAdapter(selector.params).validate_python(own)
+
+    @property
+    def official_parts(self) -> bool:
+        """Whether rows are selected by parts of groups, as the official code of learning percentage does."""
+        return isinstance(self.params, LearningPercentageParams) and self.params.compat == "official"
 
     @property
     def needs(self) -> Needs:

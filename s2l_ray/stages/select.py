@@ -70,14 +70,15 @@ def select_rows(
     artifacts = {kind: open_artifact(uri) for kind, uri in inputs.items()}
     rows = read_pool(artifacts, config, root, report_progress)
     selection = choose(rows, config, budget)
-    file = write_table(folder, shard_path(0), subset_table(rows, selection))
-    return file, _facts(artifacts["dataset"], rows, config, budget, selection)
+    table, facts = subset_table(rows, selection), _facts(artifacts["dataset"], rows, config, budget, selection)
+    del rows, selection  # the columns of the pool, before the table is encoded
+    return write_table(folder, shard_path(0), table), facts
 
 
 def choose(rows: PoolRows, config: Select, budget: int) -> Selection:
     """The selected rows of a pool. Raises `ConfigError` for constraints that cannot be met."""
     params, selector = config.params, SELECTORS[config.method]
-    if isinstance(params, LearningPercentageParams) and params.compat == "official":
+    if config.official_parts and isinstance(params, LearningPercentageParams):
         return select_as_official(rows.pool, budget_share(config.budget, rows.pool.amount()), params)
 
     def method(pool: Pool, amount: int, seed: int) -> Selection:

@@ -63,6 +63,22 @@ def test_an_unknown_key_is_refused_for_every_method(method: str, key: str, neare
         assert nearest in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "constraint", [{"shares": {"a": 0.5}}, {"caps": {"a": 1}}, {"keep": "a"}, {"drop": "a"}, {"budget": {"tokens": 9}}]
+)
+def test_official_learning_percentage_takes_no_constraints(constraint: dict[str, Any]) -> None:
+    official = {"method": "learning_percentage", "compat": "official", "budget": "1%"}
+    assert config_with(select=official).select.official_parts
+    with pytest.raises(ConfigError, match="compat"):
+        config_with(select={**official, **constraint})
+
+
+@pytest.mark.parametrize("shares", [{"a": 0}, {"a": -0.5}, {"a": 1.5}, {"a": "many"}])
+def test_shares_outside_0_to_1_are_refused(shares: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=r"select\.shares"):
+        config_with(select={"shares": shares})
+
+
 def test_every_unknown_key_is_reported_at_once() -> None:
     with pytest.raises(ConfigError) as caught:
         config_with(select={"bugdet": 5, "sede": 1})

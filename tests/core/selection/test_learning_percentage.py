@@ -1,12 +1,16 @@
 """Learning percentage against the ratio of perplexities computed directly."""
 
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from s2l_ray.core.selection.learning_percentage import learning_percentage
+from s2l_ray.core.selection.learning_percentage import LearningPercentageParams, learning_percentage, select_as_official
+from s2l_ray.core.selection.pool import Pool
 
 
 def direct_learning_percentage(perplexity_N3: np.ndarray) -> list[float]:
@@ -27,6 +31,21 @@ def test_learning_percentage_against_a_loop() -> None:
     losses_NT[:20, 4] = losses_NT[:20, 1]
     expected = direct_learning_percentage(np.exp(losses_NT[:, [1, 2, 4]]))
     assert learning_percentage(losses_NT, start=1, first=2, last=4) == pytest.approx(expected, rel=1e-9)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.integers(1, 40), min_size=1, max_size=6), st.sampled_from(["1%", "3%", "10%", "33%", "50%"]))
+def test_official_parts_are_those_of_array_split(sizes: list[int], percentage: str) -> None:
+    rng, share = np.random.default_rng(sum(sizes)), Fraction(percentage.removesuffix("%")) / 100
+    cluster_N = rng.permutation(np.repeat(np.arange(len(sizes)), sizes))
+    score_N = rng.permutation(len(cluster_N)).astype(np.float32)
+    pool = Pool(["a"], np.zeros(len(cluster_N), int), cluster_N, score_N=score_N)
+    selection = select_as_official(pool, share, LearningPercentageParams(within="clusters", compat="official"))
+    expected: list[int] = []
+    for cluster in range(len(sizes)):
+        rows = np.flatnonzero(cluster_N == cluster)
+        expected += np.array_split(rows[np.argsort(score_N[rows])], round(1 / float(share)))[0].tolist()
+    assert selection.index_M.tolist() == sorted(expected)
 
 
 def test_learning_percentage_on_published_perplexities(shared_data: Path) -> None:
