@@ -13,12 +13,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from s2l_ray.errors import ConfigError
-from s2l_ray.sources.rows import FILE_BROKEN, RawRow, SourceError, rows_from_table
+from s2l_ray.sources.rows import BATCH_BYTES, FILE_BROKEN, RawRow, SourceError, rows_from_table, rows_of_bytes
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-BATCH_ROWS = 1000
+BATCH_ROWS, BUFFER_BYTES = 1000, 1 << 20
 ARROW_END = b"\xff\xff\xff\xff\x00\x00\x00\x00"
 TABLE_ERRORS = (pa.ArrowException, OSError)
 
@@ -52,8 +52,10 @@ def row_group_starts(stream: pa.NativeFile, file: str) -> list[int]:
 def read_row_group(stream: pa.NativeFile, file: str, start: int) -> Iterator[RawRow]:
     """Rows of the row group that starts at row `start`."""
     group = row_group_starts(stream, file).index(start)
-    parquet = pq.ParquetFile(stream, page_checksum_verification=True)
-    yield from _read_batches(parquet.iter_batches(BATCH_ROWS, row_groups=[group]))
+    parquet = pq.ParquetFile(stream, page_checksum_verification=True, pre_buffer=False, buffer_size=BUFFER_BYTES)
+    metadata = parquet.metadata.row_group(group)
+    rows = rows_of_bytes(BATCH_BYTES, metadata.num_rows, metadata.total_byte_size)
+    yield from _read_batches(parquet.iter_batches(min(BATCH_ROWS, rows), row_groups=[group]))
 
 
 def read_arrow(stream: pa.NativeFile, file: str) -> Iterator[RawRow]:

@@ -23,6 +23,8 @@ FILE_BROKEN = "file_broken"
 
 # Longer rows are rejected, so that a line without an end does not exhaust the memory.
 MAX_ROW_BYTES = 64 << 20
+# Rows of tables become Python objects, several times their size, in batches of about so many bytes.
+BATCH_BYTES = 4 << 20
 
 _SURROGATE = re.compile(r"\\u[dD][89abAB]")
 
@@ -78,8 +80,19 @@ def row_from_value(line: int, value: object, text: str) -> RawRow:
     return RawRow(line, value)
 
 
+def rows_of_bytes(wanted: int, rows: int, size: int) -> int:
+    """Number of rows that take about `wanted` bytes, at least one, where `rows` take `size` bytes."""
+    return max(1, wanted * rows // max(1, size))
+
+
 def rows_from_table(line: int, table: pa.Table | pa.RecordBatch) -> Iterator[RawRow]:
     """Rows of a table, the first of them at `line`. Values of types that JSON lacks become text."""
+    rows = rows_of_bytes(BATCH_BYTES, table.num_rows, table.nbytes)
+    for start in range(0, table.num_rows, rows):
+        yield from _rows_of_batch(line + start, table.slice(start, rows))
+
+
+def _rows_of_batch(line: int, table: pa.Table | pa.RecordBatch) -> Iterator[RawRow]:
     try:
         rows = table.to_pylist()
     except UnicodeDecodeError as error:
@@ -87,8 +100,8 @@ def rows_from_table(line: int, table: pa.Table | pa.RecordBatch) -> Iterator[Raw
             yield RawRow(line, None, UNDECODABLE, f"not UTF-8 at byte {error.start}")
             return
         half = table.num_rows // 2
-        yield from rows_from_table(line, table.slice(0, half))
-        yield from rows_from_table(line + half, table.slice(half))
+        yield from _rows_of_batch(line, table.slice(0, half))
+        yield from _rows_of_batch(line + half, table.slice(half))
         return
     for position, row in enumerate(rows):
         yield RawRow(line + position, {str(name): _json_value(value) for name, value in row.items()})

@@ -5,6 +5,8 @@ import gzip
 import io
 import json
 import re
+import subprocess
+import sys
 from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
@@ -387,3 +389,29 @@ def test_every_real_row_is_read(shared_data: Path) -> None:
         "mawps_eq": 1830,
         "strategyqa_cot": 2060,
     }
+
+
+PEAK_OF_READING = """
+import resource, sys
+from s2l_ray.sources.ranges import RangeReader, SourceSpec, list_ranges
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+(one_range,) = list_ranges([SourceSpec(sys.argv[1])], "", 1 << 30)
+rows = sum(raw.row is not None for raw in RangeReader(one_range))
+print(rows, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) << 10)
+"""
+
+
+@pytest.mark.parametrize("name", ["rows.parquet", "rows.json"])
+def test_a_large_range_is_read_in_bounded_memory(tmp_path: Path, name: str) -> None:
+    """One row group or JSON list of 100 MB."""
+    text = np.random.default_rng(0).integers(97, 122, 100_000).astype(np.uint8).tobytes().decode()
+    rows, path = [{"prompt": str(number), "response": text} for number in range(1000)], tmp_path / name
+    if name.endswith("parquet"):
+        table = pa.Table.from_pylist(rows)
+        pq.write_table(table, path, row_group_size=len(rows), use_dictionary=False, write_batch_size=16)
+    else:
+        path.write_text(json.dumps(rows))
+    command = [sys.executable, "-c", PEAK_OF_READING, str(path)]
+    read, peak = map(int, subprocess.run(command, capture_output=True, check=True, text=True).stdout.split())
+    assert read == len(rows)
+    assert peak < 60e6
