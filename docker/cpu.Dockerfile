@@ -10,7 +10,7 @@ ENV PATH=/srv/s2l/bin:$PATH PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 RUN python -m venv /srv/s2l && pip install ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} torch==2.13.0
 COPY pyproject.toml README.md constraints-cpu.txt /build/
 COPY s2l_ray /build/s2l_ray
-RUN pip install --constraint /build/constraints-cpu.txt '/build[hub,aws]'
+RUN pip install --constraint /build/constraints-cpu.txt '/build[hub,aws,embed]'
 
 FROM python:3.12.12-slim-bookworm
 # Ray's cluster launcher uses rsync into the container, and ssh from the head to other nodes. The launcher and KubeRay

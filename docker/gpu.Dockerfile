@@ -15,7 +15,7 @@ COPY pyproject.toml README.md constraints-gpu.txt constraints-vllm.txt /build/
 FROM build AS build-train
 RUN pip install --constraint /build/constraints-gpu.txt torch==2.13.0 cuml-cu13==26.10.0 'ray[data,train,default]==2.60.0'
 COPY s2l_ray /build/s2l_ray
-RUN pip install --constraint /build/constraints-gpu.txt '/build[hub,aws,gpu]'
+RUN pip install --constraint /build/constraints-gpu.txt '/build[hub,aws,embed,gpu]'
 
 FROM build AS build-generate
 RUN pip install --constraint /build/constraints-vllm.txt torch==2.13.0 vllm==0.32.0 'ray[data,train,default]==2.60.0'

@@ -15,7 +15,7 @@ from s2l_ray.errors import S2LError
 
 EXECUTION = "execution.json"
 # Libraries that compute or encode what a unit stores; versions of others are recorded only.
-COMPARED_LIBRARIES = ("torch", "transformers", "tokenizers", "pyarrow")
+COMPARED_LIBRARIES = ("torch", "transformers", "tokenizers", "sentence-transformers", "pyarrow")
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,15 @@ class PrepareExecution:
     """range_bytes: size of the ranges that text sources are cut into; the table of rejected rows has a file a range."""
 
     range_bytes: int
+
+
+@dataclass(frozen=True)
+class EmbedExecution:
+    """Resolved `resources.embed`, but for the number of workers, which may change midway."""
+
+    rows_per_batch: int
+    threads: int
+    gpus: float
 
 
 @dataclass(frozen=True)
@@ -69,10 +78,19 @@ class SelectExecution:
     """A draw has one way to be computed."""
 
 
-Settings = PrepareExecution | TrainExecution | ScoreExecution | ImportExecution | ClusterExecution | SelectExecution
+Settings = (
+    PrepareExecution
+    | EmbedExecution
+    | TrainExecution
+    | ScoreExecution
+    | ImportExecution
+    | ClusterExecution
+    | SelectExecution
+)
 
 EXECUTIONS: dict[str, type[Settings]] = {
     "dataset": PrepareExecution,
+    "embeddings": EmbedExecution,
     "task": PrepareExecution,
     "checkpoints": TrainExecution,
     "trajectories": ScoreExecution,

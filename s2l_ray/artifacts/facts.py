@@ -58,6 +58,15 @@ class DatasetFacts:
 
 
 @dataclass(frozen=True)
+class EmbeddingsFacts:
+    """ok_by_source: embedded rows. truncated: rows whose text has more tokens than `embed.max_length`."""
+
+    dimensions: int
+    ok_by_source: dict[str, int]
+    truncated: int
+
+
+@dataclass(frozen=True)
 class CheckpointsFacts:
     """Checkpoints in order of their steps, and the loss at both ends of the training; None for imported ones."""
 
@@ -114,7 +123,7 @@ class TrajectoriesFacts:
 class ClustersFacts:
     """Sizes of the clusters in each group (source, or the whole pool) in order of their ids.
 
-    steps: optimizer steps of the checkpoints that formed the trajectories.
+    steps: optimizer steps of the checkpoints that formed the trajectories; none where embeddings were clustered.
     """
 
     clusters: int
@@ -146,10 +155,11 @@ class SubsetFacts:
     dropped: int = 0
 
 
-Facts = DatasetFacts | CheckpointsFacts | TrajectoriesFacts | ClustersFacts | SubsetFacts
+Facts = DatasetFacts | EmbeddingsFacts | CheckpointsFacts | TrajectoriesFacts | ClustersFacts | SubsetFacts
 
 FACTS: dict[str, type[Facts]] = {
     "dataset": DatasetFacts,
+    "embeddings": EmbeddingsFacts,
     "task": DatasetFacts,
     "checkpoints": CheckpointsFacts,
     "trajectories": TrajectoriesFacts,

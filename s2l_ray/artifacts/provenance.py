@@ -12,7 +12,7 @@ from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-LIBRARIES = ("s2l_ray", "ray", "torch", "transformers", "tokenizers", "pyarrow", "numpy")
+LIBRARIES = ("s2l_ray", "ray", "torch", "transformers", "tokenizers", "sentence-transformers", "pyarrow", "numpy")
 
 
 @lru_cache(maxsize=1)

@@ -7,7 +7,7 @@ from s2l_ray.core.arrays import Int64
 from s2l_ray.core.data.token_rows import TokenRows
 
 # Kinds of artifacts, in the order in which they are built.
-KINDS = ("dataset", "task", "checkpoints", "trajectories", "clusters", "subset")
+KINDS = ("dataset", "embeddings", "task", "checkpoints", "trajectories", "clusters", "subset")
 # The kinds whose shards are tokens and text: the pool, and the rows of a target task.
 KINDS_WITH_TEXT = ("dataset", "task")
 RESUME_FOLDER = "resume"
@@ -68,6 +68,13 @@ SUBSET = pa.schema(
         ("probability", pa.float32()),
     ]
 )
+
+
+def embeddings_schema(dimensions: int) -> pa.Schema:
+    """Schema of a shard of embeddings; null for rows whose status is not `ok`."""
+    vector = pa.list_(pa.float32(), dimensions)
+    names = ("example_id", "source", "status")
+    return pa.schema([*((name, pa.string()) for name in names), ("embedding", vector)])
 
 
 def losses_schema(statistics: tuple[str, ...]) -> pa.Schema:

@@ -57,6 +57,13 @@ def row_numbers_identity(config: Config) -> Identity:
     return {"data": {"rows_of": rows, "shard_size": config.data.shard_size}}
 
 
+def embeddings_identity(config: Config) -> Identity:
+    """`embed` with the model as a reference."""
+    embed = config.embed
+    reference = _reference(config, embed.model, embed.revision, "embed.model")
+    return {"embed": {"model": reference, "text": embed.text, "max_length": embed.max_length}}
+
+
 def checkpoints_identity(config: Config) -> Identity:
     """`proxy` with the model as a reference, of which the revision of a hub id is a part."""
     proxy = config.proxy
@@ -83,6 +90,12 @@ def losses_identity(config: Config) -> Identity:
     fields = score.losses_from.model_dump(mode="json", exclude={"path"})
     files = content_references(losses_files(spec.uri))
     return {"score": {"losses_from": {**fields, "files": files}, "non_finite": score.non_finite}}
+
+
+def clusters_identity(config: Config) -> Identity:
+    """`cluster`, without the checkpoints where embeddings are clustered."""
+    embedded = config.cluster.features == "embeddings"
+    return {"cluster": config.cluster.model_dump(mode="json", exclude={"checkpoints"} if embedded else None)}
 
 
 def subset_identity(config: Config) -> Identity:

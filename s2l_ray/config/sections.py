@@ -13,7 +13,15 @@ from pydantic import Field, model_validator
 from s2l_ray.config.budget import Budget
 from s2l_ray.config.imports import CheckpointsFrom, LossesFrom
 from s2l_ray.config.select import Select
-from s2l_ray.config.subsections import CheckpointWindow, EvaluationSet
+from s2l_ray.config.subsections import (
+    CheckpointWindow,
+    ClusterResources,
+    EmbedResources,
+    EvaluationSet,
+    PrepareResources,
+    ScoreResources,
+    TrainResources,
+)
 from s2l_ray.config.types import (
     NonNegativeInt,
     PositiveInt,
@@ -25,6 +33,8 @@ from s2l_ray.config.types import (
     refuse_value,
     refuse_without_effect,
 )
+from s2l_ray.core.embedding import DEFAULT_MODEL, TextForm
+from s2l_ray.core.selection.needs import Features
 from s2l_ray.core.trajectories import choose_columns
 from s2l_ray.errors import ConfigError
 
@@ -80,6 +90,15 @@ class Data(Section):
     limit: Budget | None = None
     exclude: list[EvaluationSet] = []
     seed: NonNegativeInt = 0
+
+
+class Embed(Section):
+    """Sentence embeddings of the rows. model: folder or hub id of a sentence-transformers model. max_length: tokens."""
+
+    model: str = DEFAULT_MODEL
+    revision: str | None = None
+    text: TextForm = "instruction_response"
+    max_length: PositiveInt = 256
 
 
 class Checkpoints(Section):
@@ -148,8 +167,9 @@ class Score(Section):
 
 
 class Cluster(Section):
-    """K-means over loss trajectories."""
+    """K-means over loss trajectories, or over the embeddings of `embed:`, to which `checkpoints` does not apply."""
 
+    features: Features = "trajectories"
     k: PositiveInt = 100
     sample_per_cluster: PositiveInt = 256
     sample_iterations: PositiveInt = 30
@@ -169,55 +189,11 @@ class Cluster(Section):
             raise ConfigError(f"cluster.{error}; change cluster.checkpoints") from error
 
 
-Attention = Literal["auto", "padded"]
-Gpus = Literal["auto"] | Annotated[float, Field(ge=0)]
-Workers = PositiveInt | Annotated[list[PositiveInt], Field(min_length=2, max_length=2)]
-
-
-class PrepareResources(Section):
-    """Workers that read and tokenize rows; `auto` is one per free CPU."""
-
-    workers: Workers | Literal["auto"] = "auto"
-    range_bytes: PositiveInt = 64 << 20
-
-
-class TrainResources(Section):
-    """Data-parallel workers of the proxy's fine-tuning."""
-
-    workers: PositiveInt = 1
-    gpus: Gpus = "auto"
-    threads: PositiveInt | None = None
-    micro_batch: PositiveInt = 16
-    save_minutes: Annotated[float, Field(gt=0)] = 5.0
-    strategy: Literal["ddp", "fsdp"] = "ddp"
-    attention: Attention = "auto"
-    gradient_checkpointing: bool = False
-    retries: NonNegativeInt = 3  # after losing workers without a newer saved state
-
-
-class ScoreResources(Section):
-    """Actors that record losses, one model each; `auto` is one per GPU, or one per core of this machine."""
-
-    workers: Workers | Literal["auto"] = "auto"
-    gpus: Gpus = "auto"
-    threads: PositiveInt = 1
-    tokens_per_batch: PositiveInt = 16384
-    attention: Attention = "auto"
-    cache_gb: Annotated[float, Field(ge=0)] = 50.0  # a node's copies of files from an object store
-    allow_failures: NonNegativeInt = 0  # units that may fail in every attempt
-
-
-class ClusterResources(Section):
-    """The k-means fit, which runs on one node. workers: CPU threads."""
-
-    backend: Literal["auto", "cuml", "torch"] = "auto"
-    workers: PositiveInt = 1
-
-
 class Resources(Section):
     """Speed, retries and timeouts; never identity. A lower `score.allow_failures` has skipped units scored again."""
 
     prepare: PrepareResources = PrepareResources()
+    embed: EmbedResources = EmbedResources()
     train: TrainResources = TrainResources()
     score: ScoreResources = ScoreResources()
     cluster: ClusterResources = ClusterResources()
@@ -232,6 +208,7 @@ class Config(Section):
     root: str
     run: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
     data: Data = Data()
+    embed: Embed = Embed()
     proxy: Proxy = Proxy()
     score: Score = Score()
     cluster: Cluster = Cluster()

@@ -1,10 +1,10 @@
-"""Sections inside sections: evaluation sets in `data.exclude`, and the window of `cluster.checkpoints`."""
+"""Sections inside sections: of `data.exclude`, of `cluster.checkpoints` and of `resources`."""
 
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import ConfigDict, Field, model_validator
 
-from s2l_ray.config.types import PositiveInt, Section
+from s2l_ray.config.types import NonNegativeInt, PositiveInt, Section
 from s2l_ray.core.trajectories import Window
 
 
@@ -41,3 +41,57 @@ class CheckpointWindow(Section):
 
     def window(self) -> Window:
         return Window(self.start, self.to, self.every, self.last)
+
+
+Attention = Literal["auto", "padded"]
+Gpus = Literal["auto"] | Annotated[float, Field(ge=0)]
+Workers = PositiveInt | Annotated[list[PositiveInt], Field(min_length=2, max_length=2)]
+
+
+class PrepareResources(Section):
+    """Workers that read and tokenize rows; `auto` is one per free CPU."""
+
+    workers: Workers | Literal["auto"] = "auto"
+    range_bytes: PositiveInt = 64 << 20
+
+
+class EmbedResources(Section):
+    """Actors that embed text, one model each; `auto` is one per GPU, or one per core of this machine."""
+
+    workers: Workers | Literal["auto"] = "auto"
+    gpus: Gpus = "auto"
+    threads: PositiveInt = 1
+    rows_per_batch: PositiveInt = 32
+
+
+class TrainResources(Section):
+    """Data-parallel workers of the proxy's fine-tuning."""
+
+    workers: PositiveInt = 1
+    gpus: Gpus = "auto"
+    threads: PositiveInt | None = None
+    micro_batch: PositiveInt = 16
+    save_minutes: Annotated[float, Field(gt=0)] = 5.0
+    strategy: Literal["ddp", "fsdp"] = "ddp"
+    attention: Attention = "auto"
+    gradient_checkpointing: bool = False
+    retries: NonNegativeInt = 3  # after losing workers without a newer saved state
+
+
+class ScoreResources(Section):
+    """Actors that record losses, one model each; `auto` is one per GPU, or one per core of this machine."""
+
+    workers: Workers | Literal["auto"] = "auto"
+    gpus: Gpus = "auto"
+    threads: PositiveInt = 1
+    tokens_per_batch: PositiveInt = 16384
+    attention: Attention = "auto"
+    cache_gb: Annotated[float, Field(ge=0)] = 50.0  # a node's copies of files from an object store
+    allow_failures: NonNegativeInt = 0  # units that may fail in every attempt
+
+
+class ClusterResources(Section):
+    """The k-means fit, which runs on one node. workers: CPU threads."""
+
+    backend: Literal["auto", "cuml", "torch"] = "auto"
+    workers: PositiveInt = 1

@@ -9,6 +9,7 @@ import json
 import math
 import shutil
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 from s2l_ray import storage
@@ -17,6 +18,7 @@ from s2l_ray.catalog.listing import COMPLETE
 from s2l_ray.config.budget import budget_amount, check_budget
 from s2l_ray.config.identity import checkpoint_origins, local_folder
 from s2l_ray.config.sections import Config, TokenizerToTrain
+from s2l_ray.core.embedding import DEFAULT_MODEL
 from s2l_ray.core.training.schedule import CheckpointGrid, checkpoint_steps, steps_per_epoch
 from s2l_ray.errors import ConfigError
 from s2l_ray.pipeline.plan import Plan
@@ -70,6 +72,8 @@ def check_feasible(planned: Plan, figures: Estimate | None = None) -> None:
         check_budget(budget, dataset.sizes)
     elif "subset" in planned and most is not None and isinstance(budget, int) and budget > most:
         raise ConfigError(f"select.budget: {budget} rows, but data admits at most {most}; set it to at most {most}")
+    if "embeddings" in planned and planned["embeddings"].to_build:
+        check_embedding(config)
     if "subset" in planned and planned["subset"].to_build:
         check_selection(planned)
     if "checkpoints" in planned and planned["checkpoints"].to_build:
@@ -78,6 +82,20 @@ def check_feasible(planned: Plan, figures: Estimate | None = None) -> None:
         if trained_on is not None and config.proxy.checkpoints_from is None:
             check_training(config, trained_on.ok)
         check_disk(config, figures)
+
+
+def check_embedding(config: Config) -> None:
+    """Refuse embeddings without text, without the library, or of a folder that holds another kind of model."""
+    if config.without_data:
+        raise ConfigError("embed: rows of score.losses_from have no text; add data.sources and data.tokenizer")
+    if find_spec("sentence_transformers") is None:
+        raise ConfigError("embed: needs the package sentence-transformers; pip install 's2l_ray[embed]'")
+    folder = local_folder(config, config.embed.model, "embed.model")
+    if folder is not None and not (folder / "modules.json").is_file():
+        raise ConfigError(
+            f"embed.model: {folder} has no modules.json; write the folder of a sentence-transformers model, or a hub "
+            f"id such as {DEFAULT_MODEL}"
+        )
 
 
 def check_training(config: Config, pool: int) -> None:

@@ -1,6 +1,7 @@
 """The pipeline: a table of steps, in the order in which they run. Read this first.
 
     sources -prepare-> dataset -train-> checkpoints -score-> trajectories -cluster-> clusters -select-> subset
+                          +----embed-> embeddings -----(cluster.features)------^
        +----prepare-> task -----(proxy.train_on)---^
 
 Each step builds one kind of artifact from earlier ones. The artifact's name is the fingerprint of its kind, version,
@@ -20,9 +21,8 @@ from s2l_ray.config.identity import Identity
 from s2l_ray.config.sections import Config
 from s2l_ray.errors import ConfigError
 from s2l_ray.runtime.contracts import Cluster, ResourceRequest
-from s2l_ray.stages import cluster, imported, prepare, score, select, train
+from s2l_ray.stages import cluster, embed, imported, prepare, score, select, train
 from s2l_ray.stages.build import Build, Product
-from s2l_ray.stages.prepare_task import prepare_task
 
 Inputs = Callable[[Config], tuple[str, ...]]
 
@@ -53,7 +53,7 @@ def always(*kinds: str) -> Inputs:
 
 def subset_inputs(config: Config) -> tuple[str, ...]:
     """The kinds that hold what the method reads. Row numbers have the lengths that are imported with the losses."""
-    kinds = config.select.needs.inputs()
+    kinds = config.select.needs.inputs(config.cluster.features)
     reads_lengths = config.select.needs.reads_lengths or budget_unit(config.select.budget) != ROWS
     return tuple(dict.fromkeys((*kinds, "trajectories"))) if config.without_data and reads_lengths else kinds
 
@@ -69,11 +69,12 @@ STEPS = (
         version=3,
         leftovers=("work",),
     ),
+    Step("embeddings", always("dataset"), identity.embeddings_identity, embed.embed, embed.execution, embed.resources),
     Step(
         "task",
         always(),
         identity.task_identity,
-        prepare_task,
+        prepare.prepare_task,
         prepare.execution,
         prepare.resources,
         version=3,
@@ -100,8 +101,8 @@ STEPS = (
     ),
     Step(
         "clusters",
-        always("trajectories"),
-        lambda config: {"cluster": config.cluster.model_dump(mode="json")},
+        lambda config: (config.cluster.features,),
+        identity.clusters_identity,
         cluster.cluster,
         cluster.execution,
         cluster.resources,

@@ -86,7 +86,8 @@ def _local_names(folder: Path, config: Config) -> list[str]:
     paths += [one.path for one in checkpoints] if isinstance(checkpoints, list) else []
     paths += [losses.path] if losses is not None else []
     rows = [storage.join(config.data.root, path) for path in paths if path]
-    models = [name for name in (config.data.tokenizer, config.proxy.model) if isinstance(name, str)]
+    references = (config.data.tokenizer, config.proxy.model, config.embed.model)
+    models = [name for name in references if isinstance(name, str)]
     names = rows + [name for name in models if (folder / name).is_dir()]
     return [name for name in names if storage.is_local(name) and not storage.local_path(name).is_absolute()]
 

@@ -1,7 +1,7 @@
-"""cluster: trajectories -> clusters of rows with similar trajectories.
+"""cluster: trajectories or embeddings, the features -> clusters of rows with similar features.
 
-`centroids.parquet` has one row a cluster; each shard holds cluster and distance of the rows of the same trajectories
-shard. The fit runs on one node, the only one that holds the N x T matrix; a pool beyond `cluster.max_fit_rows` is
+`centroids.parquet` has one row a cluster; each shard holds cluster and distance of the rows of the same shard of
+features. The fit runs on one node, the only one that holds the N x T matrix; a pool beyond `cluster.max_fit_rows` is
 fitted on a seeded sample. Assignment runs shard by shard. Cluster ids are unique over the whole pool: those of a source
 follow those of the source before it, by name. Only rows with status ok take part.
 """
@@ -16,7 +16,16 @@ from s2l_ray.artifacts.tables import FileRecord, find_complete_unit, read_table
 from s2l_ray.config.sections import Config
 from s2l_ray.runtime.contracts import Cluster, PoolOptions, ResourceRequest
 from s2l_ray.stages.build import Build, Product, cpus_per_actor, memory_request, total_counts
-from s2l_ray.stages.cluster_workers import CENTROIDS, AssignedShard, AssignUnit, AssignWorker, assigned_shard, fit
+from s2l_ray.stages.cluster_workers import (
+    CENTROIDS,
+    AssignedShard,
+    AssignUnit,
+    AssignWorker,
+    Features,
+    assigned_shard,
+    features_of,
+    fit,
+)
 
 ClusterBuild = Build[ClusterExecution]
 
@@ -34,17 +43,15 @@ def execution(config: Config, cluster: Cluster) -> ClusterExecution:
 
 
 def resources(build: ClusterBuild) -> ResourceRequest:
-    trajectories = build.inputs["trajectories"]
-    rows = min(trajectories.manifest.counts.kept, build.config.cluster.max_fit_rows)
-    row_bytes = COPIES * 4 * len(trajectories.facts(TrajectoriesFacts).steps) + OTHER_BYTES
+    features = _features(build)
+    rows = min(features.artifact.manifest.counts.kept, build.config.cluster.max_fit_rows)
+    row_bytes = COPIES * 4 * len(features.columns_T) + OTHER_BYTES
     memory = memory_request(build.cluster, rows * row_bytes)
     return ResourceRequest("cluster", MEMORY_HINT, 1, cpus_per_actor(build.cluster), build.execution.gpus, memory)
 
 
 def cluster(build: ClusterBuild) -> Product:
     """Fit the centroids, unless they are stored, then assign every row to a cluster."""
-    scored = build.inputs["trajectories"].facts(TrajectoriesFacts).steps
-    steps = [scored[column] for column in build.config.cluster.columns(scored)]
     started = time.monotonic()
     fitted = _fit(build)
     fit_seconds = time.monotonic() - started
@@ -69,27 +76,40 @@ def cluster(build: ClusterBuild) -> Product:
             for group, ids in ids_by_group.items()
         },
         fit_seconds=round(fit_seconds, 3),
-        steps=steps,
+        steps=_steps(build),
     )
-    counts = Counts(read, kept, {"no_trajectory": read - kept} if read > kept else {})
+    reason = "no_embedding" if build.config.cluster.features == "embeddings" else "no_trajectory"
+    counts = Counts(read, kept, {reason: read - kept} if read > kept else {})
     return Product([fitted, *(shard.file for shard in shards)], counts, facts, CLUSTERS)
 
 
+def _features(build: ClusterBuild) -> Features:
+    return features_of(build.inputs[build.config.cluster.features], build.config.cluster)
+
+
+def _steps(build: ClusterBuild) -> list[int]:
+    """Optimizer steps of the checkpoints that form the trajectories."""
+    if build.config.cluster.features == "embeddings":
+        return []
+    steps = build.inputs["trajectories"].facts(TrajectoriesFacts).steps
+    return [steps[column] for column in _features(build).columns_T]
+
+
 def _fit(build: ClusterBuild) -> FileRecord:
-    trajectories = build.inputs["trajectories"]
-    key = {"trajectories": trajectories.manifest.fingerprint, "backend": build.execution.backend}
+    features = _features(build).artifact.manifest
+    key = {features.kind: features.fingerprint, "backend": build.execution.backend}
     stored = find_complete_unit(build.folder, CENTROIDS, key)
     if stored is not None:
         return stored
-    name = f"clustering {trajectories.manifest.counts.kept} trajectories"
+    name = f"clustering {features.counts.kept} {features.kind}"
     build.note(name)
-    arguments = (build.folder, trajectories.uri, build.config.cluster, build.execution, key)
+    arguments = (build.folder, build.inputs[features.kind].uri, build.config.cluster, build.execution, key)
     return build.run_on_one_node(name, MEMORY_HINT, resources(build), fit, *arguments)
 
 
 def _assign(build: ClusterBuild, fitted: FileRecord) -> list[AssignedShard]:
     """Assign the shards that are missing; results in order of the shards, so that sums do not depend on timing."""
-    trajectories = build.inputs["trajectories"]
+    features = _features(build).artifact
 
     def find(unit: AssignUnit) -> AssignedShard | None:
         record = find_complete_unit(build.folder, unit.name, unit.key)
@@ -98,14 +118,14 @@ def _assign(build: ClusterBuild, fitted: FileRecord) -> list[AssignedShard]:
     return build.run_missing_units(
         [
             AssignUnit(shard, {"centroids": fitted.sha256, "shard": record.sha256})
-            for shard, record in enumerate(trajectories.shards())
+            for shard, record in enumerate(features.shards())
         ],
         find,
         AssignWorker,
         PoolOptions("assigning clusters", MEMORY_HINT),
         "shards assigned",
         folder=build.folder,
-        trajectories=trajectories.uri,
+        features=features.uri,
         settings=build.config.cluster,
         centroids=fitted,
     )

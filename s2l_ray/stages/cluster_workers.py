@@ -13,8 +13,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from s2l_ray.artifacts.execution import ClusterExecution
-from s2l_ray.artifacts.facts import TrajectoriesFacts
-from s2l_ray.artifacts.manifest import open_artifact
+from s2l_ray.artifacts.facts import EmbeddingsFacts, TrajectoriesFacts
+from s2l_ray.artifacts.manifest import Artifact, open_artifact
 from s2l_ray.artifacts.schemas import CLUSTERS, OK, shard_path
 from s2l_ray.artifacts.tables import FileRecord, notes_of, read_table, write_table
 from s2l_ray.config.sections import Cluster as ClusterConfig
@@ -24,12 +24,42 @@ from s2l_ray.runtime.worker_process import report_progress
 
 CENTROIDS = "centroids.parquet"
 WHOLE_POOL = ""
-COLUMNS = ("example_id", "source", "status", "losses")
+
+
+@dataclass(frozen=True)
+class Features:
+    """The vectors to cluster: of a column of fixed-size lists, the values at the positions `columns_T`."""
+
+    artifact: Artifact
+    column: str
+    columns_T: list[int]
+    ok_by_source: dict[str, int]
+
+    def names(self) -> tuple[str, ...]:
+        """The columns of a shard that clustering reads."""
+        return ("example_id", "source", "status", self.column)
+
+    def ok_rows(self, table: pa.Table, group_by: str) -> tuple[Float32, Objects]:
+        """Vectors and groups of a shard's rows with status ok."""
+        kept = table.filter(pc.equal(table["status"], OK))
+        lists = kept[self.column].combine_chunks()
+        x_BT = np.asarray(lists.flatten()).reshape(-1, lists.type.list_size)[:, self.columns_T]
+        source_B = np.asarray(kept["source"].to_numpy(zero_copy_only=False), object)
+        return x_BT, source_B if group_by == "source" else np.full(len(kept), WHOLE_POOL, object)
+
+
+def features_of(artifact: Artifact, settings: ClusterConfig) -> Features:
+    """The features in the artifact that `cluster.features` names."""
+    if settings.features == "embeddings":
+        embedded = artifact.facts(EmbeddingsFacts)
+        return Features(artifact, "embedding", list(range(embedded.dimensions)), embedded.ok_by_source)
+    scored = artifact.facts(TrajectoriesFacts)
+    return Features(artifact, "losses", settings.columns(scored.steps), scored.ok_by_source)
 
 
 @dataclass(frozen=True)
 class AssignUnit:
-    """A shard of trajectories. key: what the unit's file is made from."""
+    """A shard of the features. key: what the unit's file is made from."""
 
     shard: int
     key: dict[str, str]
@@ -50,12 +80,12 @@ class AssignedShard:
 
 
 def fit(
-    folder: str, trajectories: str, settings: ClusterConfig, execution: ClusterExecution, key: dict[str, str]
+    folder: str, features: str, settings: ClusterConfig, execution: ClusterExecution, key: dict[str, str]
 ) -> FileRecord:
-    """Read the trajectories, fit each group, store the centroids. Runs on one node."""
+    """Read the features, fit each group, store the centroids. Runs on one node."""
     from s2l_ray.core.kmeans.fit import KMeansOptions, fit_kmeans
 
-    x_NT, source_N = _read_matrix(trajectories, settings)
+    x_NT, source_N = _read_matrix(features_of(open_artifact(features), settings), settings)
     options = KMeansOptions(
         iterations=settings.iterations,
         restarts=settings.restarts,
@@ -80,7 +110,7 @@ def fit(
         centroids.append(fitted.centroids_KT)
         group_K += [group] * len(fitted.centroids_KT)
     if not group_K:
-        raise S2LError(f"{trajectories}: no row has status ok; `s2l show` it to see why rows were rejected")
+        raise S2LError(f"{features}: no row has status ok; `s2l show` it to see why rows were rejected")
     return write_table(folder, CENTROIDS, _centroids_table(group_K, np.concatenate(centroids)), key)
 
 
@@ -95,20 +125,17 @@ def _centroids_table(group_K: list[str], centroid_KT: Float32) -> pa.Table:
     )
 
 
-def _read_matrix(uri: str, settings: ClusterConfig) -> tuple[Float32, Objects]:
+def _read_matrix(features: Features, settings: ClusterConfig) -> tuple[Float32, Objects]:
     """x_NT and the group of every row, for the rows with status ok or a seeded sample of them."""
-    trajectories = open_artifact(uri)
-    facts = trajectories.facts(TrajectoriesFacts)
-    columns_T = settings.columns(facts.steps)
-    by_source = facts.ok_by_source
+    by_source = features.ok_by_source
     by_group = by_source if settings.group_by == "source" else {WHOLE_POOL: sum(by_source.values())}
     sampled = fit_rows(by_group, settings.max_fit_rows, settings.k, settings.seed)
     seen = dict.fromkeys(by_group, 0)
     parts, groups = [], []
-    shards = len(trajectories.shards())
-    for shard, table in enumerate(trajectories.read_tables(COLUMNS)):
+    shards = len(features.artifact.shards())
+    for shard, table in enumerate(features.artifact.read_tables(features.names())):
         report_progress(shard, shards, "shards read")
-        x_BT, group_B = ok_rows(table, columns_T, settings.group_by)
+        x_BT, group_B = features.ok_rows(table, settings.group_by)
         kept_B = np.zeros(len(x_BT), bool)
         for group in set(group_B.tolist()):
             own_M = np.flatnonzero(group_B == group)
@@ -134,23 +161,13 @@ def fit_rows(by_group: dict[str, int], max_rows: int, k: int, seed: int) -> dict
     }
 
 
-def ok_rows(table: pa.Table, columns_T: list[int], group_by: str) -> tuple[Float32, Objects]:
-    """Trajectories and groups of a shard's rows with status ok."""
-    kept = table.filter(pc.equal(table["status"], OK))
-    losses = kept["losses"].combine_chunks()
-    x_BT = np.asarray(losses.flatten()).reshape(-1, losses.type.list_size)[:, columns_T]
-    source_B = np.asarray(kept["source"].to_numpy(zero_copy_only=False), object)
-    return x_BT, source_B if group_by == "source" else np.full(len(kept), WHOLE_POOL, object)
-
-
 class AssignWorker:
     """Assign the rows of a shard to the nearest centroid of their group, on the CPU: the same bits on any node."""
 
-    def __init__(self, folder: str, trajectories: str, settings: ClusterConfig, centroids: FileRecord) -> None:
+    def __init__(self, folder: str, features: str, settings: ClusterConfig, centroids: FileRecord) -> None:
         self._folder = folder
-        self._trajectories = open_artifact(trajectories)
+        self._features = features_of(open_artifact(features), settings)
         self._group_by = settings.group_by
-        self._columns_T = settings.columns(self._trajectories.facts(TrajectoriesFacts).steps)
         table = read_table(folder, centroids)
         group_K = np.asarray(table["source"].to_pylist(), object)
         centroid_KT = np.asarray(table["centroid"].combine_chunks().flatten()).reshape(len(table), -1)
@@ -162,8 +179,8 @@ class AssignWorker:
     def __call__(self, unit: AssignUnit) -> AssignedShard:
         from s2l_ray.core.kmeans.fit import assign_clusters
 
-        table = self._trajectories.read_file(unit.name, COLUMNS)
-        x_BT, group_B = ok_rows(table, self._columns_T, self._group_by)
+        table = self._features.artifact.read_file(unit.name, self._features.names())
+        x_BT, group_B = self._features.ok_rows(table, self._group_by)
         cluster_B, distance_B = np.empty(len(x_BT), np.int32), np.empty(len(x_BT), np.float32)
         for group in sorted(set(group_B.tolist())):
             own_B = group_B == group

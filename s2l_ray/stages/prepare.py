@@ -15,6 +15,7 @@ below `work/` and deleted once the manifest is written.
 import json
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TypeVar
 
 from s2l_ray import storage
@@ -24,7 +25,7 @@ from s2l_ray.artifacts.receipts import UnitResult, read_receipt, write_receipt
 from s2l_ray.artifacts.schemas import DATASET, tokens_path
 from s2l_ray.artifacts.tables import FileRecord, record_of
 from s2l_ray.config.budget import share_of
-from s2l_ray.config.identity import evaluation_specs, local_folder, source_spec
+from s2l_ray.config.identity import evaluation_specs, local_folder, source_spec, task_config
 from s2l_ray.config.sections import Config, TokenizerToTrain
 from s2l_ray.core.data.deduplication import BYTES_PER_ROW
 from s2l_ray.errors import S2LError
@@ -102,6 +103,11 @@ def prepare(build: PrepareBuild) -> Product:
     )
     contaminated = dict.fromkeys(questions, 0) | total_counts(one.contaminated for one in parsed)
     return _product(sources, rejected, tokenizer, encoded, contaminated)
+
+
+def prepare_task(build: PrepareBuild) -> Product:
+    """The rows of `proxy.train_on` as a dataset of their own, prepared like the pool."""
+    return prepare(replace(build, config=task_config(build.config)))
 
 
 def _run_pass(

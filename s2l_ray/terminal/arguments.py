@@ -33,7 +33,9 @@ Row = Annotated[str, typer.Argument(metavar="ROW", help="The example_id of a row
 To = Annotated[
     str,
     typer.Option(
-        "--to", metavar="KIND", help="Last kind to build: dataset, checkpoints, trajectories, clusters or subset."
+        "--to",
+        metavar="KIND",
+        help="Last kind to build: dataset, embeddings, checkpoints, trajectories, clusters or subset.",
     ),
 ]
 JobFile = Annotated[str, typer.Option("--to", metavar="FILE", help="Output path of the job file.")]

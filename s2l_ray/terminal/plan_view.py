@@ -49,7 +49,8 @@ def _estimates(planned: Plan, figures: Estimate) -> Pairs:
         "pool": _pool(figures),
         "proxy": _proxy(config, figures) if "checkpoints" in planned else None,
         "disk": _disk(figures) if "checkpoints" in planned else None,
-        "clusters": f"{config.cluster.k} {grouping}" if "clusters" in planned else None,
+        "embeddings": _embeddings(config) if "embeddings" in planned else None,
+        "clusters": f"{config.cluster.k} {grouping}, of {config.cluster.features}" if "clusters" in planned else None,
         "select": _selection(config, figures) if "subset" in planned else None,
     }
 
@@ -59,6 +60,11 @@ def _tokenizer(data: Data) -> str | None:
         return None
     name = data.tokenizer if isinstance(data.tokenizer, str) else f"trained, {data.tokenizer.train.vocab_size:,}"
     return f"{name}, rows of at most {data.max_length} tokens"
+
+
+def _embeddings(config: Config) -> str:
+    embed = config.embed
+    return f"{embed.model}, {embed.text}, at most {embed.max_length} tokens"
 
 
 def _pool(figures: Estimate) -> str:

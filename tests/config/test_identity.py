@@ -72,6 +72,9 @@ CLUSTERS = {
     "cluster.max_fit_rows": 9,
     "cluster.seed": 1,
 }
+# of a job that clusters embeddings
+EMBEDDED = {"cluster.features": "embeddings", "embed.model": "model"}
+EMBEDDINGS = {"embed.model": "tokenizer", "embed.text": "prompt", "embed.max_length": 64}
 SUBSET = {
     "select.method": "source_balanced",
     "select.budget": "50%",
@@ -97,6 +100,10 @@ NOT_IDENTITY = {
     "resources.train.attention": "padded",
     "resources.train.gradient_checkpointing": True,
     "resources.train.retries": 1,
+    "resources.embed.workers": 2,
+    "resources.embed.gpus": 1,
+    "resources.embed.threads": 2,
+    "resources.embed.rows_per_batch": 9,
     "resources.score.workers": [1, 2],
     "resources.score.gpus": 1,
     "resources.score.threads": 2,
@@ -119,6 +126,8 @@ OTHERS = {
     "data.sources.0.revision",
     "data.tokenizer_revision",
     "proxy.revision",
+    "embed.revision",
+    "cluster.features",
     "score.losses_from",
     "proxy.checkpoints_from",
     "proxy.train_on",
@@ -197,8 +206,33 @@ def test_a_key_decides_its_kind_and_what_is_built_from_it(
         assert changed({key: value}) == expected, key
 
 
+def test_embeddings_are_decided_by_data_and_their_own_keys(values: dict[str, Any]) -> None:
+    before = fingerprints(values, EMBEDDED)
+    built = ["dataset", "embeddings", "clusters", "subset"]
+    assert list(before) == built
+
+    def changed(changes: Mapping[str, object]) -> set[str]:
+        after = fingerprints(values, {**EMBEDDED, **changes})
+        return {kind for kind in built if after[kind] != before[kind]}
+
+    for key, value in EMBEDDINGS.items():
+        assert changed({key: value}) == {"embeddings", "clusters", "subset"}, key
+    assert changed({"data.max_length": 64}) == set(built)
+    assert changed({"cluster.k": 7}) == {"clusters", "subset"}
+    for key, value in {**CHECKPOINTS, **TRAJECTORIES, **NOT_IDENTITY, "cluster.checkpoints": "all"}.items():
+        assert changed({key: value}) == set(), key
+
+
 def test_every_key_of_a_job_is_tested(values: dict[str, Any]) -> None:
-    known = {**DATASET, **CHECKPOINTS, **TRAJECTORIES, **CLUSTERS, **SUBSET, **NOT_IDENTITY}.keys() | OTHERS
+    known = {
+        **DATASET,
+        **EMBEDDINGS,
+        **CHECKPOINTS,
+        **TRAJECTORIES,
+        **CLUSTERS,
+        **SUBSET,
+        **NOT_IDENTITY,
+    }.keys() | OTHERS
     keys = flatten(config_of(values, {}).model_dump(mode="json"))
     untested = {key for key in keys if not any(key == name or key.startswith(f"{name}.") for name in known)}
     assert not untested
@@ -208,7 +242,7 @@ def test_a_job_without_a_proxy_depends_on_data_and_select_alone(values: dict[str
     random = {"select.method": "random"}
     before = fingerprints(values, random)
     assert list(before) == ["dataset", "subset"]
-    for key, value in {**CHECKPOINTS, **TRAJECTORIES, **CLUSTERS, **NOT_IDENTITY}.items():
+    for key, value in {**EMBEDDINGS, **CHECKPOINTS, **TRAJECTORIES, **CLUSTERS, **NOT_IDENTITY}.items():
         assert fingerprints(values, {**random, key: value}) == before, key
     for key in ("select.budget", "select.seed"):
         after = fingerprints(values, {**random, key: SUBSET[key]})

@@ -6,13 +6,16 @@ import time
 from pathlib import Path
 
 import pytest
+import yaml
 
 from s2l_ray.catalog.verify import verify_artifact
 from tests.support.driver import finish_run, kill_driver_when, run_command, start_driver
 from tests.support.jobs import copy_job, small_job, subset_sha256
+from tests.support.sentence_model import save_sentence_model
 
 # a file of each complete unit, by kind
 UNITS = {
+    "embeddings": "embeddings/*/shard-*.parquet",
     "checkpoints": "checkpoints/*/step-*/checkpoint.json",
     "trajectories": "trajectories/*/losses/*/*.parquet",
     "clusters": "clusters/*/centroids.parquet",
@@ -34,6 +37,25 @@ def undisturbed(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     job = copy_job(finished, tmp_path_factory.mktemp("undisturbed"), "dataset", "checkpoints", "trajectories")
     finish_run(job)
     return job
+
+
+@pytest.mark.slow
+def test_killed_in_embedding(finished: Path, tmp_path: Path) -> None:
+    pytest.importorskip("sentence_transformers", reason="the extra embed is not installed")
+    model = save_sentence_model(tmp_path / "sentences", ["How many are there in all ? The answer is"])
+    embedded = {"cluster": {"features": "embeddings", "k": 4}, "embed": {"model": str(model), "max_length": 32}}
+    jobs = [copy_job(finished, tmp_path / name, "dataset") for name in ("undisturbed", "killed")]
+    for job in jobs:
+        job.write_text(yaml.safe_dump(yaml.safe_load(job.read_text()) | embedded))
+    finish_run(jobs[0])
+    kill_driver_when(jobs[1], lambda: bool(units(jobs[1], "embeddings")))
+    stored = units(jobs[1], "embeddings")
+    assert not list((jobs[1].parent / "artifacts").glob("embeddings/*/manifest.json"))
+    finish_run(jobs[1])
+    assert stored.items() <= units(jobs[1], "embeddings").items(), "a complete unit is not written again"
+    contents = [{path.name: path.read_bytes() for path in units(job, "embeddings")} for job in jobs]
+    assert contents[0] == contents[1] and len(contents[0]) > len(stored)
+    assert_same_subset(jobs[1], jobs[0])
 
 
 @pytest.mark.slow

@@ -15,6 +15,7 @@ from s2l_ray.artifacts.provenance import libraries
 from s2l_ray.config.load import load_config
 from s2l_ray.config.sections import Config
 from s2l_ray.errors import ConfigError, S2LError
+from s2l_ray.pipeline import preflight
 from s2l_ray.pipeline.plan import plan
 from s2l_ray.runtime import session
 from tests.support.jobs import small_job
@@ -113,6 +114,18 @@ def test_checkpoints_that_do_not_fit_on_the_disk_are_refused(
 def test_a_tokenizer_larger_than_the_embedding_is_refused(job: Path, tmp_path: Path) -> None:
     larger = f"data.tokenizer.train.vocab_size={VOCABULARY + 1}"
     assert_refused(without_dataset(job, tmp_path, larger), r"data\.tokenizer")
+
+
+def test_embeddings_that_cannot_be_computed_are_refused(
+    job: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    embedded = "cluster.features=embeddings"
+    assert_refused(without_dataset(job, tmp_path, embedded, f"embed.model={job.parent / 'model'}"), r"modules\.json")
+    assert_refused(without_dataset(job, tmp_path, embedded, "embed.model=./nowhere"), r"embed\.model")
+    assert_started(without_dataset(job, tmp_path / "hub", embedded))
+    monkeypatch.setattr(preflight, "find_spec", lambda name: None)
+    assert_refused(without_dataset(job, tmp_path, embedded), r"pip install 's2l_ray\[embed\]'")
+    assert_started(without_dataset(job, tmp_path / "unused"))
 
 
 def begun_under(config: Config, versions: dict[str, str]) -> None:

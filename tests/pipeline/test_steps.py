@@ -12,14 +12,14 @@ from s2l_ray.errors import ConfigError
 from s2l_ray.pipeline.steps import STEPS, step_of, steps_to
 
 
-def config_of(**select: Any) -> Config:
+def config_of(*, features: str = "trajectories", **select: Any) -> Config:
     return make_config(
         {
             "root": "runs",
             "run": "test",
             "data": {"sources": [{"hub": "owner/rows"}], "tokenizer": {"train": {"vocab_size": 400}}},
             "proxy": {"model": {"architecture": "gpt_neox", "hidden_size": 16}, "epochs": 2},
-            "cluster": {"k": 7},
+            "cluster": {"k": 7, "features": features},
             "select": {"budget": "10%", **select},
         },
         "test",
@@ -65,10 +65,19 @@ def test_kinds_that_a_method_builds(method: str) -> None:
     assert kinds("subset", config_of(**select_of(method))) == kinds_of(method)
 
 
+def test_a_job_that_clusters_embeddings_trains_no_proxy() -> None:
+    config = config_of(features="embeddings", method="s2l")
+    assert kinds("subset", config) == ["dataset", "embeddings", "clusters", "subset"]
+    assert kinds("clusters", config) == ["dataset", "embeddings", "clusters"]
+    published = config_of(features="embeddings", method="learning_percentage", within="clusters")
+    assert kinds("subset", published) == [kind for kind in KINDS if kind != "task"]
+
+
 @pytest.mark.parametrize("method", SELECTORS)
 @pytest.mark.parametrize("to", KINDS[:-1])
 def test_kinds_up_to_another_do_not_depend_on_the_method(to: str, method: str) -> None:
-    expected = [] if to == "task" else [kind for kind in KINDS[: KINDS.index(to)] if kind != "task"]
+    first = {"embeddings": ["dataset"], "task": []}
+    expected = first.get(to, [kind for kind in KINDS[: KINDS.index(to)] if kind not in first])
     assert kinds(to, config_of(**select_of(method))) == [*expected, to]
 
 

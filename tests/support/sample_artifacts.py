@@ -3,6 +3,7 @@
 from s2l_ray import storage
 from s2l_ray.artifacts.execution import (
     ClusterExecution,
+    EmbedExecution,
     Execution,
     PrepareExecution,
     ScoreExecution,
@@ -16,6 +17,7 @@ from s2l_ray.artifacts.facts import (
     ClustersFacts,
     Counts,
     DatasetFacts,
+    EmbeddingsFacts,
     Facts,
     SkippedUnit,
     SubsetFacts,
@@ -28,6 +30,7 @@ from s2l_ray.core.training.records import CheckpointRecord
 STEPS = (0, 5, 9)
 FACTS: dict[str, Facts] = {
     "dataset": DatasetFacts({"ok": 29, "no_target_tokens": 1}, {"sums": 20, "other": 10}, 90, 60, 2, 9, 4, 300),
+    "embeddings": EmbeddingsFacts(384, {"sums": 19, "other": 10}, 3),
     "task": DatasetFacts({"ok": 9}, {"task": 9}, 30, 20, 0, 8, 1, 300),
     "checkpoints": CheckpointsFacts(
         tuple(CheckpointRecord(step, step / 9, 8 * step, 1e-3, None if step == 0 else 2.5, None) for step in STEPS),
@@ -49,6 +52,7 @@ FACTS: dict[str, Facts] = {
 }
 SETTINGS: dict[str, Settings] = {
     "dataset": PrepareExecution(1000),
+    "embeddings": EmbedExecution(32, 2, 0.5),
     "task": PrepareExecution(1000),
     "checkpoints": TrainExecution(2, 1.0, 4, 8, "fsdp", "padded", True),
     "trajectories": ScoreExecution(4096, "auto", 2, 0.5),

@@ -9,14 +9,13 @@ N rows of the pool, G rows of a group, R representatives, C candidates, D dimens
 import heapq
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from scipy.spatial.distance import cdist
 
 from s2l_ray.core.arrays import Float64, Integers
 from s2l_ray.core.selection.balancing import amount_of, proportional_quotas, source_rng
-from s2l_ray.core.selection.needs import Needs
+from s2l_ray.core.selection.needs import Features, Needs
 from s2l_ray.core.selection.pool import Pool, Selection, ranked_selection
 from s2l_ray.core.selection.ranking import Within, groups_of
 
@@ -31,7 +30,7 @@ class CoverageParams:
     """within: the groups inside which rows are compared. features: the vectors by which they are compared."""
 
     within: Within = "source"
-    features: Literal["trajectories", "embeddings"] = "trajectories"
+    features: Features = "trajectories"
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ class At(Enum):
     TRAINED = "every checkpoint but step 0"
 
 
+Features = Literal["trajectories", "embeddings"]
 # A position, or an optimizer step.
 Checkpoint = At | int
 TARGET_TOKENS, COLUMN = "target_tokens", "column"
@@ -35,7 +36,7 @@ class Needs:
     checkpoints: tuple[Checkpoint, ...] = ()
     clusters: bool = False
     target_tokens: bool = False
-    features: Literal["trajectories", "embeddings"] | None = None
+    features: Features | None = None
     without_targets: bool = False
 
     @property
@@ -47,9 +48,13 @@ class Needs:
     def reads_lengths(self) -> bool:
         return self.target_tokens or self.quantity == TARGET_TOKENS
 
-    def inputs(self) -> tuple[str, ...]:
-        """The kinds of artifact that hold the columns; the dataset always."""
-        scored = self.statistic is not None or self.clusters or self.features == "trajectories"
+    def inputs(self, clustered: Features = "trajectories") -> tuple[str, ...]:
+        """The kinds of artifact that hold the columns; the dataset always. clustered: what clusters are made from.
+
+        Where losses are read or clustered, the pool is the rows that have them.
+        """
+        read = self.statistic is not None or self.features == "trajectories"
+        scored = read or (self.clusters and clustered == "trajectories")
         embedded = ("embeddings",) if self.features == "embeddings" else ()
         return ("dataset", *embedded, *(("trajectories",) if scored else ()), *(("clusters",) if self.clusters else ()))
 

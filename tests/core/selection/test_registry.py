@@ -14,6 +14,7 @@ from tests.core.selection.oracles import SIZES, pool_of
 
 PARAMS = {"s2l": S2LParams(min_cluster_size=1), "random_clusters": ClusterParams(min_cluster_size=1)}
 DRAWS = ("s2l", "random", "source_balanced", "stratified", "random_clusters")
+OF_CLUSTERS = ("s2l", "random_clusters")
 WITHOUT_PROXY = ("random", "source_balanced", "stratified", "longest", "shortest", "column")
 GREEDY = ("facility_location", "k_center")
 
@@ -113,14 +114,17 @@ def test_a_selector_reads_no_column_but_those_it_needs(name: str) -> None:
     assert np.array_equal(selector.select(bare, 50, 0, params).index_M, expected)
 
 
+@pytest.mark.parametrize("clustered", ["trajectories", "embeddings"])
 @pytest.mark.parametrize("name", SELECTORS)
-def test_inputs_follow_from_needs(name: str) -> None:
+def test_inputs_follow_from_needs(name: str, clustered: str) -> None:
     needs = SELECTORS[name].needs(params_of(name))
-    inputs = needs.inputs()
+    inputs = needs.inputs(clustered)
     assert inputs[0] == "dataset" and len(set(inputs)) == len(inputs)
     assert set(inputs) <= set(KINDS[:-1])
-    assert ("trajectories" in inputs) == (name not in WITHOUT_PROXY)
-    assert ("clusters" in inputs) == (name in ("s2l", "random_clusters"))
+    assert ("trajectories" in inputs) == (
+        name not in WITHOUT_PROXY and not (clustered == "embeddings" and name in OF_CLUSTERS)
+    )
+    assert ("clusters" in inputs) == (name in OF_CLUSTERS)
 
 
 @pytest.mark.parametrize("name", [name for name in SELECTORS if "within" in SELECTORS[name].param_names()])
