@@ -101,9 +101,8 @@ def demo(
 def plan(job: arg.Job, set_: arg.Set = None, to: arg.To = "subset", json_: arg.Json = False) -> None:
     """Show the artifacts that a run would build, the reasons, and estimates of rows and disk space."""
     from s2l_ray.config.experiment import is_experiment
-    from s2l_ray.config.row_summary import summarise_sources
+    from s2l_ray.config.row_summary import check_chat_template, summarise_sources
     from s2l_ray.pipeline.preflight import check_feasible, estimate
-    from s2l_ray.terminal.data_preview import sources_view
     from s2l_ray.terminal.plan_view import plan_values, plan_view
 
     if is_experiment(job):
@@ -112,10 +111,8 @@ def plan(job: arg.Job, set_: arg.Set = None, to: arg.To = "subset", json_: arg.J
     planned = _plan(job, set_, to)
     figures = estimate(planned)
     summaries = summarise_sources(planned.config) if "dataset" in planned and planned["dataset"].to_build else []
-    values = plan_values(planned, figures) | {"sources": [summary.counts() for summary in summaries]}
-    print_result(json_, values, plan_view(planned, figures))
-    if summaries and not json_:
-        stdout_console().print(sources_view(summaries, stdout_console().width))
+    print_result(json_, plan_values(planned, figures, summaries), plan_view(planned, figures, summaries))
+    check_chat_template(planned.config, summaries)
     check_feasible(planned, figures)
     if not json_:
         next_command = f"next: {command_line('run', job, set_, to)}"

@@ -2,7 +2,7 @@
 
 import datetime
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +14,7 @@ from s2l_ray.core.data.columns import unread_columns
 from s2l_ray.core.data.examples import ReadRow, read_row
 from s2l_ray.core.data.segments import Segmented
 from s2l_ray.core.data.turns import Example, RejectedRow, Row, prompt_text, response_text
+from s2l_ray.errors import ConfigError
 from s2l_ray.sources.ranges import RangeReader, SourceSpec, list_ranges
 from s2l_ray.sources.rows import RawRow
 
@@ -185,6 +186,18 @@ def summarise_sources(config: Config) -> list[DataSummary]:
     root, template = storage.absolute(config.data.root), job_template(config)
     most = max(LEAST_PLANNED_ROWS, PLANNED_ROWS // len(sources))
     return [summarise(DataSummary(root, source_spec(source), source, template), most) for source in sources]
+
+
+def check_chat_template(config: Config, summaries: Sequence[DataSummary]) -> None:
+    """Raise `ConfigError` for chats with a tokenizer that is known to have no chat template."""
+    tokenizer = config.data.tokenizer
+    if not any(summary.chat for summary in summaries) or job_template(config) is not None:
+        return
+    if not isinstance(tokenizer, str) or local_folder(config, tokenizer, "data.tokenizer") is not None:
+        raise ConfigError(
+            "data.tokenizer: the rows are chats and this tokenizer has no chat template; set it to the tokenizer of a "
+            "chat model, for example HuggingFaceTB/SmolLM2-135M-Instruct"
+        )
 
 
 def job_template(config: Config) -> "ChatTemplate | None":

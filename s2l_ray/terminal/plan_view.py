@@ -1,35 +1,40 @@
 """The output of `plan`: a renderable, and plain values for scripts."""
 
 import dataclasses
+from collections.abc import Sequence
 
-from rich.console import RenderableType
+from rich.console import Group, RenderableType
 from rich.text import Text
 
 from s2l_ray.config.budget import budget_amount, budget_unit
+from s2l_ray.config.row_summary import DataSummary
 from s2l_ray.config.sections import Config, Data
 from s2l_ray.core.selection.registry import SELECTORS
 from s2l_ray.pipeline.plan import Plan, PlannedStep, plan_to_json
 from s2l_ray.pipeline.preflight import Estimate
 from s2l_ray.terminal import humanize
+from s2l_ray.terminal.console import stdout_console
+from s2l_ray.terminal.data_preview import sources_view
 from s2l_ray.terminal.layout import Pairs, facts, indented, state, table
 
 REASONS_SHOWN = 4
 
 
-def plan_view(planned: Plan, figures: Estimate) -> RenderableType:
-    """Each kind with its state and the reasons for it, then the estimates."""
+def plan_view(planned: Plan, figures: Estimate, summaries: Sequence[DataSummary]) -> RenderableType:
+    """Each kind with its state and the reasons for it, then the estimates, and the summaries of sources."""
     steps = table("kind", "state", "fingerprint", "reason")
     for step in planned.steps:
         steps.add_row(step.kind, state(step.state), Text(step.fingerprint, "dim"), "\n".join(_reasons(step)))
     head = Text.assemble((planned.config.run, "bold"), f"  in {planned.config.root}")
-    return indented(head, steps, facts(_estimates(planned, figures)))
+    parts = [indented(head, steps, facts(_estimates(planned, figures)))]
+    return Group(*parts, *([sources_view(summaries, stdout_console().width)] if summaries else []))
 
 
-def plan_values(planned: Plan, figures: Estimate) -> dict[str, object]:
+def plan_values(planned: Plan, figures: Estimate, summaries: Sequence[DataSummary]) -> dict[str, object]:
     config = planned.config
     select = config.select.model_dump(mode="json")
     values = {"run": config.run, "root": config.root, "steps": plan_to_json(planned), "select": select}
-    return values | dataclasses.asdict(figures)
+    return values | dataclasses.asdict(figures) | {"sources": [summary.counts() for summary in summaries]}
 
 
 def _reasons(step: PlannedStep) -> list[str]:

@@ -1,5 +1,6 @@
 """Summaries of the first rows of a job's sources: rejected rows, unread columns and rendered chats."""
 
+import contextlib
 import json
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,9 @@ from typing import Any
 import pytest
 
 from s2l_ray.config.load import make_config
-from s2l_ray.config.row_summary import DataSummary, summarise_sources
+from s2l_ray.config.row_summary import DataSummary, check_chat_template, summarise_sources
+from s2l_ray.config.sections import Config
+from s2l_ray.errors import ConfigError
 from tests.support.chat_tokenizers import chat_tokenizer
 
 Row = dict[str, Any]
@@ -18,18 +21,19 @@ def chat(*turns: str, **columns: object) -> Row:
     return {"messages": [{"role": role, "content": text} for role, text in zip(roles, turns, strict=False)], **columns}
 
 
-def summary_of(folder: Path, rows: list[Row], template: str | None = None, **source: Any) -> DataSummary:
+def config_of(folder: Path, rows: list[Row], template: str | None = None, **source: Any) -> Config:
     (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     tokenizer: object = {"train": {"vocab_size": 400}}
     if template is not None:
         chat_tokenizer(template, folder / "tokenizer")
         tokenizer = "tokenizer"
     data = {"root": str(folder), "sources": [{"path": "rows.jsonl", **source}], "tokenizer": tokenizer}
-    model = {"architecture": "gpt_neox"}
-    config = make_config(
-        {"root": "r", "run": "r", "data": data, "proxy": {"model": model}, "select": {"budget": 1}}, "t"
-    )
-    (summary,) = summarise_sources(config)
+    proxy = {"model": {"architecture": "gpt_neox"}}
+    return make_config({"root": "r", "run": "r", "data": data, "proxy": proxy, "select": {"budget": 1}}, "test")
+
+
+def summary_of(folder: Path, rows: list[Row], template: str | None = None, **source: Any) -> DataSummary:
+    (summary,) = summarise_sources(config_of(folder, rows, template, **source))
     return summary
 
 
@@ -94,3 +98,14 @@ def test_rows_are_filtered_by_nested_fields(tmp_path: Path) -> None:
     rows = [{"prompt": str(n), "response": "b", "about": {"level": n}} for n in range(4)]
     summary = summary_of(tmp_path, rows, only={"about.level": ["1", "2"]})
     assert summary.rejected == {"filtered": 2}
+
+
+def test_chats_without_a_template_are_refused(tmp_path: Path) -> None:
+    for rows, template, refused in (
+        ([chat("a", "b")], None, True),
+        ([chat("a", "b")], "chatml", False),
+        ([{"prompt": "a", "response": "b"}], None, False),
+    ):
+        config = config_of(tmp_path, rows, template)
+        with pytest.raises(ConfigError, match="chat template") if refused else contextlib.nullcontext():
+            check_chat_template(config, summarise_sources(config))

@@ -59,7 +59,8 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenize
 def load_tokenizer(name_or_path: str, revision: str | None = None) -> PreTrainedTokenizerBase:
     """Load the tokenizer of a local folder, or of a hub id if no such folder exists.
 
-    A missing padding token is set to the end-of-text token. Raises ValueError if there is no end-of-text token.
+    A missing padding token is set to the end-of-text token. Raises ValueError if there is no end-of-text token, or if
+    the library `tokenizers` does not run it.
     """
     from transformers import AutoTokenizer
 
@@ -67,6 +68,8 @@ def load_tokenizer(name_or_path: str, revision: str | None = None) -> PreTrained
     tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
         name_or_path, revision=None if local else revision, local_files_only=local
     )
+    if not tokenizer.is_fast:
+        raise ValueError(f"tokenizer {name_or_path} has no tokenizer.json; save it as a fast tokenizer")
     if tokenizer.eos_token_id is None:
         raise ValueError(f"tokenizer {name_or_path} has no eos_token; name one in its tokenizer_config.json")
     if tokenizer.pad_token_id is None:
