@@ -4,7 +4,6 @@ The subset is one table of pointers (shard, row) into the dataset with cluster, 
 selected row. Selection runs in one actor, which reads columns and no text.
 """
 
-from collections import Counter
 from collections.abc import Mapping
 from fractions import Fraction
 
@@ -21,6 +20,7 @@ from s2l_ray.catalog.pool_columns import columns_of_needs
 from s2l_ray.config.budget import budget_share, budget_unit, check_budget
 from s2l_ray.config.sections import Config
 from s2l_ray.config.select import Select
+from s2l_ray.core.selection.balancing import amount_of
 from s2l_ray.core.selection.budgets import Constraints, select_within_budget
 from s2l_ray.core.selection.learning_percentage import LearningPercentageParams, select_as_official
 from s2l_ray.core.selection.pool import Pool, Selection
@@ -94,15 +94,16 @@ def choose(rows: PoolRows, config: Select, budget: int) -> Selection:
 
 def _facts(dataset: Artifact, rows: PoolRows, config: Select, budget: int, selection: Selection) -> SubsetFacts:
     pool = rows.pool
-    names = np.asarray(pool.source_names, object)[pool.source_N[selection.index_M]]
+    count_S = np.bincount(pool.source_N[selection.index_M], minlength=len(pool.source_names)).tolist()
+    by_source = {name: count for name, count in zip(pool.source_names, count_S, strict=True) if count}
     return SubsetFacts(
         method=config.method,
         budget=budget,
         pool=len(pool),
         rows_ok=dataset.facts(DatasetFacts).ok,
-        by_source=dict(sorted(Counter(names.tolist()).items())),
+        by_source=dict(sorted(by_source.items())),
         unit=budget_unit(config.budget),
-        selected=pool.take(selection.index_M).amount(),
+        selected=amount_of(selection.index_M, pool.weight_N),
         kept=0 if rows.keep_N is None else int(rows.keep_N.sum()),
         dropped=0 if rows.drop_N is None else int(rows.drop_N.sum()),
         notes=dict(selection.notes),
