@@ -73,21 +73,27 @@ def checkpoint_digest(checkpoints: Artifact, step: int) -> str:
     return hashlib.sha256(listed.encode()).hexdigest()
 
 
-def find_stored_units(root: str, but: str = "") -> dict[UnitKey, StoredUnit]:
-    """Every unit of the complete trajectories below a root that was computed under the installed library versions.
+def find_stored_units(root: str, version: int, but: str = "") -> dict[UnitKey, StoredUnit]:
+    """Every unit of the complete trajectories below a root that this installation would compute in the same way.
 
-    but: fingerprint of trajectories to leave out.
+    version: of the step that scores; libraries are compared too. but: fingerprint of trajectories to leave out.
     """
     found: dict[UnitKey, StoredUnit] = {}
     folder = storage.join(root, "trajectories")
     for name in sorted(set(storage.list_folders(folder)) - {but}):
         try:
             artifact = open_artifact(storage.join(folder, name))
-            if "checkpoints" in artifact.manifest.inputs and not artifact.manifest.execution.changes(libraries()):
+            if _is_scored_alike(artifact, version):
                 found.update(_units_of(artifact))
         except S2LError:  # incomplete, damaged, or its inputs are deleted
             continue
     return found
+
+
+def _is_scored_alike(trajectories: Artifact, version: int) -> bool:
+    manifest = trajectories.manifest
+    scored = "checkpoints" in manifest.inputs and manifest.version == version
+    return scored and not manifest.execution.changes(libraries())
 
 
 def reused_units(keys: Iterable[Mapping[str, str]], stored: Mapping[UnitKey, StoredUnit]) -> dict[str, int]:

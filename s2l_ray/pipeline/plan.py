@@ -16,7 +16,7 @@ from s2l_ray.catalog.weights import missing_weights
 from s2l_ray.config.identity import Identity
 from s2l_ray.config.sections import Config
 from s2l_ray.errors import ConfigError, S2LError
-from s2l_ray.pipeline.steps import Step, steps_to
+from s2l_ray.pipeline.steps import Step, step_of, steps_to
 
 
 @dataclass(frozen=True)
@@ -162,7 +162,9 @@ def _with_reuse(trajectories: PlannedStep, config: Config, planned: dict[str, Pl
     attention = "packed" if wanted.attention == "auto" else wanted.attention  # what most models are scored with
     options = unit_options(config.score, wanted.tokens_per_batch, attention)
     keys = unit_keys(dataset, checkpoints, config.score.steps(checkpoints.facts(CheckpointsFacts).steps), options)
-    reused = reused_units(keys.values(), find_stored_units(config.root, but=trajectories.fingerprint))
+    version = step_of("trajectories", config).version
+    stored = find_stored_units(config.root, version, but=trajectories.fingerprint)
+    reused = reused_units(keys.values(), stored)
     copied = [f"{units} of {len(keys)} units are copied from {name}" for name, units in reused.items()]
     return replace(trajectories, reasons=(*trajectories.reasons, *copied))
 

@@ -122,7 +122,7 @@ def _build(planned: Plan, one: PlannedStep, report: Report) -> Artifact:
         cluster, recorded = describe_cluster(), artifact_building.recorded_execution()
         settings = recorded.settings if recorded is not None else step.execution(config, cluster)
         inputs = {kind: open_artifact(planned[kind].uri) for kind in one.inputs}
-        build = Build(one.kind, one.uri, config, inputs, settings, cluster, checked_report)
+        build = Build(one.kind, one.uri, config, inputs, settings, cluster, checked_report, step.version)
         request = step.resources(build)
         if recorded is not None:
             hint = f"{request.hint} (recorded settings change only with --rebuild {one.kind})"

@@ -45,7 +45,10 @@ K = TypeVar("K", str, int)
 
 @dataclass(frozen=True)
 class Build(Generic[E]):
-    """An artifact being built in `folder`: the job, its complete inputs by kind, the recorded execution settings."""
+    """An artifact being built in `folder`: the job, its complete inputs by kind, the recorded execution settings.
+
+    version: of the step that builds it.
+    """
 
     kind: str
     folder: str
@@ -54,6 +57,7 @@ class Build(Generic[E]):
     execution: E
     cluster: Cluster
     report: Report
+    version: int = 1
 
     def progress(self, done: float, total: float, unit: str) -> None:
         self.report(Progress(self.kind, done, total, unit))

@@ -49,7 +49,7 @@ def score(build: ScoreBuild) -> Product:
     check_tokenizers(build.inputs["dataset"], build.inputs["checkpoints"])
     check = _check(build)
     units = plan_units(build, check.attention)
-    scored_before = find_stored_units(build.config.root)
+    scored_before = find_stored_units(build.config.root, build.version)
     stored = find_complete(units, lambda unit: find_or_copy_unit(build.folder, unit, scored_before))
     complete = {record.path: record for record in stored if record is not None}
     reused = reused_units((unit.key for unit in units if unit.name in complete), scored_before)

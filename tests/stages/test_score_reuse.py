@@ -1,12 +1,14 @@
 """Growing pools: units that other trajectories hold are copied, and all others are scored."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from s2l_ray.artifacts.execution import Execution, ScoreExecution
 from s2l_ray.artifacts.facts import TrajectoriesFacts
-from s2l_ray.artifacts.manifest import Artifact, open_artifact
+from s2l_ray.artifacts.manifest import Artifact, open_artifact, write_manifest
 from s2l_ray.artifacts.schemas import shard_path
 from s2l_ray.catalog.verify import verify_artifact
 from s2l_ray.pipeline.plan import plan
@@ -110,3 +112,18 @@ def test_a_damaged_unit_is_scored_again(tmp_path: Path, models: Path, scored: li
     after = build(tmp_path, models, [OLD, NEW])
     assert len(scored) == NEW_SHARDS * len(STEPS) + 1
     assert verify_artifact(open_artifact(after.uri).uri).faults == ()
+
+
+OTHER_TORCH = Execution(ScoreExecution(16384, "auto", 1, 0.0), {"torch": "0.1"})
+
+
+@pytest.mark.parametrize("change", [{"version": 99}, {"execution": OTHER_TORCH}])
+def test_units_of_another_version_are_scored_again(
+    tmp_path: Path, models: Path, scored: list[str], change: dict[str, Any]
+) -> None:
+    before = build(tmp_path, models, [OLD])
+    assert before.manifest.execution.settings == OTHER_TORCH.settings
+    write_manifest(before.uri, replace(before.manifest, **change))
+    scored.clear()
+    build(tmp_path, models, [OLD, NEW])
+    assert len(scored) == (OLD_SHARDS + NEW_SHARDS) * len(STEPS)

@@ -52,8 +52,8 @@ def _build(config: Config, planned: PlannedStep) -> None:
     inputs = {kind: open_artifact(root[kind].uri) for kind in planned.inputs}
     with building(planned.uri, planned.kind, config.run) as artifact_building:
         execution = artifact_building.begin(Execution(step.execution(config, ONE_CORE), {}))
-        product = step.stage(
-            LocalBuild(planned.kind, planned.uri, config, inputs, execution.settings, ONE_CORE, ignore_progress)
-        )
+        settings, report = execution.settings, ignore_progress
+        build = LocalBuild(planned.kind, planned.uri, config, inputs, settings, ONE_CORE, report, step.version)
+        product = step.stage(build)
         manifest = make_manifest(step, planned, config, execution, product, seconds=0.0)
         artifact_building.commit(manifest, step.leftovers)
