@@ -157,6 +157,8 @@ def columns_of_needs(select: Select, inputs: Mapping[str, Artifact]) -> list[int
 
 def nearest_to_zero(clusters: Artifact) -> dict[str, int]:
     """The cluster whose centroid is nearest to losses of 0, by source (the empty name for the whole pool)."""
+    if "trajectories" not in clusters.manifest.inputs:
+        raise ConfigError("select.compat: official needs clusters of trajectories; set cluster.features: trajectories")
     table = clusters.read_file("centroids.parquet", ["source", "cluster", "centroid"])
     norm_K = np.square(lists(table["centroid"]), dtype=np.float64).sum(axis=1)
     nearest: dict[str, int] = {}

@@ -11,12 +11,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from s2l_ray.artifacts.facts import DatasetFacts
+from s2l_ray.artifacts.facts import DatasetFacts, EmbeddingsFacts
 from s2l_ray.artifacts.manifest import Artifact
 from s2l_ray.artifacts.schemas import NO_TARGET_TOKENS, NON_FINITE, NOT_SCORED, OK, SUBSET
 from s2l_ray.catalog.pool import OnShard, PoolRows, read_pool, subset_table
 from s2l_ray.config.select import Select
 from s2l_ray.core.selection.pool import Selection
+from s2l_ray.errors import ConfigError
 from tests.support.pool_artifacts import (
     ROW_TOKENS,
     PoolRow,
@@ -141,11 +142,30 @@ def test_official_rows_without_targets_have_the_cluster_nearest_to_zero(tmp_path
             "centroid": pa.FixedSizeListArray.from_arrays(pa.array([0.5, 3.0, 2.0], pa.float32()), 1),
         }
     )
-    inputs["clusters"] = write_clusters(f"{tmp_path}/clusters/{'4' * 12}", SHARDS, centroids=centroids)
+    of_trajectories = {"trajectories": "1" * 12}
+    uri = f"{tmp_path}/clusters/{'4' * 12}"
+    inputs["clusters"] = write_clusters(uri, SHARDS, inputs=of_trajectories, centroids=centroids)
     rows = read(inputs, "s2l", compat="official")
     at = found_positions(rows).index((0, 1))
     assert rows.pool.cluster_N is not None and rows.pool.cluster_N[at] == 1
     assert len(rows.pool) == len(positions(SHARDS)) + 1
+    inputs["clusters"] = write_clusters(f"{tmp_path}/clusters/{'5' * 12}", SHARDS, inputs={"embeddings": "1" * 12})
+    with pytest.raises(ConfigError, match="trajectories"):
+        read(inputs, "s2l", compat="official")
+
+
+@pytest.mark.parametrize("method", ["facility_location", "k_center"])
+def test_the_pool_of_embeddings_needs_no_trajectories(inputs: dict[str, Artifact], tmp_path: Path, method: str) -> None:
+    """Rows that are ok in the dataset and have no vector are excluded by their missing values."""
+    vectors = [[[1.0, 2.0], None, [3.0, 4.0]], [[5.0, 6.0]] * 3, [None], [], [[7.0, 8.0], [9.0, 10.0]]]
+    tables = [pa.table({"embedding": pa.array(shard, pa.list_(pa.float32(), 2))}) for shard in vectors]
+    uri = f"{tmp_path}/embeddings/{'6' * 12}"
+    inputs["embeddings"] = write_artifact(uri, "embeddings", tables, EmbeddingsFacts(2, {}, 0))
+    rows = read(inputs, method, features="embeddings")
+    assert rows.source.uri == inputs["dataset"].uri
+    assert rows.pool.feature_ND is not None
+    assert rows.pool.usable().tolist() == [True, True, True, True, True, False, True, True]
+    assert rows.pool.feature_ND[rows.pool.usable()].tolist() == [vector for one in vectors for vector in one if vector]
 
 
 @pytest.mark.parametrize("budget", [{"target_tokens": 3}, {"tokens": 3}])

@@ -8,6 +8,7 @@ import pyarrow as pa
 
 from s2l_ray.artifacts.execution import (
     ClusterExecution,
+    EmbedExecution,
     Execution,
     PrepareExecution,
     ScoreExecution,
@@ -32,6 +33,7 @@ from s2l_ray.core.training.records import CheckpointRecord
 SETTINGS: dict[str, Settings] = {
     "dataset": PrepareExecution(1000),
     "task": PrepareExecution(1000),
+    "embeddings": EmbedExecution(32, 1, 0.0),
     "checkpoints": TrainExecution(1, 0.0, 1, 8, "ddp", "auto", False),
     "trajectories": ScoreExecution(1000, "auto", 1, 0.0),
     "clusters": ClusterExecution("torch", 1, 0.0),
