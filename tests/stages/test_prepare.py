@@ -130,6 +130,20 @@ def test_long_rows_are_truncated_or_dropped(tmp_path: Path) -> None:
     assert [row["line"] for row in rejected_of(tmp_path / "drop", dropped)] == [1, 2]
 
 
+def test_shards_whose_rows_are_all_too_long_are_empty(tmp_path: Path) -> None:
+    """Shards are cut before rows are encoded, so that the number of a shard does not depend on the tokenizer."""
+    long = [
+        json.dumps({"prompt": f"Count from {number}.", "response": "again and again " * 200}) for number in range(8)
+    ]
+    short = [json.dumps({"prompt": f"Is {number} a number?", "response": "yes"}) for number in range(8)]
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text("\n".join([*long, *short]) + "\n")
+    product = prepare_here(tmp_path / "dataset", rows, max_length=64, too_long="drop", shard_size=4)
+    assert (product.counts.kept, product.counts.rejected) == (8, {"too_long": 8})
+    for folder in ("tokens/", "text/"):
+        assert [file.rows for file in product.files if file.path.startswith(folder)] == [0, 0, 4, 4]
+
+
 # ---- receipts and resume
 
 
