@@ -50,10 +50,10 @@ class DataSummary:
     """Counts over the first rows of a source. complete: these are all rows.
 
     source: the keys of the job for reading rows; format None guesses it for each row. template: renders the chats.
-    lengths: characters of the examples. guesses: formats of the examples. rejected: rows by reason. rejected_fields:
-    field names of rejected rows. values: rows by source (without `source`, by the field of that name), None where a
-    row has none. unread: rows with text in a column that nothing reads. rendered: rendered chats; rewritten: those of
-    which later turns change earlier answers; reasoning_lost: those whose template leaves out reasoning.
+    lengths: characters of the examples. guesses: formats of rows. rejected: rows by reason. rejected_fields: their
+    field names. values: rows by source (without `source`, by the field of that name), None where a row has none.
+    unread: rows with text in a column that nothing reads. rendered: rendered chats; rewritten: those of which later
+    turns change earlier answers; reasoning_lost: those whose template leaves out reasoning.
     """
 
     root: str
@@ -84,13 +84,13 @@ class DataSummary:
             name = self._source_name(raw.row)
             if name is None and self.source is not None:
                 raise RejectedRow("missing_field", "")
+            self.guesses.add((read.format, tuple(read.fields.items())))
+            self.values[name] += 1
             text = self._render(read.example)
         except RejectedRow as error:
             self.rejected[error.reason] += 1
             self.rejected_fields |= dict.fromkeys(raw.row or {})
             return
-        self.guesses.add((read.format, tuple(read.fields.items())))
-        self.values[name] += 1
         self.unread.update(name for name in read.unread if name not in self.spec.columns)
         self.lengths.append(len(prompt_text(read.example)) + len(response_text(read.example)))
         if len(self.samples) < SAMPLES:

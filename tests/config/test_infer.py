@@ -10,12 +10,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from s2l_ray.config import row_summary
-from s2l_ray.config.infer import inspect_rows, job_values, run_name
+from s2l_ray.config.infer import inspect_rows, job_values, named_template, run_name
 from s2l_ray.config.load import make_config
 from s2l_ray.config.row_summary import DataSummary, Sample
 from s2l_ray.core.data.examples import FORMATS
 from s2l_ray.errors import ConfigError
 from s2l_ray.sources.ranges import SourceSpec
+from tests.support.chat_tokenizers import chat_tokenizer
 
 Rows = Sequence[object]
 
@@ -24,7 +25,7 @@ def alpaca(number: int, **more: object) -> dict[str, object]:
     return {"instruction": f"Question {number}?", "input": "", "output": f"Answer {number}.", **more}
 
 
-def chat(number: int) -> dict[str, object]:
+def chat(number: int) -> dict[str, list[dict[str, str]]]:
     turns = [{"role": "user", "content": f"Hello {number}"}, {"role": "assistant", "content": "Good day."}]
     return {"messages": turns}
 
@@ -96,6 +97,16 @@ def test_sources_need_the_field_in_every_row(tmp_path: Path, monkeypatch: pytest
         assert job_values(partial, None, None, False)["cluster"]["group_by"] == "none"
     monkeypatch.setattr(row_summary, "MAX_SOURCES", 1)
     assert inspect_rows(str(tmp_path / "named.jsonl")).sources == []
+
+
+def test_chats_that_the_template_refuses_count_for_the_sources(tmp_path: Path) -> None:
+    chat_tokenizer("strict", tmp_path / "tokenizer")
+    system = {"role": "system", "content": "x"}
+    rows = [{**chat(1), "source": "a"}, {"messages": [system, *chat(2)["messages"]]}]
+    location = write(tmp_path / "rows.jsonl", rows)
+    summary = inspect_rows(location, named_template(str(tmp_path / "tokenizer")))
+    assert summary.rejected.total() == 1
+    assert summary.sources == []
 
 
 def test_max_length_covers_the_99th_percentile(tmp_path: Path) -> None:
