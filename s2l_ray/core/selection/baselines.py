@@ -5,6 +5,7 @@ N rows of the pool, G rows of a source.
 
 import numpy as np
 
+from s2l_ray.core.arrays import Int32
 from s2l_ray.core.selection.balancing import (
     amount_of,
     balanced_draws,
@@ -41,10 +42,14 @@ def select_source_balanced(pool: Pool, budget: int, seed: int, params: NoParams)
 
 
 def select_stratified(pool: Pool, budget: int, seed: int, params: NoParams) -> Selection:
-    """Balance the budget over strata (source x quartile of its target tokens), then draw uniformly inside each.
+    """Balance the budget over strata (source x quartile of its target tokens), then draw uniformly inside each."""
+    stratum_N = _strata(pool)
+    draws = balanced_draws(stratum_N, budget, source_rng(seed, "stratified"), weight_N=pool.weight_N)
+    return drawn_selection(draws, {"strata": len(draws)})
 
-    A row is in the quartile after every quartile boundary of its source that its length exceeds.
-    """
+
+def _strata(pool: Pool) -> Int32:
+    """The stratum of each row: its length exceeds the quartile boundaries of its source before that quartile."""
     if pool.target_tokens_N is None:
         raise ValueError("stratified needs the target tokens of every row")
     stratum_N = np.zeros(len(pool), np.int32)
@@ -52,5 +57,4 @@ def select_stratified(pool: Pool, budget: int, seed: int, params: NoParams) -> S
         length_G = pool.target_tokens_N[rows]
         boundaries = np.quantile(length_G, QUARTILES)
         stratum_N[rows] = number * (len(QUARTILES) + 1) + np.searchsorted(boundaries, length_G)
-    draws = balanced_draws(stratum_N, budget, source_rng(seed, "stratified"), weight_N=pool.weight_N)
-    return drawn_selection(draws, {"strata": len(draws)})
+    return stratum_N
