@@ -80,6 +80,30 @@ def test_a_checkpoints_artifact_is_imported_by_its_uri(tmp_path: Path, models: P
         plan(imported_job(tmp_path / "third", models, plan(first)["dataset"].uri))
 
 
+def test_a_revision_of_the_hub_is_downloaded_by_its_id(
+    tmp_path: Path, models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in the cache of huggingface_hub, the files are links."""
+    asked = []
+
+    def snapshot_download(name: str, *, revision: str | None, allow_patterns: list[str]) -> str:
+        asked.append((name, revision))
+        folder = tmp_path / "cache" / str(revision)
+        folder.mkdir(parents=True)
+        for file in (models / str(revision)).iterdir():
+            (folder / file.name).symlink_to(file)
+        return str(folder)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
+    hub = [{"hub": "owner/tiny", "revision": f"step{step}", "step": step} for step in STEPS]
+    artifact = build_locally(imported_job(tmp_path / "root", models, hub), "checkpoints")
+    assert asked == [("owner/tiny", f"step{step}") for step in STEPS]
+    for step in STEPS:
+        stored = Path(artifact.uri, f"step-{step:06d}", "model.safetensors")
+        assert stored.read_bytes() == (models / f"step{step}" / "model.safetensors").read_bytes()
+        assert not stored.is_symlink()
+
+
 def test_a_folder_without_safetensors_is_refused_by_the_plan(tmp_path: Path, models: Path) -> None:
     shutil.copytree(models / "step0", tmp_path / "pickled")
     (tmp_path / "pickled" / "model.safetensors").rename(tmp_path / "pickled" / "pytorch_model.bin")
