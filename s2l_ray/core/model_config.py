@@ -25,8 +25,9 @@ def resolve_config(
     names = set(known.to_dict()) | set(known.attribute_map)
     for name in fields:
         if name not in names:
-            nearest = difflib.get_close_matches(name, names, n=1) or sorted(names)
-            raise ValueError(f"{architecture} has no config field {name!r}; did you mean {', '.join(nearest)}?")
+            nearest = difflib.get_close_matches(name, names, n=1)
+            hint = f"did you mean {nearest[0]}?" if nearest else "remove it"
+            raise ValueError(f"{architecture} has no config field {name!r}; {hint}")
     if fields.get("vocab_size", vocab_size) != vocab_size:
         raise ValueError(
             f"vocab_size {fields['vocab_size']} does not fit a tokenizer of {vocab_size} tokens; remove it"

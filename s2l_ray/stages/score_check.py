@@ -104,7 +104,7 @@ def read_checked_rows(dataset: Artifact, cache_bytes: int) -> "TokenRows":
 
     shards, longest = len(dataset.shards()), dataset.facts(DatasetFacts).longest_shard
     chosen = sorted({*_spread(shards, CHECKED_SHARDS).tolist(), longest})
-    parts = []
+    parts = [TokenRows.from_rows([], [])]
     for shard in chosen:
         table = dataset.read_file(tokens_path(shard), ["input_ids", "target_spans"], cache_bytes)
         rows = token_rows(table)

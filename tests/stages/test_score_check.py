@@ -120,3 +120,11 @@ def test_a_short_convolution_is_never_packed_in_a_whole_job(tmp_path: Path, ray_
     for column, step in enumerate(facts.steps):
         np.testing.assert_allclose(losses_NT[:, column], losses_one_row_at_a_time(trajectories, step), atol=1e-5)
     assert np.nanmax(np.abs(losses_NT[:, 0] - losses_NT[:, -1])) > 0.1, "the proxy has to learn"
+
+
+def test_a_dataset_without_target_tokens_has_no_row_to_check(tmp_path: Path) -> None:
+    dataset = trajectories_of(tmp_path).input("dataset")
+    (tmp_path / "rows.jsonl").write_text('{"prompt": "' + "long " * 60 + '", "response": "cut"}')
+    config = imported_job(tmp_path / "other", tmp_path)
+    without_targets = build_locally(config, "dataset")
+    assert len(read_checked_rows(dataset, 0)) > 0 and len(read_checked_rows(without_targets, 0)) == 0
