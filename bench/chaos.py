@@ -44,7 +44,7 @@ from tests.support.s3 import BUCKET, environment_of, s3_server
 
 JOB = Path(__file__).parents[1] / "jobs" / "demo.yaml"
 CHANGES = (
-    *("proxy.epochs=2", "proxy.batch_size=32", "data.shard_size=64", "cluster.k=8", "proxy.held_out=20"),
+    *("proxy.epochs=2", "proxy.batch_size=32", "data.shard_size=64", "cluster.k=8", "data.held_out.per_source=20"),
     *("resources.train.save_minutes=0.02", "resources.train.threads=1", "resources.train.gpus=0"),
     "resources.train.workers=2",
     *("resources.score.workers=[1,2]", "resources.score.gpus=0"),

@@ -28,7 +28,7 @@ class DatasetFacts:
     chat has the one that its template writes, if any.
     contaminated: rejected rows by the file of the evaluation set that they repeat.
     unread_columns: rows with text in a column that no format reads. reasoning_not_learned: chats whose template leaves
-    out reasoning.
+    out reasoning. held_out: held-out examples by source, which no other count includes.
     """
 
     statuses: dict[str, int]
@@ -44,6 +44,7 @@ class DatasetFacts:
     unread_columns: dict[str, int] = field(default_factory=dict)
     reasoning_not_learned: int = 0
     longest_shard: int = 0
+    held_out: dict[str, int] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     contaminated: dict[str, int] = field(default_factory=dict)
 

@@ -22,6 +22,8 @@ NOT_SCORED = "not_scored"
 
 # A shard of the dataset is two files with the same rows; training, scoring and selection read tokens only.
 TOKENS_FOLDER, TEXT_FOLDER = "tokens/", "text/"
+# Before both, in the paths of shards of held-out rows, which are never trained on and never selected.
+HELD_OUT_FOLDER = "held_out/"
 TOKENS = pa.schema(
     [
         ("example_id", pa.string()),

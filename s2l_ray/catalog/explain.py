@@ -16,12 +16,12 @@ import pyarrow.compute as pc
 
 from s2l_ray.artifacts.facts import TrajectoriesFacts
 from s2l_ray.artifacts.manifest import Artifact
-from s2l_ray.artifacts.schemas import OK, TEXT_FOLDER, TOKENS_FOLDER, shard_path, token_rows
+from s2l_ray.artifacts.schemas import HELD_OUT_FOLDER, OK, TEXT_FOLDER, TOKENS_FOLDER, shard_path, token_rows
 from s2l_ray.catalog.compare import Compared
 from s2l_ray.catalog.comparison.rankings import RowRank, rank_of_row
 from s2l_ray.errors import ConfigError
 
-Outcome = Literal["selected", "not selected", "not in the pool", "rejected"]
+Outcome = Literal["selected", "not selected", "not in the pool", "held out", "rejected"]
 # of an example_id; a row number is padded with zeros
 ID_DIGITS = 32
 FILE_AND_LINE = re.compile(r"(?P<file>.+):(?P<line>\d+)")
@@ -88,19 +88,21 @@ def explain(subset: Artifact, row: str) -> list[Explanation]:
     dataset = subset.input("dataset")
     row = row.zfill(ID_DIGITS) if row.isdigit() else row
     found = [_explain(subset, dataset, position) for position in _positions(dataset, row)]
+    found += [_held_out(dataset, position) for position in _positions(dataset, row, HELD_OUT_FOLDER)]
     found += [_rejected(one) for one in _rejected_rows(dataset, row)]
     if not found:
         raise ConfigError(f"{row}: no row of {dataset.uri}; give the example_id or FILE:LINE of a row of its sources")
     return found
 
 
-def _positions(dataset: Artifact, row: str) -> list[_Position]:
-    """Rows of the dataset with this example_id or, where there are none, from this line of a file."""
-    found = list(_search(dataset, TOKENS_FOLDER, ["example_id"], lambda table: pc.equal(table["example_id"], row)))
+def _positions(dataset: Artifact, row: str, folder: str = "") -> list[_Position]:
+    """Rows of the pool, or of HELD_OUT_FOLDER, with this example_id or else from this line of a file."""
+    tokens, text = folder + TOKENS_FOLDER, folder + TEXT_FOLDER
+    found = list(_search(dataset, tokens, ["example_id"], lambda table: pc.equal(table["example_id"], row)))
     wanted = FILE_AND_LINE.fullmatch(row)
     if found or wanted is None:
         return found
-    return list(_search(dataset, TEXT_FOLDER, ["file", "line"], lambda table: _from_line(table, wanted)))
+    return list(_search(dataset, text, ["file", "line"], lambda table: _from_line(table, wanted)))
 
 
 def _search(dataset: Artifact, folder: str, columns: list[str], match: Match) -> Iterator[_Position]:
@@ -132,6 +134,13 @@ def _rejected_rows(dataset: Artifact, row: str) -> Iterator[Values]:
         if wanted is not None:
             found = pc.or_(found, _from_line(table, wanted))
         yield from table.filter(found).to_pylist()
+
+
+def _held_out(dataset: Artifact, position: _Position) -> Explanation:
+    names = [HELD_OUT_FOLDER + folder + shard_path(position.shard) for folder in (TOKENS_FOLDER, TEXT_FOLDER)]
+    tokens, text = (dataset.read_file(name).slice(position.row, 1).to_pylist()[0] for name in names)
+    texts = {"prompt": text["prompt"], "response": text["response"]}
+    return Explanation("held out", tokens["example_id"], tokens["source"], text["file"], text["line"], **texts)
 
 
 def _rejected(row: Values) -> Explanation:

@@ -74,6 +74,12 @@ class TokenizerToTrain(Section):
     train: TrainTokenizer
 
 
+class HeldOut(Section):
+    """Rows of every source that are never trained on and never selected, at most a tenth of it."""
+
+    per_source: PositiveInt
+
+
 class Data(Section):
     """The pool: its sources and how rows become tokens. Without sources, rows are those of `score.losses_from`."""
 
@@ -89,6 +95,7 @@ class Data(Section):
     shard_size: PositiveInt = 8192
     limit: Budget | None = None
     exclude: list[EvaluationSet] = []
+    held_out: HeldOut | None = None
     seed: NonNegativeInt = 0
 
 
@@ -137,7 +144,6 @@ class Proxy(Section):
     precision: Precision = "bfloat16"
     checkpoints: Checkpoints = Checkpoints(fraction=0.1)
     train_examples: PositiveInt | None = None
-    held_out: NonNegativeInt = 0
     seed: NonNegativeInt = 42
 
     @model_validator(mode="after")

@@ -26,6 +26,7 @@ data:
 {date}  max_length: {data[max_length]}    # tokens; longer rows are truncated on the right
   duplicates: drop    # or keep
   shard_size: {data[shard_size]}    # rows per file, the unit of work
+  held_out: null    # e.g. {{per_source: 200}}: rows for the held-out loss, never trained on and never selected
   limit: null    # e.g. 1%, to try the job on a sample
 
 # The small model whose losses are recorded. It uses the tokenizer above.

@@ -101,14 +101,11 @@ def check_embedding(config: Config) -> None:
 def check_training(config: Config, pool: int) -> None:
     """Refuse a training for which the pool, or the rows of a target task, are too few."""
     proxy = config.proxy
-    left = pool - proxy.held_out
-    if left <= 0:
-        raise ConfigError(f"proxy.held_out: {proxy.held_out} leaves no row of {pool} to train on; lower it")
-    if proxy.train_examples is not None and proxy.train_examples > left:
-        raise ConfigError(f"proxy.train_examples: {proxy.train_examples} exceeds the {left} rows to train on; lower it")
-    if proxy.batch_size > (proxy.train_examples or left):
+    if proxy.train_examples is not None and proxy.train_examples > pool:
+        raise ConfigError(f"proxy.train_examples: {proxy.train_examples} exceeds the {pool} rows to train on; lower it")
+    if proxy.batch_size > (proxy.train_examples or pool):
         raise ConfigError(
-            f"proxy.batch_size: {proxy.batch_size} exceeds the {left} rows to train on; set it to a small part of them"
+            f"proxy.batch_size: {proxy.batch_size} exceeds the {pool} rows to train on; set it to a small part of them"
         )
 
 
@@ -145,7 +142,7 @@ def checkpoint_count(config: Config, pool: int | None) -> int | None:
         return None
     per_epoch = LONG_EPOCH
     if pool is not None or proxy.train_examples is not None:
-        rows = proxy.train_examples or (pool or 0) - proxy.held_out
+        rows = proxy.train_examples or pool or 0
         if rows < proxy.batch_size:
             return None
         per_epoch = steps_per_epoch(rows, proxy.batch_size)

@@ -85,7 +85,7 @@ def _recorded_steps(planned: Plan) -> RecordedSteps | None:
         return RecordedSteps(sorted(one.record.step for one in checkpoint_origins(planned.config)))
     rows = proxy.train_examples
     if rows is None and dataset is not None:
-        rows = dataset.facts(DatasetFacts).ok - proxy.held_out
+        rows = dataset.facts(DatasetFacts).ok
     if rows is None or rows < proxy.batch_size:
         return None
     per_epoch = steps_per_epoch(rows, proxy.batch_size)

@@ -66,7 +66,7 @@ STEPS = (
         prepare.prepare,
         prepare.execution,
         prepare.resources,
-        version=3,
+        version=4,
         leftovers=("work",),
     ),
     Step("embeddings", always("dataset"), identity.embeddings_identity, embed.embed, embed.execution, embed.resources),

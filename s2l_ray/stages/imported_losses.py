@@ -158,11 +158,12 @@ def _matches_by_name(dataset: Artifact, key: str, name_F: pa.Array) -> Iterator[
 
 
 def _matches_by_row(dataset: Artifact, spec: LossesSpec, rows: int) -> Iterator[Int64]:
-    """Rows by their number in the one file of the dataset, in which rejected rows count too."""
+    """Rows by their number in the one file of the dataset, in which rejected and held-out rows count too."""
     kept = [dataset.read_file(record.path, ["file", "line"]) for record in dataset.shards(schemas.TEXT_FOLDER)]
-    rejected = [dataset.read_file(record.path, ["file", "line"]) for record in dataset.files("rejected/")]
-    files = set().union(*(pc.unique(table["file"]).to_pylist() for table in [*kept, *rejected]))
-    line_R = np.unique(np.concatenate([table["line"].to_numpy() for table in [*kept, *rejected]]))
+    others = [*dataset.files("rejected/"), *dataset.shards(schemas.HELD_OUT_FOLDER + schemas.TEXT_FOLDER)]
+    other = [dataset.read_file(record.path, ["file", "line"]) for record in others]
+    files = set().union(*(pc.unique(table["file"]).to_pylist() for table in [*kept, *other]))
+    line_R = np.unique(np.concatenate([table["line"].to_numpy() for table in [*kept, *other]]))
     if len(files) > 1:
         raise S2LError(
             f"{spec.uri}: key: row means the row of one file, and the dataset was made from {len(files)} files; set "

@@ -3,7 +3,7 @@
 Four passes over units that do not depend on the number of workers:
 
   parse     a range of raw rows   -> pieces: examples as text, their ids, rejected rows
-  filter    the ids of all pieces -> one decision a row: kept, duplicate, not sampled (one actor)
+  filter    the ids of all pieces -> one decision a row: kept, held out, duplicate, not sampled (one actor)
   reject    a group of pieces     -> its rejected rows, with line numbers of the file
   encode    slices of pieces      -> a shard of tokens and text; the tokenizer may be trained on the kept rows first
 
@@ -20,14 +20,13 @@ from typing import TypeVar
 
 from s2l_ray import storage
 from s2l_ray.artifacts.execution import PrepareExecution
-from s2l_ray.artifacts.facts import Counts
 from s2l_ray.artifacts.receipts import UnitResult, read_receipt, write_receipt
-from s2l_ray.artifacts.schemas import DATASET, tokens_path
+from s2l_ray.artifacts.schemas import HELD_OUT_FOLDER, tokens_path
 from s2l_ray.artifacts.tables import FileRecord, record_of
 from s2l_ray.config.budget import share_of
 from s2l_ray.config.identity import evaluation_specs, local_folder, source_spec, task_config
 from s2l_ray.config.sections import Config, TokenizerToTrain
-from s2l_ray.core.data.deduplication import BYTES_PER_ROW
+from s2l_ray.core.data.deduplication import BYTES_PER_ROW, HELD_OUT, KEEP
 from s2l_ray.errors import S2LError
 from s2l_ray.runtime.contracts import Cluster, PoolOptions, ResourceRequest
 from s2l_ray.sources.evaluation import read_questions
@@ -46,7 +45,7 @@ from s2l_ray.stages.prepare_records import (
     RejectedRows,
     StoredTokenizer,
 )
-from s2l_ray.stages.prepare_report import SourceCounts, dataset_facts, summarise_sources, warnings
+from s2l_ray.stages.prepare_report import make_product, summarise_sources, warnings
 
 WORK = "work"
 TOKENIZER = "tokenizer"
@@ -87,14 +86,15 @@ def prepare(build: PrepareBuild) -> Product:
         build.warn(warning)
     groups = group_pieces(ranges, parsed)
     pool = _filter(build, groups)
-    units = _reject_units(groups, pool)
-    rejected = _run_pass(build, "reject", units, RejectWorker, RejectedRows)
-    shards = cut_pieces(groups, pool, data.shard_size)
+    rejected = _run_pass(build, "reject", _reject_units(groups, pool), RejectWorker, RejectedRows)
+    shards = cut_pieces(groups, pool, KEEP, data.shard_size)
+    held_out_shards = cut_pieces(groups, pool, HELD_OUT, data.shard_size)
     tokenizer = tokenizer or _train_tokenizer(build, pool, shards)
+    encode = _encode_units(shards, "", tokenizer) + _encode_units(held_out_shards, HELD_OUT_FOLDER, tokenizer)
     encoded = _run_pass(
         build,
         "encode",
-        _encode_units(shards, tokenizer),
+        encode,
         EncodeWorker,
         EncodedShard,
         data=data,
@@ -102,7 +102,7 @@ def prepare(build: PrepareBuild) -> Product:
         per_answer=[source.per_answer for source in sources],
     )
     contaminated = dict.fromkeys(questions, 0) | total_counts(one.contaminated for one in parsed)
-    return _product(sources, rejected, tokenizer, encoded, contaminated)
+    return make_product(sources, rejected, tokenizer, encoded[: len(shards)], encoded[len(shards) :], contaminated)
 
 
 def prepare_task(build: PrepareBuild) -> Product:
@@ -170,6 +170,7 @@ def _filter(build: PrepareBuild, groups: list[list[Piece]]) -> FilteredPool:
         drop_duplicates=data.duplicates == "drop",
         sample_by_source=[source.rows for source in data.sources],
         limit=share_of(data.limit) if isinstance(data.limit, str) else data.limit,
+        held_out=data.held_out.per_source if data.held_out else 0,
         seed=data.seed,
     )
     receipt = f"{WORK}/filter.json"
@@ -233,34 +234,16 @@ def _run_on_one_node(
     return build.run_on_one_node(name, ONE_NODE_MEMORY_HINT, request, function, *arguments)
 
 
-def _encode_units(shards: list[list[PieceSlice]], tokenizer: StoredTokenizer) -> list[records.EncodeUnit]:
+def _encode_units(shards: list[list[PieceSlice]], folder: str, tokenizer: StoredTokenizer) -> list[records.EncodeUnit]:
     tokenizer_digest = _digest([tokenizer])
     units = []
     for shard, slices in enumerate(shards):
         bounds = [(_digest([one.piece]), one.decisions.sha256, one.start, one.stop) for one in slices]
         key = {"slices": json.dumps(bounds), "tokenizer": tokenizer_digest}
-        units.append(records.EncodeUnit(tokens_path(shard), f"{WORK}/encode-{shard:05d}.json", key, shard, slices))
+        name, receipt = folder + tokens_path(shard), f"{WORK}/{folder}encode-{shard:05d}.json"
+        units.append(records.EncodeUnit(name, receipt, key, folder, shard, slices))
     return units
 
 
 def _digest(results: Sequence[UnitResult]) -> str:
     return ",".join(record.sha256 for result in results for record in result.files)
-
-
-def _product(
-    sources: list[SourceCounts],
-    rejected: list[RejectedRows],
-    tokenizer: StoredTokenizer,
-    shards: list[EncodedShard],
-    contaminated: dict[str, int],
-) -> Product:
-    read, counts = sum(source.read for source in sources), records.total_encoded(shard.counts for shard in shards)
-    reasons = total_counts([counts.rejected, *(one.rejected for one in rejected)])
-    if not counts.kept:
-        raise S2LError(f"every row was rejected: {reasons}; check the fields of data.sources")
-    if read != counts.kept + sum(reasons.values()):
-        raise RuntimeError(f"{read} rows were read, but {counts.kept} kept and {reasons} rejected")
-    files: list[FileRecord] = [*tokenizer.files, *(file for one in rejected for file in one.files)]
-    files += [file for shard in shards for file in shard.files]
-    facts = dataset_facts(sources, [shard.counts for shard in shards], tokenizer, contaminated)
-    return Product(files, Counts(read, counts.kept, reasons), facts, DATASET)

@@ -29,7 +29,6 @@ from s2l_ray.artifacts.schemas import (
 )
 from s2l_ray.artifacts.tables import FileRecord, read_table, write_row_groups, write_table
 from s2l_ray.config.sections import Data, Source
-from s2l_ray.core.data.deduplication import KEEP
 from s2l_ray.core.data.examples import read_row
 from s2l_ray.core.data.segments import ExampleText, chat_texts, pair_text
 from s2l_ray.core.data.tokenization import Encoded
@@ -99,10 +98,10 @@ def _tokenizer_files(tokenizer: "PreTrainedTokenizerBase") -> TokenizerFiles:
 
 
 def read_rows(folder: str, data: Data, one: PieceSlice, per_answer: bool = False) -> Iterator[KeptRow]:
-    """The kept rows of a slice, in order. per_answer: each answer of a chat is an example."""
+    """The rows of a slice, in order. per_answer: each answer of a chat is an example."""
     piece, source = one.piece, data.sources[one.piece.source]
-    kept = _read_kept(folder, piece, one.decisions, one.first)
-    for row in kept.slice(one.start, one.stop - one.start).to_pylist():
+    rows = _read_decided(folder, piece, one.decisions, one.first, one.decision)
+    for row in rows.slice(one.start, one.stop - one.start).to_pylist():
         line, chat = row.pop("line") + piece.lines_before, row.pop("chat")
         texts = chat_texts(chat, per_answer) if chat else [_pair(json.loads(row["raw"]), source)]
         yield KeptRow(**row, file=piece.file, line=line, texts=texts)
@@ -113,10 +112,10 @@ def _pair(row: Row, source: Source) -> ExampleText:
 
 
 @lru_cache(maxsize=1)  # a piece at the boundary of two shards is read once by the worker of both
-def _read_kept(folder: str, piece: Piece, decisions: FileRecord, first: int) -> pa.Table:
-    kept_P = pa.array(read_decisions(folder, decisions, first, piece) == KEEP)
+def _read_decided(folder: str, piece: Piece, decisions: FileRecord, first: int, decision: int) -> pa.Table:
+    own_P = pa.array(read_decisions(folder, decisions, first, piece) == decision)
     columns = [*read_table(folder, piece.ids).columns, *read_table(folder, piece.text).columns]
-    return pa.table(columns, names=[*IDS.names, *TEXTS.names]).filter(kept_P)
+    return pa.table(columns, names=[*IDS.names, *TEXTS.names]).filter(own_P)
 
 
 class EncodeWorker:
@@ -136,8 +135,8 @@ class EncodeWorker:
         counts: list[EncodedCounts] = []
         rejected: list[Row] = []
         with (
-            write_row_groups(self._folder, tokens_path(unit.shard), TOKENS) as tokens,
-            write_row_groups(self._folder, text_path(unit.shard), TEXT) as text,
+            write_row_groups(self._folder, unit.folder + tokens_path(unit.shard), TOKENS) as tokens,
+            write_row_groups(self._folder, unit.folder + text_path(unit.shard), TEXT) as text,
         ):
             for batch in batches(rows):
                 encoded = self._encode(batch)
@@ -148,7 +147,7 @@ class EncodeWorker:
         files = [tokens.record, text.record]
         if rejected:
             table = pa.Table.from_pylist(rejected, schema=REJECTED)
-            files.append(write_table(self._folder, f"rejected/{shard_path(unit.shard)}", table))
+            files.append(write_table(self._folder, f"rejected/{unit.folder}{shard_path(unit.shard)}", table))
         return write_receipt(self._folder, unit.receipt, unit.key, EncodedShard(total_encoded(counts), files))
 
     def _read(self, one: PieceSlice) -> Iterator[KeptRow]:

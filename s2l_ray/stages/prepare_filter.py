@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -13,8 +13,8 @@ import pyarrow.compute as pc
 from s2l_ray.artifacts.receipts import write_receipt
 from s2l_ray.artifacts.schemas import REJECTED
 from s2l_ray.artifacts.tables import FileRecord, read_table, write_table
-from s2l_ray.core.arrays import UInt8, UInt64
-from s2l_ray.core.data.deduplication import KEEP, REASONS, cut_shards, filter_rows, id_to_words
+from s2l_ray.core.arrays import Int32, UInt8, UInt64
+from s2l_ray.core.data.deduplication import HELD_OUT, KEEP, REASONS, cut_shards, filter_rows, id_to_words
 from s2l_ray.runtime.worker_process import track
 from s2l_ray.sources.ranges import Range
 from s2l_ray.stages.prepare_records import FilteredPool, ParsedRange, Piece, PieceSlice, RejectedRows, RejectUnit
@@ -51,11 +51,15 @@ def _pieces(ranges: Sequence[Range], parsed: Sequence[ParsedRange]) -> list[Piec
 
 @dataclass(frozen=True)
 class FilterOptions:
-    """sample_by_source: rows to sample of each entry of data.sources. limit: rows, or a share of the pool."""
+    """sample_by_source: rows to sample of each entry of data.sources. limit: rows, or a share of the pool.
+
+    held_out: rows to hold out of each source.
+    """
 
     drop_duplicates: bool
     sample_by_source: list[int | None]
     limit: int | Fraction | None
+    held_out: int
     seed: int
 
 
@@ -72,32 +76,43 @@ def filter_pool(folder: str, groups: Sequence[Sequence[Piece]], options: FilterO
         sample_E=options.sample_by_source,
         limit=options.limit,
         seed=options.seed,
+        read_sources=lambda: _read_sources(folder, pieces),
+        held_out=options.held_out,
     )
-    files, kept, row = [], [], 0
+    files, kept, held_out, row = [], [], [], 0
     for number, group in enumerate(groups):
         first = row
         for piece in group:
-            kept.append(int(np.count_nonzero(decision_N[row : row + piece.examples] == KEEP)))
+            decision_P = decision_N[row : row + piece.examples]
+            kept.append(int(np.count_nonzero(decision_P == KEEP)))
+            held_out.append(int(np.count_nonzero(decision_P == HELD_OUT)))
             row += piece.examples
         decisions = pa.table({"decision": decision_N[first:row]}, schema=DECISIONS)
         files.append(write_table(folder, f"work/decisions-{number:05d}.parquet", decisions))
-    return FilteredPool(files, kept)
+    return FilteredPool(files, kept, held_out)
 
 
 def _read_ids(folder: str, piece: Piece) -> UInt64:
     return id_to_words(read_table(folder, piece.ids, ["example_id"])["example_id"].to_pylist())
 
 
-def cut_pieces(groups: list[list[Piece]], pool: FilteredPool, shard_size: int) -> list[list[PieceSlice]]:
-    """Shards of `shard_size` kept rows, the last of a source of fewer, as slices of pieces."""
+def _read_sources(folder: str, pieces: Sequence[Piece]) -> Iterator[tuple[list[str], Int32]]:
+    for piece in track(pieces, "sources of pieces read"):
+        sources = read_table(folder, piece.ids, ["source"])["source"].combine_chunks().dictionary_encode()
+        yield sources.dictionary.to_pylist(), sources.indices.to_numpy()
+
+
+def cut_pieces(groups: list[list[Piece]], pool: FilteredPool, decision: int, shard_size: int) -> list[list[PieceSlice]]:
+    """Shards of `shard_size` kept or held-out rows, the last of a source of fewer, as slices of pieces."""
     located = []
     for pieces, decisions in zip(groups, pool.files, strict=True):
         first = 0
         for piece in pieces:
             located.append((piece, decisions, first))
             first += piece.examples
-    cuts = cut_shards(pool.kept, [piece.source for piece, _, _ in located], shard_size)
-    return [[PieceSlice(*located[position], start, stop) for position, start, stop in cut] for cut in cuts]
+    rows = pool.kept if decision == KEEP else pool.held_out
+    cuts = cut_shards(rows, [piece.source for piece, _, _ in located], shard_size)
+    return [[PieceSlice(*located[position], start, stop, decision) for position, start, stop in cut] for cut in cuts]
 
 
 def read_decisions(folder: str, file: FileRecord, first: int, piece: Piece) -> UInt8:
@@ -123,8 +138,8 @@ class RejectWorker:
         return write_receipt(self._folder, unit.receipt, unit.key, RejectedRows(counts, [file]))
 
     def _rejected(self, piece: Piece, decision_P: UInt8) -> pa.Table:
-        """The rows of a piece that are not in the pool, by line."""
-        filtered_P = decision_P != KEEP
+        """The rows of a piece that are neither in the pool nor held out, by line."""
+        filtered_P = (decision_P != KEEP) & (decision_P != HELD_OUT)
         ids = read_table(self._folder, piece.ids).filter(pa.array(filtered_P))
         columns = {
             "file": pa.repeat(piece.file, len(ids)),

@@ -80,10 +80,11 @@ class ParsedRange:
 
 @dataclass(frozen=True)
 class FilteredPool:
-    """One file of decisions a group of pieces, and the number of kept rows of every piece."""
+    """One file of decisions a group of pieces, and the numbers of kept and of held-out rows of every piece."""
 
     files: list[FileRecord]
     kept: list[int]
+    held_out: list[int]
 
 
 @dataclass(frozen=True)
@@ -114,19 +115,24 @@ class RejectedRows:
 
 @dataclass(frozen=True)
 class PieceSlice:
-    """The kept rows `start` to `stop` of a piece. first: row of `decisions` of the piece's first example."""
+    """The rows `start` to `stop` among those of a piece with one decision, KEEP or HELD_OUT.
+
+    first: row of `decisions` of the piece's first example.
+    """
 
     piece: Piece
     decisions: FileRecord
     first: int
     start: int
     stop: int
+    decision: int
 
 
 @dataclass(frozen=True)
 class EncodeUnit(UnitWithReceipt):
-    """A shard, as slices of pieces."""
+    """A shard, as slices of pieces. folder: of its files: that of the pool, or HELD_OUT_FOLDER."""
 
+    folder: str
     shard: int
     slices: list[PieceSlice]
 

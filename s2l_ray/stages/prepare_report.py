@@ -1,16 +1,26 @@
-"""Facts and warnings about the rows that `prepare` read, for each entry of data.sources."""
+"""Counts, facts and warnings about the rows that `prepare` read."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from s2l_ray.artifacts.facts import DatasetFacts
+from s2l_ray.artifacts.facts import Counts, DatasetFacts
+from s2l_ray.artifacts.schemas import DATASET
+from s2l_ray.artifacts.tables import FileRecord
 from s2l_ray.config.identity import source_spec
 from s2l_ray.config.row_summary import frequent_rejections
 from s2l_ray.config.sections import Data
 from s2l_ray.core.data.columns import unread_columns
+from s2l_ray.errors import S2LError
 from s2l_ray.sources.ranges import Range
-from s2l_ray.stages.build import total_counts
-from s2l_ray.stages.prepare_records import EncodedCounts, ParsedRange, StoredTokenizer, total_encoded
+from s2l_ray.stages.build import Product, total_counts
+from s2l_ray.stages.prepare_records import (
+    EncodedCounts,
+    EncodedShard,
+    ParsedRange,
+    RejectedRows,
+    StoredTokenizer,
+    total_encoded,
+)
 
 
 @dataclass(frozen=True)
@@ -57,9 +67,34 @@ def warnings(sources: Sequence[SourceCounts]) -> Iterator[str]:
             yield f"{source.name}: column {column} has text in {rows:,} rows and is not read"
 
 
-def dataset_facts(
+def make_product(
+    sources: list[SourceCounts],
+    rejected: list[RejectedRows],
+    tokenizer: StoredTokenizer,
+    shards: list[EncodedShard],
+    held_out_shards: list[EncodedShard],
+    contaminated: dict[str, int],
+) -> Product:
+    """All files of a dataset, its counts and its facts. Raises `S2LError` if no row was kept."""
+    read, counts = sum(source.read for source in sources), total_encoded(shard.counts for shard in shards)
+    held_out = total_encoded(shard.counts for shard in held_out_shards)
+    reasons = total_counts([counts.rejected, held_out.rejected, *(one.rejected for one in rejected)])
+    if held_out.kept:
+        reasons["held_out"] = held_out.kept
+    if not counts.kept:
+        raise S2LError(f"every row was rejected: {reasons}; check the fields of data.sources")
+    if read != counts.kept + sum(reasons.values()):
+        raise RuntimeError(f"{read} rows were read, but {counts.kept} kept and {reasons} rejected")
+    files: list[FileRecord] = [*tokenizer.files, *(file for one in rejected for file in one.files)]
+    files += [file for shard in [*shards, *held_out_shards] for file in shard.files]
+    facts = _dataset_facts(sources, [shard.counts for shard in shards], held_out, tokenizer, contaminated)
+    return Product(files, Counts(read, counts.kept, reasons), facts, DATASET)
+
+
+def _dataset_facts(
     sources: Sequence[SourceCounts],
     shards: Sequence[EncodedCounts],
+    held_out: EncodedCounts,
     tokenizer: StoredTokenizer,
     contaminated: dict[str, int],
 ) -> DatasetFacts:
@@ -78,6 +113,7 @@ def dataset_facts(
         pairs_begin_with_bos=tokenizer.adds_beginning,
         unread_columns=total_counts(one.unread for one in sources),
         reasoning_not_learned=sum(one.reasoning_lost for one in sources),
+        held_out=held_out.by_source,
         warnings=tuple(warnings(sources)),
         contaminated=contaminated,
     )

@@ -97,7 +97,6 @@ def make_job(build: TrainBuild) -> TrainJob:
         rows_ok=facts.ok,
         model=model,
         settings=settings,
-        held_out=proxy.held_out,
         train_examples=proxy.train_examples,
         revision=proxy.revision,
         vocab_size=facts.vocab_size,
@@ -111,9 +110,8 @@ def _counts(build: TrainBuild) -> Counts:
     """Rows of the pool or of the task, and the rows the proxy was trained on."""
     proxy, facts = build.config.proxy, rows_to_train_on(build).facts(DatasetFacts)
     others = {status: rows for status, rows in facts.statuses.items() if status != "ok"}
-    available = facts.ok - proxy.held_out
-    kept = proxy.train_examples or available
-    rejected = {**others, "held_out": proxy.held_out, "not_sampled": available - kept}
+    kept = proxy.train_examples or facts.ok
+    rejected = {**others, "not_sampled": facts.ok - kept}
     return Counts(sum(facts.statuses.values()), kept, {reason: rows for reason, rows in rejected.items() if rows})
 
 

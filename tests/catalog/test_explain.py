@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -90,6 +91,18 @@ def test_an_id_and_its_line_mean_the_same_row(subset: Artifact) -> None:
     assert by_line.example_id is not None
     assert explain(subset, by_line.example_id) == [by_line]
     assert explain(subset, f"/data/rows/{by_line.file}:8") == [by_line]
+
+
+def test_a_held_out_row(tmp_path: Path) -> None:
+    rows = [{"prompt": f"What is {line}?", "response": f"{line}."} for line in range(1, 13)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    data = {"tokenizer": {"train": {"vocab_size": 300}}, "held_out": {"per_source": 1}}
+    config = stage_config(tmp_path, data={"sources": [{"path": "rows.jsonl"}], **data}, select={"method": "random"})
+    subset = build_locally(config)
+    found = [one for line in range(1, 13) for one in explain(subset, f"rows.jsonl:{line}")]
+    (held_out,) = [one for one in found if one.outcome == "held out"]
+    assert held_out.line is not None and held_out.response == f"{held_out.line}."
+    assert held_out.example_id is not None and explain(subset, held_out.example_id) == [held_out]
 
 
 def test_an_equal_row_is_rejected_and_its_id_means_both(subset: Artifact) -> None:

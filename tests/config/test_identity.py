@@ -36,6 +36,7 @@ DATASET = {
     "data.shard_size": 9,
     "data.limit": "50%",
     "data.exclude": ["rows/a.jsonl"],
+    "data.held_out": {"per_source": 3},
     "data.seed": 1,
     "data.sources.0.roles": {"doctor": "user"},
     "data.date": "2025-01-01",
@@ -52,7 +53,6 @@ CHECKPOINTS = {
     "proxy.precision": "float32",
     "proxy.checkpoints": {"steps": 3},
     "proxy.train_examples": 2,
-    "proxy.held_out": 1,
     "proxy.seed": 1,
 }
 TRAJECTORIES = {

@@ -115,7 +115,6 @@ def test_the_most_rows_that_a_job_admits(plan_job: PlanJob, data: dict[str, Any]
         ({"checkpoints": {"steps": 3}}, None, 4),  # 0, 3, 6, 9
         ({"checkpoints": {"examples": 20}}, None, 5),  # 0, and 2, 5, 7, 10: the steps of 20, 40, 60, 80 examples
         ({"checkpoints": {"steps": 3}, "train_examples": 16}, 2, 2),  # of 4 steps
-        ({"checkpoints": {"steps": 3}, "held_out": 17}, None, 2),  # 23 rows are 2 steps an epoch
         ({"checkpoints": {"steps": 3}, "epochs": 3}, None, 6),  # of 15 steps
     ],
 )
@@ -161,7 +160,7 @@ def test_complete_checkpoints_need_no_disk(plan_job: PlanJob, tmp_path: Path) ->
 
 
 def test_a_method_without_a_proxy_has_no_figures_of_one(plan_job: PlanJob) -> None:
-    planned = plan_job(select={"method": "random"}, proxy={"held_out": 1000, "batch_size": 1000})
+    planned = plan_job(select={"method": "random"}, proxy={"batch_size": 1000})
     with_dataset(planned)
     figures = estimate(planned)
     assert (figures.checkpoints, figures.parameters, figures.bytes_needed) == (None, None, None)
@@ -197,14 +196,10 @@ def test_a_budget_over_the_most_rows_of_a_job_is_refused(plan_job: PlanJob) -> N
 @pytest.mark.parametrize(
     ("proxy", "key"),
     [
-        ({"held_out": 32}, None),
-        ({"held_out": 33}, "proxy.batch_size"),
-        ({"held_out": 40}, "proxy.held_out"),
         ({"batch_size": 40}, None),
         ({"batch_size": 41}, "proxy.batch_size"),
         ({"train_examples": 40}, None),
         ({"train_examples": 41}, "proxy.train_examples"),
-        ({"train_examples": 37, "held_out": 4}, "proxy.train_examples"),
         ({"train_examples": 7}, "proxy.batch_size"),
     ],
 )

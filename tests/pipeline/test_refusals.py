@@ -83,9 +83,8 @@ def test_a_feasible_job_starts(job: Path, tmp_path: Path) -> None:
     [
         (f"select.budget={POOL + 1}", r"select\.budget"),
         ("select.budget=0.1%", r"select\.budget"),
-        (f"proxy.held_out={POOL}", r"proxy\.held_out"),
-        ("proxy.train_examples=85", r"proxy\.train_examples"),
-        ("proxy.batch_size=85", r"proxy\.batch_size"),
+        (f"proxy.train_examples={POOL + 1}", r"proxy\.train_examples"),
+        (f"proxy.batch_size={POOL + 1}", r"proxy\.batch_size"),
     ],
 )
 def test_a_job_that_does_not_fit_its_pool_is_refused(job: Path, tmp_path: Path, override: str, key: str) -> None:

@@ -46,7 +46,7 @@ def write_job(folder: Path, longest: int = 0) -> Path:
         folder,
         rows=10,
         data={"root": str(folder), "sources": [source], "max_length": 96, "shard_size": SHARD_SIZE},
-        proxy={"model": model, "epochs": 1, "held_out": 0, "checkpoints": {"fraction": 1.0}},
+        proxy={"model": model, "epochs": 1, "checkpoints": {"fraction": 1.0}},
         resources={"retries": 1},
     )
 

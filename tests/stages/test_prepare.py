@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 
 from s2l_ray.artifacts.execution import PrepareExecution
-from s2l_ray.artifacts.facts import DatasetFacts
+from s2l_ray.artifacts.facts import Counts, DatasetFacts
 from s2l_ray.artifacts.manifest import Artifact
 from s2l_ray.artifacts.receipts import read_receipt, write_receipt
 from s2l_ray.artifacts.tables import read_table, write_table
@@ -142,6 +142,27 @@ def test_shards_whose_rows_are_all_too_long_are_empty(tmp_path: Path) -> None:
     assert (product.counts.kept, product.counts.rejected) == (8, {"too_long": 8})
     for folder in ("tokens/", "text/"):
         assert [file.rows for file in product.files if file.path.startswith(folder)] == [0, 0, 4, 4]
+
+
+def test_held_out_rows_have_shards_of_their_own(tmp_path: Path) -> None:
+    texts = [{"prompt": f"Is {number} even?", "response": "yes" if number % 2 else "no"} for number in range(95)]
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text("".join(json.dumps(row) + "\n" for row in [*texts, texts[0], {"prompt": "none"}]))
+    whole = prepare_here(tmp_path / "whole", rows, shard_size=32)
+    product = prepare_here(tmp_path / "parts", rows, shard_size=32, held_out={"per_source": 20})
+    assert product.counts == Counts(97, 86, {"missing_field": 1, "duplicate": 1, "held_out": 9})
+    facts = product.facts
+    assert isinstance(facts, DatasetFacts)
+    assert (facts.by_source, facts.held_out, facts.shards) == ({"rows": 86}, {"rows": 9}, 3)
+    assert {row["reason"] for row in rejected_of(tmp_path / "parts", product)} == {"missing_field", "duplicate"}
+
+    def lines_of(folder: str, product: Product, prefix: str) -> list[int]:
+        files = [record for record in product.files if record.path.startswith(prefix)]
+        return [line for file in files for line in read_table(str(tmp_path / folder), file)["line"].to_pylist()]
+
+    pool, held_out = (lines_of("parts", product, prefix) for prefix in ("text/", "held_out/text/"))
+    assert pool == sorted(pool) and held_out == sorted(held_out) and len(held_out) == 9
+    assert sorted(pool + held_out) == lines_of("whole", whole, "text/")
 
 
 # ---- receipts and resume

@@ -39,7 +39,6 @@ PROXY: dict[str, Any] = {
     "precision": "float32",
     "checkpoints": {"steps": 5, "epoch_ends": True},
     "train_examples": 60,
-    "held_out": 10,
     "seed": 7,
 }
 # 60 rows in batches of 20: 3 steps an epoch, 12 in all
@@ -70,7 +69,7 @@ def test_every_key_of_the_proxy_reaches_the_training(tmp_path: Path, dataset: Ar
     assert job.settings.gradient_checkpointing and not job.settings.shard
     assert (job.output, job.dataset) == (build.folder, dataset.uri)
     assert (job.rows_ok, job.vocab_size, job.longest) == (90, 400, 41)
-    assert (job.model, job.held_out, job.train_examples) == (PROXY["model"], 10, 60)
+    assert (job.model, job.train_examples) == (PROXY["model"], 60)
     assert (job.threads, job.save_minutes) == (3, 2.5)
 
 
@@ -82,7 +81,7 @@ def test_a_proxy_is_trained_on_the_rows_of_the_task(tmp_path: Path, dataset: Art
     job = make_job(build)
     assert (job.dataset, job.rows_ok, job.longest) == (task.uri, 80, 30)
     write_training(build, FALLING, [*HELD_OUT])
-    assert train(build).counts == Counts(81, 60, {"no_target_tokens": 1, "held_out": 10, "not_sampled": 10})
+    assert train(build).counts == Counts(81, 60, {"no_target_tokens": 1, "not_sampled": 20})
 
 
 def test_a_model_folder_below_the_data_root_is_passed_as_a_path(tmp_path: Path, dataset: Artifact) -> None:
@@ -141,16 +140,16 @@ def test_facts_and_files_of_a_complete_training(tmp_path: Path, dataset: Artifac
 
 def test_counts_add_up_to_the_rows_of_the_dataset(tmp_path: Path, dataset: Artifact) -> None:
     counts = complete_training(tmp_path, dataset, FALLING, [*HELD_OUT])[0].counts
-    assert counts == Counts(100, 60, {"no_target_tokens": 7, "non_finite": 3, "held_out": 10, "not_sampled": 20})
+    assert counts == Counts(100, 60, {"no_target_tokens": 7, "non_finite": 3, "not_sampled": 30})
     assert counts.read == counts.kept + sum(counts.rejected.values())
 
 
-def test_without_a_sample_every_row_that_is_not_held_out_is_trained_on(tmp_path: Path, dataset: Artifact) -> None:
-    """80 rows in batches of 20 for 3 epochs: 12 steps."""
+def test_without_a_sample_every_row_of_the_pool_is_trained_on(tmp_path: Path, dataset: Artifact) -> None:
+    """90 rows in batches of 20 for 3 epochs: 12 steps."""
     held_out = [3.1, 2.9, 2.7, 2.5, 2.3]
     changes = {"train_examples": None, "epochs": 3, "checkpoints": {"steps": 3}}
     counts = complete_training(tmp_path, dataset, FALLING, [*held_out], **changes)[0].counts
-    assert counts == Counts(100, 80, {"no_target_tokens": 7, "non_finite": 3, "held_out": 10})
+    assert counts == Counts(100, 90, {"no_target_tokens": 7, "non_finite": 3})
 
 
 @pytest.mark.parametrize(
@@ -170,7 +169,7 @@ def test_a_loss_that_does_not_fall_is_reported(
 
 
 def test_without_held_out_rows_there_is_no_held_out_loss(tmp_path: Path, dataset: Artifact) -> None:
-    facts = complete_training(tmp_path, dataset, FALLING, [None] * 7, held_out=0)[0].facts
+    facts = complete_training(tmp_path, dataset, FALLING, [None] * 7)[0].facts
     assert isinstance(facts, CheckpointsFacts)
     assert (facts.held_out_loss_first, facts.held_out_loss_last) == (None, None)
 

@@ -22,6 +22,7 @@ def small_job(folder: Path, rows: int = 400, **changes: Any) -> Path:
             "tokenizer": {"train": {"vocab_size": 400}},
             "max_length": 96,
             "shard_size": 100,
+            "held_out": {"per_source": 4},
         },
         "proxy": {
             "model": {
@@ -36,7 +37,6 @@ def small_job(folder: Path, rows: int = 400, **changes: Any) -> Path:
             "batch_size": 16,
             "precision": "float32",
             "checkpoints": {"fraction": 0.2},
-            "held_out": 16,
         },
         "cluster": {"k": 4},
         "select": {"budget": "20%"},

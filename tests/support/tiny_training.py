@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerFast
 from s2l_ray.artifacts.execution import Execution, PrepareExecution
 from s2l_ray.artifacts.facts import Counts, DatasetFacts
 from s2l_ray.artifacts.manifest import Manifest, write_manifest
-from s2l_ray.artifacts.schemas import TOKENS, tokens_path
+from s2l_ray.artifacts.schemas import HELD_OUT_FOLDER, TOKENS, tokens_path
 from s2l_ray.artifacts.tables import record_of, write_table
 from s2l_ray.core.training.schedule import CheckpointGrid, FinetuneSettings
 from s2l_ray.runtime.training.job import TrainJob, TrainWorkers
@@ -41,7 +41,7 @@ SETTINGS = FinetuneSettings(
     seed=1,
     micro_batch=4,
 )
-SHARDS, SHARD_ROWS = 2, 64
+SHARDS, SHARD_ROWS, HELD_OUT_ROWS = 2, 64, 9
 
 
 def make_job(folder: Path, name: str = "checkpoints", **changes: object) -> TrainJob:
@@ -51,7 +51,7 @@ def make_job(folder: Path, name: str = "checkpoints", **changes: object) -> Trai
         _make_dataset(str(dataset))
     settings = dataclasses.replace(SETTINGS, **changes)
     rows_ok = SHARDS * SHARD_ROWS * 7 // 8
-    return TrainJob(str(folder / name), str(dataset), rows_ok, NEOX, settings, held_out=8, vocab_size=VOCAB)
+    return TrainJob(str(folder / name), str(dataset), rows_ok, NEOX, settings, vocab_size=VOCAB)
 
 
 def long_job(folder: Path) -> TrainJob:
@@ -62,7 +62,8 @@ def long_job(folder: Path) -> TrainJob:
 
 def _make_dataset(uri: str) -> None:
     rng = np.random.default_rng(0)
-    files = [write_table(uri, tokens_path(shard), _shard(rng)) for shard in range(SHARDS)]
+    files = [write_table(uri, tokens_path(shard), _shard(rng, SHARD_ROWS)) for shard in range(SHARDS)]
+    files.append(write_table(uri, HELD_OUT_FOLDER + tokens_path(0), _shard(rng, HELD_OUT_ROWS)))
     save_tokenizer(Path(uri) / "tokenizer")
     for path in sorted(Path(uri, "tokenizer").iterdir()):
         files.append(record_of(f"tokenizer/{path.name}", path.read_bytes()))
@@ -77,11 +78,11 @@ def save_tokenizer(folder: Path) -> None:
     PreTrainedTokenizerFast(tokenizer_object=words, pad_token="<pad>", eos_token="<end>").save_pretrained(folder)
 
 
-def _shard(rng: np.random.Generator) -> pa.Table:
-    lengths = rng.integers(5, 40, SHARD_ROWS)
+def _shard(rng: np.random.Generator, rows: int) -> pa.Table:
+    lengths = rng.integers(5, 40, rows)
     ids = [((rng.integers(VOCAB) + np.arange(length)) % VOCAB).tolist() for length in lengths]
-    empty = [row % 8 == 0 for row in range(SHARD_ROWS)]
-    texts = {name: [""] * SHARD_ROWS for name in ("example_id", "source")}
+    empty = [row % 8 == 0 for row in range(rows)]
+    texts = {name: [""] * rows for name in ("example_id", "source")}
     columns = {
         **texts,
         "input_ids": ids,

@@ -1,10 +1,10 @@
-"""Settings and schedule of a training: steps, checkpoints, data order, learning rate and held-out rows.
+"""Settings and schedule of a training: steps, checkpoints, data order and learning rate.
 
 Everything is a function of counts, a seed and a position, so a training is the same for any number of workers and can
 resume at any step. A step is one update of the weights from one global batch; step 0 is before training. Free of torch,
 so that the driver can use it.
 
-N rows, M rows trained on, H rows held out, B rows of a global batch
+N rows, M rows trained on, B rows of a global batch
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import numpy as np
 from s2l_ray.core.arrays import Int64
 
 # Independent random streams of one seed.
-HELD_OUT, SAMPLE, ORDER = 0, 1, 2
+SAMPLE, ORDER = 1, 2
 # The instruction to the training loop after a step.
 Signal = Literal["continue", "save", "save and stop"]
 SIGNALS: tuple[Signal, ...] = ("continue", "save", "save and stop")
@@ -63,29 +63,16 @@ class FinetuneSettings:
     attention: Literal["auto", "padded"] = "auto"
 
 
-def split_held_out(rows_ok: int, held_out: int, seed: int) -> tuple[Int64, Int64]:
-    """Split N rows into (train_index_M, held_out_index_H), both ascending, with held-out rows drawn by `seed`.
-
-    Raises ValueError if no row would be left to train on.
-    """
-    if held_out >= rows_ok:
-        raise ValueError(f"held_out {held_out} leaves no row of {rows_ok} to train on; lower it")
-    drawn = np.random.default_rng([seed, HELD_OUT]).permutation(rows_ok)[:held_out]
-    held_out_index_H = np.sort(drawn)
-    return np.setdiff1d(np.arange(rows_ok), held_out_index_H, assume_unique=True), held_out_index_H
-
-
-def sample_train(train_index: Int64, train_examples: int | None, seed: int) -> Int64:
-    """Rows to train on, in order: all of train_index for None, else `train_examples` of them drawn by `seed`.
+def sample_train(rows: int, train_examples: int | None, seed: int) -> Int64:
+    """The rows to train on, in order: all for None, else `train_examples` of them drawn by `seed`.
 
     Raises ValueError if there are fewer.
     """
     if train_examples is None:
-        return train_index
-    if train_examples > len(train_index):
-        raise ValueError(f"train_examples {train_examples} exceeds the {len(train_index)} rows to train on; lower it")
-    drawn = np.random.default_rng([seed, SAMPLE]).permutation(len(train_index))[:train_examples]
-    return train_index[np.sort(drawn)]
+        return np.arange(rows)
+    if train_examples > rows:
+        raise ValueError(f"train_examples {train_examples} exceeds the {rows} rows to train on; lower it")
+    return np.sort(np.random.default_rng([seed, SAMPLE]).permutation(rows)[:train_examples])
 
 
 def steps_per_epoch(train_rows: int, batch_size: int) -> int:

@@ -27,7 +27,6 @@ class TrainJob:
     rows_ok: int
     model: str | dict[str, Any]
     settings: FinetuneSettings
-    held_out: int = 0
     train_examples: int | None = None
     revision: str | None = None
     vocab_size: int = 0
@@ -36,7 +35,7 @@ class TrainJob:
     save_minutes: float = 5.0
 
     def train_rows(self) -> int:
-        return self.train_examples or self.rows_ok - self.held_out
+        return self.train_examples or self.rows_ok
 
     def total_steps(self) -> int:
         return self.settings.epochs * steps_per_epoch(self.train_rows(), self.settings.batch_size)

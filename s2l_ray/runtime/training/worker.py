@@ -2,7 +2,7 @@
 
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +17,14 @@ from ray.train.torch import get_device
 from transformers import PreTrainedModel
 
 from s2l_ray.artifacts.manifest import Artifact, open_artifact
-from s2l_ray.artifacts.schemas import OK, step_name, token_rows
+from s2l_ray.artifacts.schemas import HELD_OUT_FOLDER, OK, TOKENS, TOKENS_FOLDER, step_name, token_rows
 from s2l_ray.core.arrays import Int64
 from s2l_ray.core.causal_lm import check_model_fits, init_model, load_model
 from s2l_ray.core.data.token_rows import TokenRows
 from s2l_ray.core.data.tokenization import load_tokenizer, special_ids
 from s2l_ray.core.training.finetune import Hooks, finetune
 from s2l_ray.core.training.records import StepRecord
-from s2l_ray.core.training.schedule import Signal, sample_train, split_held_out
+from s2l_ray.core.training.schedule import Signal, sample_train
 from s2l_ray.core.training.state import TrainingState
 from s2l_ray.errors import DamagedError, S2LError
 from s2l_ray.runtime.contracts import ActorHandle, Progress, RemoteTask
@@ -92,9 +92,8 @@ class Reporter:
 def _train(job: TrainJob, monitor: ActorHandle, process: Process) -> None:
     torch.set_num_threads(job.threads)
     dataset = open_artifact(job.dataset)
-    train_index, held_out_index = split_held_out(job.rows_ok, job.held_out, job.settings.seed)
-    train_index = sample_train(train_index, job.train_examples, job.settings.seed)
-    train_rows, held_out_rows = read_rows(dataset, job.rows_ok, [train_index, held_out_index])
+    train_index = sample_train(job.rows_ok, job.train_examples, job.settings.seed)
+    train_rows, held_out_rows = read_rows(dataset, job.rows_ok, train_index), read_held_out_rows(dataset)
     with dataset.hold("tokenizer/") as folder:
         model = _make_model(job, folder / "tokenizer")
         check_fit(model, job, [train_rows, held_out_rows])
@@ -117,22 +116,31 @@ def _is_rank_zero() -> bool:
     return int(ray.train.get_context().get_world_rank()) == 0
 
 
-def read_rows(dataset: Artifact, rows_ok: int, indices: Sequence[Int64]) -> list[TokenRows]:
-    """The rows of each of `indices`: ascending positions among the rows with status ok, over all shards in order.
+def read_rows(dataset: Artifact, rows_ok: int, index_M: Int64) -> TokenRows:
+    """The rows `index_M`: ascending positions among the rows with status ok, over all shards in order.
 
     Raises `DamagedError` for a damaged shard, or if the shards do not hold `rows_ok` rows with status ok.
     """
-    parts: list[list[TokenRows]] = [[] for _ in indices]
-    first = 0
-    for table in dataset.read_tables(["status", "input_ids", "target_spans"]):
-        rows = token_rows(table.filter(pc.equal(table["status"], OK)))
-        for index, taken in zip(indices, parts, strict=True):
-            low, high = np.searchsorted(index, [first, first + len(rows)])
-            taken.append(rows.take(index[low:high] - first))
+    parts, first = [], 0
+    for rows in _read_ok_rows(dataset, TOKENS_FOLDER):
+        low, high = np.searchsorted(index_M, [first, first + len(rows)])
+        parts.append(rows.take(index_M[low:high] - first))
         first += len(rows)
     if first != rows_ok:
         raise DamagedError(f"{dataset.uri}: has {first} rows to train on instead of {rows_ok}")
-    return [TokenRows.concatenate(taken) for taken in parts]
+    return TokenRows.concatenate(parts)
+
+
+def read_held_out_rows(dataset: Artifact) -> TokenRows:
+    """The held-out rows with status ok; none in a dataset without them."""
+    none = token_rows(TOKENS.empty_table())
+    return TokenRows.concatenate([none, *_read_ok_rows(dataset, HELD_OUT_FOLDER + TOKENS_FOLDER)])
+
+
+def _read_ok_rows(dataset: Artifact, folder: str) -> Iterator[TokenRows]:
+    for record in dataset.shards(folder):
+        table = dataset.read_file(record.path, ["status", "input_ids", "target_spans"])
+        yield token_rows(table.filter(pc.equal(table["status"], OK)))
 
 
 def _make_model(job: TrainJob, tokenizer: Path) -> PreTrainedModel:

@@ -88,7 +88,14 @@ def test_deciding_takes_at_most_forty_bytes_a_row() -> None:
     parts = np.split(id_N2, 256)
     tracemalloc.start()
     decisions = filter_rows(
-        lambda: parts, [rows], drop_duplicates=True, sample_E=[rows // 3], limit=Fraction("0.1"), seed=0
+        lambda: parts,
+        [rows],
+        drop_duplicates=True,
+        sample_E=[rows // 3],
+        limit=Fraction("0.1"),
+        seed=0,
+        read_sources=lambda: ((["a"], np.zeros(len(part), np.int32)) for part in parts),
+        held_out=100,
     )
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()

@@ -18,7 +18,6 @@ from s2l_ray.core.training.schedule import (
     checkpoint_steps,
     learning_rate,
     sample_train,
-    split_held_out,
     steps_per_epoch,
 )
 
@@ -76,23 +75,16 @@ def test_order_depends_on_epoch_and_seed() -> None:
     assert batch_indices(1000, 10, 1, 7, 1).tolist() == orders[3][70:80]
 
 
-@given(rows=st.integers(1, 80), held_out=st.integers(0, 80), seed=st.integers(0, 3))
-def test_held_out_and_training_rows_partition_the_pool(rows: int, held_out: int, seed: int) -> None:
-    if held_out >= rows:
-        with pytest.raises(ValueError, match="held_out"):
-            split_held_out(rows, held_out, seed)
-        return
-    train_index, held_out_index = split_held_out(rows, held_out, seed)
-    assert len(held_out_index) == held_out
-    assert sorted([*train_index, *held_out_index]) == list(range(rows))
-    sample = sample_train(train_index, max(1, len(train_index) // 2), seed)
-    assert set(sample) <= set(train_index)
-    assert len(set(sample.tolist())) == max(1, len(train_index) // 2)
+@given(rows=st.integers(1, 80), seed=st.integers(0, 3))
+def test_a_sample_is_ascending_and_without_repetition(rows: int, seed: int) -> None:
+    sample = sample_train(rows, max(1, rows // 2), seed).tolist()
+    assert sample == sorted(set(sample)) and len(sample) == max(1, rows // 2)
+    assert set(sample) <= set(range(rows)) and sample_train(rows, None, seed).tolist() == list(range(rows))
 
 
 def test_sample_larger_than_the_pool_raises() -> None:
     with pytest.raises(ValueError, match="train_examples 9"):
-        sample_train(np.arange(8), 9, 0)
+        sample_train(8, 9, 0)
 
 
 @pytest.mark.parametrize(("total", "ratio"), [(6141, 0.03), (10, 0.0), (7, 0.5), (1, 0.0)])
