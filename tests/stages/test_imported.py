@@ -142,6 +142,7 @@ def test_lengths_of_row_numbers_are_those_of_the_losses(tmp_path: Path, losses_N
         ({"select": {"method": "stratified"}}, r"score\.losses_from\.tokens"),
         ({"select": {"method": "random", "budget": {"target_tokens": 9}}}, r"score\.losses_from\.tokens"),
         ({"select": {"method": "random", "budget": {"tokens": 9}}}, r"data\.sources"),
+        ({"cluster": {"features": "embeddings"}, "embed": {"model": "a/b"}}, r"data\.sources"),
     ],
 )
 def test_what_row_numbers_do_not_have_is_refused(
