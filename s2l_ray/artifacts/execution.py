@@ -96,6 +96,7 @@ EXECUTIONS: dict[str, type[Settings]] = {
     "trajectories": ScoreExecution,
     "clusters": ClusterExecution,
     "subset": SelectExecution,
+    "target": TrainExecution,
 }
 
 

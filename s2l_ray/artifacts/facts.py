@@ -156,7 +156,26 @@ class SubsetFacts:
     dropped: int = 0
 
 
-Facts = DatasetFacts | EmbeddingsFacts | CheckpointsFacts | TrajectoriesFacts | ClustersFacts | SubsetFacts
+@dataclass(frozen=True)
+class TargetFacts:
+    """The model and its training. rows: subset, pool or none. train_rows: trained on, as often as the steps allow.
+
+    tokens: of all batches, from which the compute follows. Losses are None for a model that was not trained, and the
+    held-out loss, per target token, for a dataset without held-out rows.
+    """
+
+    checkpoint: CheckpointRecord
+    rows: str
+    train_rows: int
+    tokens: int
+    training_loss_first: float | None = None
+    training_loss_last: float | None = None
+    held_out_loss: float | None = None
+
+
+Facts = (
+    DatasetFacts | EmbeddingsFacts | CheckpointsFacts | TrajectoriesFacts | ClustersFacts | SubsetFacts | TargetFacts
+)
 
 FACTS: dict[str, type[Facts]] = {
     "dataset": DatasetFacts,
@@ -166,4 +185,5 @@ FACTS: dict[str, type[Facts]] = {
     "trajectories": TrajectoriesFacts,
     "clusters": ClustersFacts,
     "subset": SubsetFacts,
+    "target": TargetFacts,
 }

@@ -7,7 +7,7 @@ from s2l_ray.core.arrays import Int64
 from s2l_ray.core.data.token_rows import TokenRows
 
 # Kinds of artifacts, in the order in which they are built.
-KINDS = ("dataset", "embeddings", "task", "checkpoints", "trajectories", "clusters", "subset")
+KINDS = ("dataset", "embeddings", "task", "checkpoints", "trajectories", "clusters", "subset", "target")
 # The kinds whose shards are tokens and text: the pool, and the rows of a target task.
 KINDS_WITH_TEXT = ("dataset", "task")
 RESUME_FOLDER = "resume"

@@ -110,6 +110,15 @@ def subset_identity(config: Config) -> Identity:
     return {"select": fields | {key: value for key, value in constraints.items() if value}}
 
 
+def target_identity(config: Config) -> Identity:
+    """`target` with the model as a reference. Raises `ConfigError` without a model."""
+    target, model = config.target, config.target.model
+    if model is None:
+        raise ConfigError("target.model: is missing; name the model to train, as a hub id or a folder")
+    reference = _reference(config, model, target.revision, "target.model") if isinstance(model, str) else model
+    return {"target": {**target.model_dump(mode="json"), "model": reference}}
+
+
 def source_spec(source: Source) -> SourceSpec:
     """A source of the job as its reader takes it."""
     return SourceSpec(**source.model_dump(exclude={"format", "fields", "roles", "rows"}))

@@ -124,7 +124,20 @@ class Checkpoints(Section):
         return self
 
 
-class Proxy(Section):
+class Finetuning(Section):
+    """Hyperparameters of a fine-tuning. batch_size: of all workers together."""
+
+    epochs: PositiveInt = 3
+    learning_rate: Annotated[float, Field(gt=0)] = 2e-5
+    warmup_ratio: Annotated[float, Field(ge=0, lt=1)] = 0.03
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
+    batch_size: PositiveInt = 128
+    precision: Precision = "bfloat16"
+    seed: NonNegativeInt = 42
+
+
+class Proxy(Finetuning):
     """The proxy model and its fine-tuning. model: hub id, folder, or a config {architecture: gpt_neox, ...}.
 
     train_on: rows of a target task to train on instead of the pool, for `loss_drop`. checkpoints_from: checkpoints
@@ -135,16 +148,8 @@ class Proxy(Section):
     checkpoints_from: CheckpointsFrom | None = None
     model: str | dict[str, Any] | None = None
     revision: str | None = None
-    epochs: PositiveInt = 3
-    learning_rate: Annotated[float, Field(gt=0)] = 2e-5
-    warmup_ratio: Annotated[float, Field(ge=0, lt=1)] = 0.03
-    weight_decay: Annotated[float, Field(ge=0)] = 0.0
-    max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
-    batch_size: PositiveInt = 128
-    precision: Precision = "bfloat16"
     checkpoints: Checkpoints = Checkpoints(fraction=0.1)
     train_examples: PositiveInt | None = None
-    seed: NonNegativeInt = 42
 
     @model_validator(mode="after")
     def _check_steps(self) -> Self:
@@ -152,6 +157,24 @@ class Proxy(Section):
         if len(set(steps)) < len(steps):
             raise ValueError(f"checkpoints_from: the steps {steps} are not all different; give each its own")
         return self
+
+
+class TargetSteps(Section):
+    """The form `compute: {steps: N}`."""
+
+    steps: PositiveInt
+
+
+class Target(Finetuning):
+    """The target model and its fine-tuning on the subset, on the whole pool, or not at all (rows: none).
+
+    compute: optimizer steps: as many as `epochs` of the pool (same_steps), of the rows trained on (same_epochs), or N.
+    """
+
+    model: str | dict[str, Any] | None = None
+    revision: str | None = None
+    rows: Literal["subset", "pool", "none"] = "subset"
+    compute: Literal["same_steps", "same_epochs"] | TargetSteps = "same_steps"
 
 
 class Score(Section):
@@ -219,6 +242,7 @@ class Config(Section):
     score: Score = Score()
     cluster: Cluster = Cluster()
     select: Select
+    target: Target = Target()
     resources: Resources = Resources()
 
     @model_validator(mode="after")

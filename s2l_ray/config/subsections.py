@@ -65,7 +65,7 @@ class EmbedResources(Section):
 
 
 class TrainResources(Section):
-    """Data-parallel workers of the proxy's fine-tuning."""
+    """Data-parallel workers of the fine-tuning of the proxy and of the target."""
 
     workers: PositiveInt = 1
     gpus: Gpus = "auto"

@@ -2,7 +2,7 @@
 
     sources -prepare-> dataset -train-> checkpoints -score-> trajectories -cluster-> clusters -select-> subset
                           +----embed-> embeddings -----(cluster.features)------^
-       +----prepare-> task -----(proxy.train_on)---^
+       +----prepare-> task -----(proxy.train_on)---^                   dataset, subset -finetune-> target
 
 Each step builds one kind of artifact from earlier ones. The artifact's name is the fingerprint of its kind, version,
 identity and inputs, so a second run finds it, and a changed key of the job rebuilds only what depends on that key.
@@ -110,6 +110,15 @@ STEPS = (
     ),
     Step(
         "subset", subset_inputs, identity.subset_identity, select.select, select.execution, select.resources, version=2
+    ),
+    Step(
+        "target",
+        lambda config: ("dataset", "subset") if config.target.rows == "subset" else ("dataset",),
+        identity.target_identity,
+        train.finetune,
+        train.execution,
+        train.resources,
+        leftovers=("resume",),
     ),
 )
 assert tuple(step.kind for step in STEPS) == KINDS

@@ -1,61 +1,50 @@
-"""train: dataset, or task -> checkpoints of the proxy model.
+"""train: dataset, or task -> checkpoints of the proxy model; finetune: dataset, subset -> target.
 
-Writes a folder per checkpoint (weights, tokenizer, config), `training.parquet` with one row per step, and
-`held_out.parquet` with the loss on held-out rows at every checkpoint. Torch is imported by the workers only.
+Both write a folder per checkpoint (weights, tokenizer, config), of a target only the last, `training.parquet` with one
+row per step, and `held_out.parquet` with the loss on held-out rows at every checkpoint. Only the workers import torch.
 """
 
-import numpy as np
-
 from s2l_ray.artifacts.execution import TrainExecution
-from s2l_ray.artifacts.facts import CheckpointsFacts, Counts, DatasetFacts
+from s2l_ray.artifacts.facts import CheckpointsFacts, Counts, DatasetFacts, TargetFacts
 from s2l_ray.artifacts.manifest import Artifact
-from s2l_ray.artifacts.schemas import HELD_OUT_TABLE, TRAINING_TABLE
-from s2l_ray.artifacts.tables import FileRecord, read_table
 from s2l_ray.config.identity import local_folder
-from s2l_ray.config.sections import Config
-from s2l_ray.core.training.records import CheckpointRecord
-from s2l_ray.core.training.schedule import CheckpointGrid, FinetuneSettings
+from s2l_ray.config.sections import Config, Target, TargetSteps
+from s2l_ray.core.training.schedule import CheckpointGrid, steps_per_epoch
+from s2l_ray.errors import ConfigError
 from s2l_ray.runtime.contracts import Cluster, ResourceRequest
-from s2l_ray.runtime.training.job import TrainJob, TrainWorkers
+from s2l_ray.runtime.training.job import TrainJob
+from s2l_ray.runtime.training.settings import finetune_settings, resolve_training, training_request, training_workers
+from s2l_ray.runtime.training.store import read_curve
 from s2l_ray.stages.build import Build, Product, cpus_per_actor
 
-# the first and the last 1/CURVE_SHARE of the steps are compared to decide whether the proxy learned
-CURVE_SHARE = 20
+# the last step alone, or step 0 of a model that is not trained
+LAST = CheckpointGrid(fraction=1.0, initial=False)
 
 TrainBuild = Build[TrainExecution]
 
 
 def execution(config: Config, cluster: Cluster) -> TrainExecution:
-    """Resolve workers, GPUs, threads and micro-batch, on which rounding depends."""
-    wanted = config.resources.train
-    return TrainExecution(
-        workers=wanted.workers,
-        gpus=cluster.gpus_each(wanted.gpus, "resources.train.gpus"),
-        threads=wanted.threads or (max(1, cluster.cores // wanted.workers) if cluster.local else 1),
-        micro_batch=wanted.micro_batch,
-        strategy=wanted.strategy,
-        attention=wanted.attention,
-        gradient_checkpointing=wanted.gradient_checkpointing,
-    )
+    return resolve_training(config, cluster)
 
 
 def resources(build: TrainBuild) -> ResourceRequest:
-    """All workers at once: none starts without the others."""
-    settings = build.execution
-    hint = "lower resources.train.workers" + (" or set resources.train.gpus: 0" if settings.gpus else "")
-    return ResourceRequest("train", hint, settings.workers, cpus_per_actor(build.cluster), settings.gpus)
+    return training_request(build.execution, cpus_per_actor(build.cluster))
 
 
 def train(build: TrainBuild) -> Product:
-    from s2l_ray.runtime.training.trainer import train_proxy
+    from s2l_ray.runtime.training.trainer import run_training
 
-    settings, limits = build.execution, build.config.resources
-    workers = TrainWorkers(
-        settings.workers, cpus_per_actor(build.cluster), settings.gpus, limits.train.retries, limits.stall_minutes
-    )
-    result = train_proxy(make_job(build), workers, build.report)
+    workers = training_workers("checkpoints", build.config, build.execution, cpus_per_actor(build.cluster))
+    result = run_training(make_job(build), workers, build.report)
     checkpoints = tuple(stored.record for stored in result.checkpoints)
-    facts = _facts(build.folder, result.files, checkpoints)
+    curve = read_curve(build.folder, result.files)
+    facts = CheckpointsFacts(
+        checkpoints=checkpoints,
+        training_loss_first=curve.training_loss_first,
+        training_loss_last=curve.training_loss_last,
+        held_out_loss_first=curve.held_out_loss_first,
+        held_out_loss_last=curve.held_out_loss_last,
+    )
     first, last = facts.training_loss_first, facts.training_loss_last
     if first is not None and last is not None and not last < first:
         build.warn(
@@ -76,27 +65,13 @@ def make_job(build: TrainBuild) -> TrainJob:
     assert model is not None
     if isinstance(model, str):
         model = str(local_folder(build.config, model, "proxy.model") or model)
-    settings = FinetuneSettings(
-        epochs=proxy.epochs,
-        batch_size=proxy.batch_size,
-        learning_rate=proxy.learning_rate,
-        warmup_ratio=proxy.warmup_ratio,
-        weight_decay=proxy.weight_decay,
-        max_grad_norm=proxy.max_grad_norm,
-        precision=proxy.precision,
-        grid=CheckpointGrid(**proxy.checkpoints.model_dump()),
-        seed=proxy.seed,
-        micro_batch=execution.micro_batch,
-        gradient_checkpointing=execution.gradient_checkpointing,
-        shard=execution.strategy == "fsdp",
-        attention=execution.attention,
-    )
+    grid = CheckpointGrid(**proxy.checkpoints.model_dump())
     return TrainJob(
         output=build.folder,
         dataset=dataset.uri,
         rows_ok=facts.ok,
         model=model,
-        settings=settings,
+        settings=finetune_settings(proxy, execution, grid),
         train_examples=proxy.train_examples,
         revision=proxy.revision,
         vocab_size=facts.vocab_size,
@@ -115,16 +90,62 @@ def _counts(build: TrainBuild) -> Counts:
     return Counts(sum(facts.statuses.values()), kept, {reason: rows for reason, rows in rejected.items() if rows})
 
 
-def _facts(folder: str, files: list[FileRecord], checkpoints: tuple[CheckpointRecord, ...]) -> CheckpointsFacts:
-    """Loss at the start and at the end of training, on training rows and on held-out rows."""
-    by_path = {record.path: record for record in files}
-    loss_S = read_table(folder, by_path[TRAINING_TABLE], ["loss"])["loss"].to_numpy()
-    window = max(1, len(loss_S) // CURVE_SHARE)
-    held_out = read_table(folder, by_path[HELD_OUT_TABLE])["held_out_loss"].drop_null().to_pylist()
-    return CheckpointsFacts(
-        checkpoints=checkpoints,
-        training_loss_first=float(np.mean(loss_S[:window])),
-        training_loss_last=float(np.mean(loss_S[-window:])),
-        held_out_loss_first=held_out[0] if held_out else None,
-        held_out_loss_last=held_out[-1] if held_out else None,
+def finetune(build: TrainBuild) -> Product:
+    from s2l_ray.runtime.training.trainer import run_training
+
+    job = make_target_job(build)
+    workers = training_workers("target", build.config, build.execution, cpus_per_actor(build.cluster))
+    result = run_training(job, workers, build.report)
+    (checkpoint,) = result.checkpoints
+    curve = read_curve(build.folder, result.files)
+    trained = job.train_rows() if job.total_steps() else 0
+    facts = TargetFacts(
+        checkpoint=checkpoint.record,
+        rows=build.config.target.rows,
+        train_rows=trained,
+        tokens=curve.tokens,
+        training_loss_first=curve.training_loss_first,
+        training_loss_last=curve.training_loss_last,
+        held_out_loss=checkpoint.record.held_out_loss,
     )
+    pool = build.inputs["dataset"].facts(DatasetFacts).ok
+    left_out = {"not_trained_on": pool - trained} if pool > trained else {}
+    return Product(result.files, Counts(pool, trained, left_out), facts)
+
+
+def make_target_job(build: TrainBuild) -> TrainJob:
+    """The training of the target. Raises `ConfigError` for a subset that is smaller than a batch."""
+    target, dataset, subset = build.config.target, build.inputs["dataset"], build.inputs.get("subset")
+    facts, model = dataset.facts(DatasetFacts), target.model
+    assert model is not None
+    if isinstance(model, str):
+        model = str(local_folder(build.config, model, "target.model") or model)
+    train_rows = facts.ok if subset is None else subset.manifest.counts.kept
+    steps = total_steps(target, facts.ok, train_rows)
+    return TrainJob(
+        output=build.folder,
+        dataset=dataset.uri,
+        rows_ok=facts.ok,
+        model=model,
+        settings=finetune_settings(target, build.execution, LAST, steps),
+        subset=None if subset is None else subset.uri,
+        train_examples=None if subset is None else train_rows,
+        revision=target.revision,
+        vocab_size=facts.vocab_size,
+        longest=facts.longest,
+        threads=build.execution.threads,
+        save_minutes=build.config.resources.train.save_minutes,
+    )
+
+
+def total_steps(target: Target, pool_rows: int, train_rows: int) -> int:
+    """Optimizer steps of the target's training; 0 for a model that is not trained."""
+    smaller = min(pool_rows, train_rows)
+    if target.batch_size > smaller:
+        raise ConfigError(f"target.batch_size: {target.batch_size} exceeds the {smaller} rows to train on; lower it")
+    if target.rows == "none":
+        return 0
+    if isinstance(target.compute, TargetSteps):
+        return target.compute.steps
+    rows = pool_rows if target.compute == "same_steps" else train_rows
+    return target.epochs * steps_per_epoch(rows, target.batch_size)

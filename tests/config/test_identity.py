@@ -20,7 +20,7 @@ from s2l_ray.sources import digests
 Changed = Callable[[Mapping[str, object]], set[str]]
 
 # What a job of the method s2l builds, where trajectories are clustered.
-BUILT = ("dataset", "checkpoints", "trajectories", "clusters", "subset")
+BUILT = ("dataset", "checkpoints", "trajectories", "clusters", "subset", "target")
 # Each key with another value than in `values`. A key decides the first kind built from its section, and all that is
 # built from that.
 DATASET = {
@@ -86,6 +86,19 @@ SUBSET = {
     "select.keep": ["rows/a.jsonl"],
     "select.drop": ["rows/b.jsonl"],
 }
+TARGET = {
+    "target.model": {"architecture": "gpt_neox", "hidden_size": 64},
+    "target.rows": "pool",
+    "target.compute": {"steps": 3},
+    "target.epochs": 4,
+    "target.learning_rate": 1e-3,
+    "target.warmup_ratio": 0.5,
+    "target.weight_decay": 0.1,
+    "target.max_grad_norm": 0.5,
+    "target.batch_size": 2,
+    "target.precision": "float32",
+    "target.seed": 1,
+}
 NOT_IDENTITY = {
     "root": "elsewhere",
     "run": "other",
@@ -128,6 +141,7 @@ OTHERS = {
     "proxy.revision",
     "embed.revision",
     "cluster.features",
+    "target.revision",
     "score.losses_from",
     "proxy.checkpoints_from",
     "proxy.train_on",
@@ -151,6 +165,7 @@ def values(tmp_path: Path) -> dict[str, Any]:
         "data": {"root": str(data), "sources": [{"path": "rows"}], "tokenizer": "tokenizer"},
         "proxy": {"model": "model"},
         "select": {"budget": 1},
+        "target": {"model": "model"},
     }
 
 
@@ -166,7 +181,7 @@ def config_of(values: dict[str, Any], changes: Mapping[str, object]) -> Config:
 
 
 def fingerprints(values: dict[str, Any], changes: Mapping[str, object] | None = None) -> dict[str, str]:
-    return plan(config_of(values, changes or {})).fingerprints
+    return plan(config_of(values, changes or {}), "target").fingerprints
 
 
 @pytest.fixture
@@ -189,10 +204,11 @@ def changed(values: dict[str, Any]) -> Changed:
         (CHECKPOINTS, set(BUILT[1:])),
         (TRAJECTORIES, set(BUILT[2:])),
         (CLUSTERS, set(BUILT[3:])),
-        (SUBSET, {"subset"}),
+        (SUBSET, {"subset", "target"}),
+        (TARGET, {"target"}),
         (NOT_IDENTITY, set()),
     ],
-    ids=["data", "proxy", "score", "cluster", "select", "others"],
+    ids=["data", "proxy", "score", "cluster", "select", "target", "others"],
 )
 def test_a_key_decides_its_kind_and_what_is_built_from_it(
     values: dict[str, Any], changed: Changed, keys: dict[str, object], kinds: set[str]
@@ -201,14 +217,14 @@ def test_a_key_decides_its_kind_and_what_is_built_from_it(
     for key, value in keys.items():
         after = flatten(config_of(values, {key: value}).model_dump(mode="json"))
         assert after != before, f"{key} does not change the job"
-        # Another method needs neither checkpoints nor clusters.
-        expected = set(BUILT[1:]) if key == "select.method" else kinds
+        # Another method needs neither checkpoints nor clusters, and a target of the whole pool no subset.
+        expected = set(BUILT[1:]) if key in ("select.method", "target.rows") else kinds
         assert changed({key: value}) == expected, key
 
 
 def test_embeddings_are_decided_by_data_and_their_own_keys(values: dict[str, Any]) -> None:
     before = fingerprints(values, EMBEDDED)
-    built = ["dataset", "embeddings", "clusters", "subset"]
+    built = ["dataset", "embeddings", "clusters", "subset", "target"]
     assert list(before) == built
 
     def changed(changes: Mapping[str, object]) -> set[str]:
@@ -216,9 +232,9 @@ def test_embeddings_are_decided_by_data_and_their_own_keys(values: dict[str, Any
         return {kind for kind in built if after[kind] != before[kind]}
 
     for key, value in EMBEDDINGS.items():
-        assert changed({key: value}) == {"embeddings", "clusters", "subset"}, key
+        assert changed({key: value}) == {"embeddings", "clusters", "subset", "target"}, key
     assert changed({"data.max_length": 64}) == set(built)
-    assert changed({"cluster.k": 7}) == {"clusters", "subset"}
+    assert changed({"cluster.k": 7}) == {"clusters", "subset", "target"}
     for key, value in {**CHECKPOINTS, **TRAJECTORIES, **NOT_IDENTITY, "cluster.checkpoints": "all"}.items():
         assert changed({key: value}) == set(), key
 
@@ -231,6 +247,7 @@ def test_every_key_of_a_job_is_tested(values: dict[str, Any]) -> None:
         **TRAJECTORIES,
         **CLUSTERS,
         **SUBSET,
+        **TARGET,
         **NOT_IDENTITY,
     }.keys() | OTHERS
     keys = flatten(config_of(values, {}).model_dump(mode="json"))
@@ -241,7 +258,7 @@ def test_every_key_of_a_job_is_tested(values: dict[str, Any]) -> None:
 def test_a_job_without_a_proxy_depends_on_data_and_select_alone(values: dict[str, Any]) -> None:
     random = {"select.method": "random"}
     before = fingerprints(values, random)
-    assert list(before) == ["dataset", "subset"]
+    assert list(before) == ["dataset", "subset", "target"]
     for key, value in {**EMBEDDINGS, **CHECKPOINTS, **TRAJECTORIES, **CLUSTERS, **NOT_IDENTITY}.items():
         assert fingerprints(values, {**random, key: value}) == before, key
     for key in ("select.budget", "select.seed"):
@@ -253,7 +270,7 @@ def test_only_the_methods_own_keys_are_identity(values: dict[str, Any], changed:
     for method in ("random", "source_balanced"):
         own = {"select.method": method}
         assert fingerprints(values, {**own, "select.min_cluster_size": 9}) == fingerprints(values, own)
-    assert changed({"select.min_cluster_size": 9}) == {"subset"}
+    assert changed({"select.min_cluster_size": 9}) == {"subset", "target"}
     assert subset_identity(config_of(values, {"select.method": "random", "select.min_cluster_size": 9})) == {
         "select": {"method": "random", "budget": 1, "seed": 0}
     }
@@ -271,7 +288,8 @@ def test_data_that_moved_keep_their_fingerprints(values: dict[str, Any], changed
 
 
 def _absolute(folder: Path) -> dict[str, object]:
-    return {"data.tokenizer": str(folder / "moved" / "tokenizer"), "proxy.model": str(folder / "moved" / "model")}
+    model = str(folder / "moved" / "model")
+    return {"data.tokenizer": str(folder / "moved" / "tokenizer"), "proxy.model": model, "target.model": model}
 
 
 @pytest.mark.parametrize(
@@ -376,9 +394,10 @@ def test_a_missing_file_is_refused_by_its_name(values: dict[str, Any]) -> None:
         ("data.sources", [{"path": "none.jsonl"}]),
         ("data.tokenizer", "./none"),
         ("proxy.model", "./none"),
+        ("target.model", "./none"),
     ):
         with pytest.raises(ConfigError, match="none"):
-            plan(config_of(values, {key: value}))
+            plan(config_of(values, {key: value}), "target")
 
 
 def test_a_name_is_a_folder_or_a_hub_id(values: dict[str, Any], tmp_path: Path) -> None:

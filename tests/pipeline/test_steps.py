@@ -70,15 +70,30 @@ def test_a_job_that_clusters_embeddings_trains_no_proxy() -> None:
     assert kinds("subset", config) == ["dataset", "embeddings", "clusters", "subset"]
     assert kinds("clusters", config) == ["dataset", "embeddings", "clusters"]
     published = config_of(features="embeddings", method="learning_percentage", within="clusters")
-    assert kinds("subset", published) == [kind for kind in KINDS if kind != "task"]
+    assert kinds("subset", published) == [kind for kind in KINDS if kind not in ("task", "target")]
 
 
 @pytest.mark.parametrize("method", SELECTORS)
-@pytest.mark.parametrize("to", KINDS[:-1])
+@pytest.mark.parametrize("to", KINDS[: KINDS.index("subset")])
 def test_kinds_up_to_another_do_not_depend_on_the_method(to: str, method: str) -> None:
     first = {"embeddings": ["dataset"], "task": []}
     expected = first.get(to, [kind for kind in KINDS[: KINDS.index(to)] if kind not in first])
     assert kinds(to, config_of(**select_of(method))) == [*expected, to]
+
+
+@pytest.mark.parametrize(
+    ("rows", "expected"),
+    [("subset", ["dataset", "subset", "target"]), ("pool", ["dataset", "target"]), ("none", ["dataset", "target"])],
+)
+def test_a_target_needs_a_subset_only_to_train_on(rows: str, expected: list[str]) -> None:
+    values = config_of(method="random").model_dump(mode="json", by_alias=True)
+    config = make_config({**values, "select": {"method": "random", "budget": 1}, "target": {"rows": rows}}, "test")
+    assert kinds("target", config) == expected
+
+
+def test_a_target_without_a_model_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"target\.model"):
+        step_of("target", ANY).identity(ANY)
 
 
 @pytest.mark.parametrize("kind", ["subsets", "", "runs"])
@@ -113,5 +128,6 @@ def test_folders_that_only_the_building_needs() -> None:
         "dataset": ("work",),
         "task": ("work",),
         "checkpoints": ("resume",),
+        "target": ("resume",),
     }
     assert all(step.version >= 1 for step in STEPS)

@@ -105,7 +105,8 @@ def write_training(build: LocalBuild[Any], losses: list[float], held_out: list[f
         path.write_bytes(weights)
         files = [asdict(record_of(path.name, weights))]
         (path.parent / CHECKPOINT_RECORD).write_bytes(seal({**asdict(record), "attention": None, "files": files}))
-    write_table(build.folder, TRAINING_TABLE, pa.table({"step": list(range(1, STEPS + 1)), "loss": losses}))
+    curve = pa.table({"step": list(range(1, STEPS + 1)), "loss": losses, "tokens": [9] * STEPS})
+    write_table(build.folder, TRAINING_TABLE, curve)
     names = [column.name for column in fields(CheckpointRecord)]
     records = [CheckpointRecord(step, 0.0, 0, 0.0, None, loss) for step, loss in zip(steps, held_out, strict=True)]
     table = pa.table({name: pa.array([getattr(record, name) for record in records]) for name in names})

@@ -21,6 +21,7 @@ from s2l_ray.artifacts.facts import (
     Facts,
     SkippedUnit,
     SubsetFacts,
+    TargetFacts,
     TrajectoriesFacts,
 )
 from s2l_ray.artifacts.manifest import Artifact, Manifest, write_manifest
@@ -48,6 +49,7 @@ FACTS: dict[str, Facts] = {
         skipped_steps=[5],
     ),
     "clusters": ClustersFacts(5, 1, 12.5, "source", {"sums": [12, 7], "other": [5, 4, 0]}, 0.25),
+    "target": TargetFacts(CheckpointRecord(9, 1.0, 72, 1e-3, 2.5, 2.75), "subset", 6, 900, 3.5, 2.5, 2.75),
     "subset": SubsetFacts("s2l", 6, 28, 29, {"sums": 4, "other": 2}, {"filled": 1}, "rows", 6, 1, 2),
 }
 SETTINGS: dict[str, Settings] = {
@@ -58,6 +60,7 @@ SETTINGS: dict[str, Settings] = {
     "trajectories": ScoreExecution(4096, "auto", 2, 0.5),
     "clusters": ClusterExecution("torch", 3, 0.0),
     "subset": SelectExecution(),
+    "target": TrainExecution(1, 0.0, 1, 4, "ddp", "auto", False),
 }
 COUNTS = Counts(32, 30, {"duplicate": 2})
 

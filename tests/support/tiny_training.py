@@ -94,7 +94,7 @@ def _shard(rng: np.random.Generator, rows: int) -> pa.Table:
 
 if __name__ == "__main__":
     from s2l_ray.runtime.session import connect
-    from s2l_ray.runtime.training.trainer import train_proxy
+    from s2l_ray.runtime.training.trainer import run_training
 
     with connect():
-        train_proxy(long_job(Path(sys.argv[1])), TrainWorkers(), lambda progress: print(progress.done, flush=True))
+        run_training(long_job(Path(sys.argv[1])), TrainWorkers(), lambda progress: print(progress.done, flush=True))

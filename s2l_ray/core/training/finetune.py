@@ -1,4 +1,4 @@
-"""Training loop of the proxy model, resumable at every step. Hooks decide what is saved, where and when.
+"""Training loop of the proxy and of target models, resumable at every step. Hooks decide what is saved, where and when.
 
 Objective of a step: sum of nll / sum of target tokens of the global batch, without dropout. Every rank computes the
 indices of the global batch; rank r of W trains on rows r::W of it, sorted by length, in micro batches. So global
@@ -62,7 +62,7 @@ class _Training:
 
     @property
     def total_steps(self) -> int:
-        return self.per_epoch * self.settings.epochs
+        return schedule.total_steps(len(self.train_rows), self.settings)
 
 
 def finetune(
@@ -102,9 +102,9 @@ def _enable_gradient_checkpointing(model: PreTrainedModel) -> None:
 
 def _run(training: _Training, hooks: Hooks, state: TrainingState | None) -> History:
     grid = schedule.grid_steps(len(training.train_rows), training.settings)
-    if state is None:
+    if state is None and 0 in grid:
         _checkpoint(training, hooks)
-    else:
+    elif state is not None:
         training.history = restore_state(state, training.replica, training.optimizer)
     for step in range(len(training.history.steps), training.total_steps):
         record, signal = _train_step(training, step, hooks)

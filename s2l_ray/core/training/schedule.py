@@ -27,11 +27,11 @@ SIGNALS: tuple[Signal, ...] = ("continue", "save", "save and stop")
 
 @dataclass(frozen=True)
 class CheckpointGrid:
-    """Steps that are checkpoints: the union of the fields that are set, and always step 0.
+    """Steps that are checkpoints: the union of the fields that are set.
 
     steps: every `steps` steps. examples: the last step at or before each multiple of `examples` examples seen.
     fraction: every `fraction` of the training. log: `log` steps in geometric progression from the first to the last.
-    epoch_ends: the last step of each epoch.
+    epoch_ends: the last step of each epoch. initial: step 0, which a training without steps has in any case.
     """
 
     steps: int | None = None
@@ -39,13 +39,15 @@ class CheckpointGrid:
     fraction: float | None = None
     log: int | None = None
     epoch_ends: bool = False
+    initial: bool = True
 
 
 @dataclass(frozen=True)
 class FinetuneSettings:
-    """Hyperparameters of the proxy's training. Fields from micro_batch on change the result by rounding only.
+    """Hyperparameters of a training. Fields from micro_batch to attention change the result by rounding only.
 
     shard: use FSDP2. attention: "auto" packs rows if the check passes (packed_check.py), "padded" never packs.
+    steps: of the whole training, which may end within an epoch or take more of them; None: those of `epochs`.
     """
 
     epochs: int
@@ -61,6 +63,7 @@ class FinetuneSettings:
     gradient_checkpointing: bool = False
     shard: bool = False
     attention: Literal["auto", "padded"] = "auto"
+    steps: int | None = None
 
 
 def sample_train(rows: int, train_examples: int | None, seed: int) -> Int64:
@@ -83,8 +86,8 @@ def steps_per_epoch(train_rows: int, batch_size: int) -> int:
 
 
 def checkpoint_steps(grid: CheckpointGrid, total_steps: int, steps_per_epoch: int, batch_size: int) -> list[int]:
-    """The steps of the grid within [0, total_steps], ascending, step 0 first."""
-    steps = {0}
+    """The steps of the grid within [0, total_steps], ascending."""
+    steps = {0} if grid.initial or not total_steps else set()
     if grid.steps:
         steps.update(range(grid.steps, total_steps + 1, grid.steps))
     if grid.examples:
@@ -102,10 +105,16 @@ def checkpoint_steps(grid: CheckpointGrid, total_steps: int, steps_per_epoch: in
     return sorted(steps)
 
 
-def grid_steps(train_rows: int, settings: FinetuneSettings) -> list[int]:
-    """Steps that are checkpoints, ascending, step 0 first."""
+def total_steps(train_rows: int, settings: FinetuneSettings) -> int:
+    """Steps of a whole training."""
     per_epoch = steps_per_epoch(train_rows, settings.batch_size)
-    return checkpoint_steps(settings.grid, per_epoch * settings.epochs, per_epoch, settings.batch_size)
+    return per_epoch * settings.epochs if settings.steps is None else settings.steps
+
+
+def grid_steps(train_rows: int, settings: FinetuneSettings) -> list[int]:
+    """Steps that are checkpoints, ascending."""
+    per_epoch = steps_per_epoch(train_rows, settings.batch_size)
+    return checkpoint_steps(settings.grid, total_steps(train_rows, settings), per_epoch, settings.batch_size)
 
 
 def batch_indices(train_rows: int, batch_size: int, epoch: int, step_in_epoch: int, seed: int) -> Int64:

@@ -6,17 +6,51 @@ checked before there is a manifest.
 """
 
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import dataclass, fields
+
+import numpy as np
 
 from s2l_ray import storage
 from s2l_ray.artifacts.fingerprint import unseal
-from s2l_ray.artifacts.schemas import CHECKPOINT_RECORD, RESUME_FOLDER, step_name
-from s2l_ray.artifacts.tables import FileRecord, check_file, record_of
+from s2l_ray.artifacts.schemas import CHECKPOINT_RECORD, HELD_OUT_TABLE, RESUME_FOLDER, TRAINING_TABLE, step_name
+from s2l_ray.artifacts.tables import FileRecord, check_file, read_table, record_of
 from s2l_ray.core.training.records import CheckpointRecord
 from s2l_ray.errors import DamagedError
 from s2l_ray.runtime.training.job import StoredCheckpoint
 
 STATE = "state.json"
+# the first and the last 1/CURVE_SHARE of the steps are compared to decide whether a model learned
+CURVE_SHARE = 20
+
+
+@dataclass(frozen=True)
+class TrainingCurve:
+    """Losses at the start and at the end of a training, on training rows and on held-out rows; None without those.
+
+    tokens: of all batches.
+    """
+
+    training_loss_first: float | None
+    training_loss_last: float | None
+    held_out_loss_first: float | None
+    held_out_loss_last: float | None
+    tokens: int
+
+
+def read_curve(output: str, files: Sequence[FileRecord]) -> TrainingCurve:
+    """The curve of a complete training from its tables, which are among `files`."""
+    by_path = {record.path: record for record in files}
+    steps = read_table(output, by_path[TRAINING_TABLE], ["loss", "tokens"])
+    loss_S = steps["loss"].to_numpy()
+    window = max(1, len(loss_S) // CURVE_SHARE)
+    held_out = read_table(output, by_path[HELD_OUT_TABLE])["held_out_loss"].drop_null().to_pylist()
+    return TrainingCurve(
+        float(np.mean(loss_S[:window])) if len(loss_S) else None,
+        float(np.mean(loss_S[-window:])) if len(loss_S) else None,
+        held_out[0] if held_out else None,
+        held_out[-1] if held_out else None,
+        sum(steps["tokens"].to_pylist()),
+    )
 
 
 def read_checkpoint(output: str, step: int) -> StoredCheckpoint:

@@ -1,4 +1,4 @@
-"""The training of the proxy on Ray Train, from the driver.
+"""A training on Ray Train, from the driver.
 
 A repeated call resumes from the newest state in storage, or returns the result of a complete training. Ray Train
 uploads states and keeps two. The state to resume from is found by its own checksums, since Ray's list of them
@@ -31,8 +31,8 @@ STATES_KEPT = 2
 SNAPSHOT = "checkpoint_manager_snapshot.json"
 
 
-def train_proxy(job: TrainJob, workers: TrainWorkers, report: Report) -> TrainResult:
-    """Train the proxy, or resume its training.
+def run_training(job: TrainJob, workers: TrainWorkers, report: Report) -> TrainResult:
+    """Train a model, or resume its training.
 
     report: called about twice a second. After an exception in it, such as Ctrl-C, the workers save a state and end.
     Raises `S2LError` at once for a failure of the training itself, and for workers that are lost more often than

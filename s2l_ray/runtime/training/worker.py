@@ -92,8 +92,7 @@ class Reporter:
 def _train(job: TrainJob, monitor: ActorHandle, process: Process) -> None:
     torch.set_num_threads(job.threads)
     dataset = open_artifact(job.dataset)
-    train_index = sample_train(job.rows_ok, job.train_examples, job.settings.seed)
-    train_rows, held_out_rows = read_rows(dataset, job.rows_ok, train_index), read_held_out_rows(dataset)
+    train_rows, held_out_rows = _read_train_rows(job, dataset), read_held_out_rows(dataset)
     with dataset.hold("tokenizer/") as folder:
         model = _make_model(job, folder / "tokenizer")
         check_fit(model, job, [train_rows, held_out_rows])
@@ -114,6 +113,23 @@ def _read_state(job: TrainJob) -> TrainingState | None:
 
 def _is_rank_zero() -> bool:
     return int(ray.train.get_context().get_world_rank()) == 0
+
+
+def _read_train_rows(job: TrainJob, dataset: Artifact) -> TokenRows:
+    if job.subset is not None:
+        return read_selected_rows(dataset, open_artifact(job.subset))
+    return read_rows(dataset, job.rows_ok, sample_train(job.rows_ok, job.train_examples, job.settings.seed))
+
+
+def read_selected_rows(dataset: Artifact, subset: Artifact) -> TokenRows:
+    """The rows of a subset, in the order of the dataset."""
+    selected = subset.read_table(["shard", "row"]).sort_by([("shard", "ascending"), ("row", "ascending")])
+    parts = [token_rows(TOKENS.empty_table())]
+    for shard, record in enumerate(dataset.shards()):
+        row_M = selected.filter(pc.equal(selected["shard"], shard))["row"]
+        if len(row_M):
+            parts.append(token_rows(dataset.read_file(record.path, ["input_ids", "target_spans"]).take(row_M)))
+    return TokenRows.concatenate(parts)
 
 
 def read_rows(dataset: Artifact, rows_ok: int, index_M: Int64) -> TokenRows:

@@ -21,7 +21,7 @@ from s2l_ray.errors import LockedError, S2LError
 from s2l_ray.runtime.contracts import Progress
 from s2l_ray.runtime.training.job import TrainJob, TrainResult, TrainWorkers
 from s2l_ray.runtime.training.store import newest_state
-from s2l_ray.runtime.training.trainer import train_proxy
+from s2l_ray.runtime.training.trainer import run_training
 from tests.support import tiny_training
 from tests.support.tiny_training import long_job, make_job
 
@@ -31,7 +31,7 @@ pytestmark = pytest.mark.usefixtures("ray_session")
 def run(job: TrainJob, workers: TrainWorkers = TrainWorkers()) -> tuple[TrainResult, list[Progress]]:  # noqa: B008
     """Train to the end. Returns the result and all progress."""
     reported: list[Progress] = []
-    return train_proxy(job, workers, reported.append), reported
+    return run_training(job, workers, reported.append), reported
 
 
 def run_with_losses(job: TrainJob, workers: TrainWorkers, losses: int) -> list[Progress]:
@@ -49,7 +49,7 @@ def run_with_losses(job: TrainJob, workers: TrainWorkers, losses: int) -> list[P
             worker.kill()
             killed += 1
 
-    train_proxy(job, workers, kill_after_newer_state)
+    run_training(job, workers, kill_after_newer_state)
     assert killed == losses
     return warnings
 
@@ -162,7 +162,7 @@ def test_a_damaged_state_is_skipped(interrupted: TrainJob) -> None:
             raise LockedError("stop")
 
     with pytest.raises(LockedError):
-        train_proxy(interrupted, TrainWorkers(), stop_at_100)
+        run_training(interrupted, TrainWorkers(), stop_at_100)
     newest = newest_state(interrupted.output)
     damaged = Path(interrupted.output, f"resume/step-{newest:06d}/state.safetensors")
     content = bytearray(damaged.read_bytes())
@@ -196,7 +196,7 @@ def test_a_stalled_training_ends_and_names_its_processes(tmp_path: Path, ray_ses
     workers = TrainWorkers(stall_minutes=1.0)
     try:
         with pytest.raises(S2LError, match=r"rank 0, [1-9]\d* of \d+ steps") as caught:
-            train_proxy(job, workers, stop_worker)
+            run_training(job, workers, stop_worker)
         assert f"pid {stopped[0].pid} on" in str(caught.value)
     finally:
         for one in stopped:
