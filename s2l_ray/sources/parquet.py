@@ -5,6 +5,7 @@ A damaged table yields the rows before the damage and then one rejected row with
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -35,7 +36,7 @@ def _is_damage(error: Exception) -> bool:
 def row_group_starts(stream: pa.NativeFile, file: str) -> list[int]:
     """Row numbers at which the row groups of a Parquet file start, followed by the number of rows.
 
-    Raises `SourceError` if the footer cannot be read.
+    Raises `SourceError` if the footer cannot be read, or for two columns of one name.
     """
     try:
         metadata = pq.read_metadata(stream)
@@ -43,10 +44,18 @@ def row_group_starts(stream: pa.NativeFile, file: str) -> list[int]:
         if not _is_damage(error):
             raise
         raise SourceError(f"{file}: not a Parquet file, or truncated ({error}); write it again") from error
+    _refuse_repeated_columns(metadata.schema.to_arrow_schema().names, file)
     starts = [0]
     for group in range(metadata.num_row_groups):
         starts.append(starts[-1] + metadata.row_group(group).num_rows)
     return starts
+
+
+def _refuse_repeated_columns(names: list[str], file: str) -> None:
+    """Raise `SourceError` for two columns of one name, of which a row can have one only."""
+    for name, columns in Counter(names).items():
+        if columns > 1:
+            raise SourceError(f"{file}: has {columns} columns named {name}; rename all but one of them")
 
 
 def read_row_group(stream: pa.NativeFile, file: str, start: int) -> Iterator[RawRow]:

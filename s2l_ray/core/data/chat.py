@@ -69,7 +69,10 @@ def is_chat(value: object) -> bool:
     if not turns:
         return False
     first = turns[0]
-    return (isinstance(first, Mapping) and any(first.get(name) is not None for name in ROLE_NAMES)) or _is_pair(first)
+    if not isinstance(first, Mapping):
+        return _is_pair(first)
+    present = {name for name, value in first.items() if value is not None}
+    return bool(present.intersection(ROLE_NAMES) and present.difference(ROLE_NAMES))
 
 
 def read_turns(value: object, fields: Fields, roles: Mapping[str, str]) -> list[Turn]:

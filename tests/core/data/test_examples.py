@@ -103,6 +103,7 @@ def test_rejected_rows_have_a_reason(name: str, row: dict[str, Any], reason: str
         ),
         ({"Question": "a", "Response": "b"}, ("prompt_response", {"prompt": "Question", "response": "Response"})),
         ({"inputs": "a", "targets": "b"}, ("prompt_response", {"prompt": "inputs", "response": "targets"})),
+        ({"instruction": "a", "output": "b", "turns": [{"role": "user", "content": None}]}, ("alpaca", {})),
         ({"text": "a"}, None),
         ({}, None),
     ],
