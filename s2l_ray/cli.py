@@ -255,6 +255,8 @@ def export(
 
     written = export_subset(_open_subset(subset, set_), to, force=force, answers=answers)
     print_message(f"wrote {written.path}: {written.rows:,} rows, {humanize.size(written.bytes)}")
+    if written.json_fields:
+        print_message(f"as JSON text, because Parquet has no type for all values: {', '.join(written.json_fields)}")
 
 
 @verb

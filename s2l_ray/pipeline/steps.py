@@ -66,7 +66,7 @@ STEPS = (
         prepare.prepare,
         prepare.execution,
         prepare.resources,
-        version=4,
+        version=5,
         leftovers=("work",),
     ),
     Step("embeddings", always("dataset"), identity.embeddings_identity, embed.embed, embed.execution, embed.resources),
@@ -77,7 +77,7 @@ STEPS = (
         prepare.prepare_task,
         prepare.execution,
         prepare.resources,
-        version=3,
+        version=4,
         leftovers=("work",),
     ),
     Step(

@@ -5,6 +5,7 @@ writes into JSON, are read as Python reads them.
 """
 
 import base64
+import contextlib
 import json
 import re
 from collections.abc import Iterator
@@ -26,6 +27,7 @@ MAX_ROW_BYTES = 64 << 20
 # Rows of tables become Python objects, several times their size, in batches of about so many bytes.
 BATCH_BYTES = 4 << 20
 
+_LINE_END = re.compile(r"\s*[\r\n]\s*")
 _SURROGATE = re.compile(r"\\u[dD][89abAB]")
 
 
@@ -41,13 +43,15 @@ class BrokenFileError(Exception):
 class RawRow:
     """One row, or a rejected row with `reason` and `detail`. line: counted from 1 within the range.
 
-    A blank line has neither `row` nor `reason`; readers of files count it and do not return it.
+    A blank line has neither `row` nor `reason`; readers of files count it and do not return it. text: the row as the
+    file spells it, in one line; None for a row of a table.
     """
 
     line: int
     row: dict[str, Any] | None = None
     reason: str | None = None
     detail: str = ""
+    text: str | None = None
 
 
 def row_from_line(line: int, data: bytes | None) -> RawRow:
@@ -77,7 +81,8 @@ def row_from_value(line: int, value: object, text: str) -> RawRow:
             json.dumps(value, ensure_ascii=False).encode()
     except UnicodeEncodeError:
         return RawRow(line, None, UNDECODABLE, "half of a surrogate pair, or bytes that are not UTF-8")
-    return RawRow(line, value)
+    # in JSON, a line end is white space between two values, never a part of a text
+    return RawRow(line, value, text=_LINE_END.sub(" ", text.strip()))
 
 
 def rows_of_bytes(wanted: int, rows: int, size: int) -> int:
@@ -103,8 +108,19 @@ def _rows_of_batch(line: int, table: pa.Table | pa.RecordBatch) -> Iterator[RawR
         yield from _rows_of_batch(line, table.slice(0, half))
         yield from _rows_of_batch(line + half, table.slice(half))
         return
+    except (OverflowError, ValueError, pa.ArrowException):  # a value that Python cannot represent
+        columns = [[_python_value(value) for value in column] for column in table.columns]
+        rows = [dict(zip(table.column_names, values, strict=True)) for values in zip(*columns, strict=True)]
     for position, row in enumerate(rows):
         yield RawRow(line + position, {str(name): _json_value(value) for name, value in row.items()})
+
+
+def _python_value(value: pa.Scalar) -> object:
+    """The value, or its text where Python cannot represent it, or None where that fails too."""
+    for one in (value.as_py, lambda: value.cast(pa.string()).as_py()):
+        with contextlib.suppress(OverflowError, ValueError, pa.ArrowException):
+            return one()
+    return None
 
 
 def _json_value(value: object) -> object:

@@ -130,7 +130,7 @@ class RowParser:
         self._refuse_contaminated(read.example)
         chat = self._chat(read.example) if read.example.chat else None
         self.unread.update(column for column in read.unread if column not in self._spec.columns)
-        text = json.dumps(raw.row, ensure_ascii=False, sort_keys=False, separators=(",", ":"), default=str)
+        text = raw.text or json.dumps(raw.row, ensure_ascii=False, separators=(",", ":"))
         return {"example_id": example_id(read.example), "source": name, "line": raw.line, "raw": text, "chat": chat}
 
     def _refuse_contaminated(self, example: Example) -> None:

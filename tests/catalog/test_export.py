@@ -5,10 +5,11 @@ import json
 import shutil
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from s2l_ray.artifacts.manifest import open_artifact
-from s2l_ray.catalog.export import export_subset
+from s2l_ray.catalog.export import export_subset, spelled_fields
 from s2l_ray.errors import ConfigError, DamagedError, S2LError
 from tests.support.small_store import SUBSET_NAME, Store, write_store
 
@@ -94,10 +95,17 @@ def test_a_subset_without_its_dataset_is_not_exported(store: Store, tmp_path: Pa
         export_subset(open_artifact(str(root / "subset" / SUBSET_NAME)), str(tmp_path / "rows.jsonl"))
 
 
-def test_rows_without_a_common_schema_are_exported_as_lines(tmp_path: Path) -> None:
-    rows = [{"prompt": "a", "response": f"answer {n}", "level": n if n % 4 else "high"} for n in range(20)]
+def test_fields_without_a_parquet_type_are_exported_as_json_text(tmp_path: Path) -> None:
+    odd: list[object] = [{}, 2**64 + 1, "text", [1, "two"], {"a": {}}, float("inf"), None, 1.5]
+    rows = [{"prompt": "a", "response": f"answer {n}", "odd": odd[n // 2 % 8], "level": n} for n in range(40)]
     store = write_store(tmp_path / "store", rows)
-    with pytest.raises(S2LError, match=r"level.*\.jsonl"):
-        export_subset(store.subset, str(tmp_path / "rows.parquet"))
-    export_subset(store.subset, str(tmp_path / "rows.jsonl"))
-    assert [json.loads(line) for line in (tmp_path / "rows.jsonl").open()] == expected_rows(store)
+    exported = export_subset(store.subset, str(tmp_path / "rows.parquet"))
+    assert exported.json_fields == ("odd",)
+    loaded = pq.read_table(tmp_path / "rows.parquet").to_pylist()
+    assert [{**row, "odd": row["odd"] and json.loads(row["odd"])} for row in loaded] == expected_rows(store)
+
+
+def test_json_text_has_the_digits_of_the_row() -> None:
+    text = '{ "a" : 0.12345678901234567890,\t"b":[1e400 ,1.10], "\\u00e9": {"c" : 2}, "b": 1E500}'
+    exported = list(spelled_fields(text))
+    assert exported == [("a", "0.12345678901234567890"), ("b", "[1e400 ,1.10]"), ("é", '{"c" : 2}'), ("b", "1E500")]

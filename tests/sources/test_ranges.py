@@ -420,3 +420,35 @@ def test_a_large_range_is_read_in_bounded_memory(tmp_path: Path, name: str) -> N
     read, peak = map(int, subprocess.run(command, capture_output=True, check=True, text=True).stdout.split())
     assert read == len(rows)
     assert peak < 150e6
+
+
+@pytest.mark.parametrize("name", ["rows.jsonl", "rows.json"])
+def test_the_text_of_a_row_is_that_of_the_file_in_one_line(tmp_path: Path, name: str) -> None:
+    rows = ['{"b": 0.12345678901234567890, "a":1e400, "c": 1.10}', '{"a": "x\u2028 y  z", "b" :[1E5,{}]}']
+    listed = "[\n  " + ",\n  ".join(row.replace(', "', ',\r\n    "') for row in rows) + "\n]"
+    (tmp_path / name).write_text(listed if name == "rows.json" else "".join(f"  {row}\r\n" for row in rows), newline="")
+    (whole,) = list_ranges([SourceSpec(path=name)], str(tmp_path))
+    assert [raw.text for raw in RangeReader(whole)] == rows
+
+
+@pytest.mark.parametrize("kind", [pa.date32(), pa.timestamp("us"), pa.timestamp("ms", "Mars/Olympus")])
+@pytest.mark.parametrize("nested", [False, True])
+def test_a_value_that_python_cannot_represent_does_not_fail_its_range(
+    tmp_path: Path, kind: pa.DataType, nested: bool
+) -> None:
+    numbers = pa.array([1 << 30, None, 5], pa.int32() if pa.types.is_date(kind) else pa.int64())
+    numbers = numbers if pa.types.is_date(kind) else pa.compute.multiply(numbers, 1 << 31)
+    odd = numbers.cast(kind) if pa.types.is_date(kind) else numbers.view(kind)
+    column = pa.StructArray.from_arrays([odd], ["odd"]) if nested else odd
+    pq.write_table(
+        pa.table({"prompt": ["a", "b", "c"], "response": ["d", "e", "f"], "odd": column}), tmp_path / "r.parquet"
+    )
+    found = good_rows(read_all(SourceSpec(path="r.parquet"), tmp_path))
+    assert [(row["prompt"], row["response"]) for row in found] == [("a", "d"), ("b", "e"), ("c", "f")]
+
+
+def test_two_columns_of_one_name_are_refused(tmp_path: Path) -> None:
+    table = pa.table([["a"], ["b"], ["c"]], names=["prompt", "response", "response"])
+    pq.write_table(table, tmp_path / "r.parquet")
+    with pytest.raises(SourceError, match="response"):
+        list_ranges([SourceSpec(path="r.parquet")], str(tmp_path))
