@@ -15,7 +15,7 @@ from s2l_ray.core.data.examples import ReadRow, read_row
 from s2l_ray.core.data.segments import Segmented
 from s2l_ray.core.data.turns import Example, RejectedRow, Row, prompt_text, response_text
 from s2l_ray.errors import ConfigError
-from s2l_ray.sources.ranges import RangeReader, SourceSpec, list_ranges
+from s2l_ray.sources.ranges import RangeReader, SourceSpec, list_ranges, skipped_files
 from s2l_ray.sources.rows import RawRow
 
 if TYPE_CHECKING:
@@ -145,6 +145,11 @@ class DataSummary:
         """Columns that hold text in many rows and that nothing reads."""
         return unread_columns(self.unread, len(self.lengths))
 
+    @property
+    def skipped_files(self) -> list[str]:
+        """Lines about files of the folder that are not read."""
+        return list(skipped_files(self.spec, self.root))
+
     def counts(self) -> dict[str, object]:
         """Plain values for scripts."""
         return {
@@ -154,6 +159,7 @@ class DataSummary:
             "format": self.format,
             "rejected": dict(self.rejected),
             "unread_columns": self.unread_columns,
+            "skipped_files": self.skipped_files,
             "chats": {name: getattr(self, name) for name in ("rendered", "rewritten", "reasoning_lost")},
         }
 

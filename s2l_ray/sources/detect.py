@@ -30,8 +30,8 @@ OTHER_FORMATS = {
 
 
 def extension_of(name: str) -> str | None:
-    """The supported extension of a file name, or None."""
-    return max((extension for extension in EXTENSIONS if name.endswith(extension)), key=len, default=None)
+    """The supported extension of a file name, in any case, or None."""
+    return max((extension for extension in EXTENSIONS if name.lower().endswith(extension)), key=len, default=None)
 
 
 def detect_ranges(stream: pa.NativeFile, file: str, range_bytes: int) -> tuple[str, list[int]]:

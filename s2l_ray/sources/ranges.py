@@ -24,6 +24,10 @@ from s2l_ray.sources.rows import RawRow, SourceError
 
 RANGE_BYTES = 64 << 20
 HUB_ROWS = 100_000
+# describes the files of a folder to a trainer
+REGISTRY = "dataset_info.json"
+# Skipped files that are named; others are counted.
+NAMED = 8
 
 
 @dataclass(frozen=True)
@@ -72,7 +76,7 @@ class SourceSpec:
     def stem(self) -> str:
         """The last part of the path or id, without a supported extension."""
         name = posixpath.basename((self.path or self.hub or "").rstrip("/"))
-        return name.removesuffix(extension_of(name) or "")
+        return name[: len(name) - len(extension_of(name) or "")]
 
 
 @dataclass(frozen=True)
@@ -100,10 +104,14 @@ class Range:
 
 @dataclass(frozen=True)
 class SourceFiles:
-    """Files of a source in order, as (URI, name in messages, entry). arrow: whether `datasets` saved them."""
+    """Files of a source in order, as (URI, name in messages, entry). arrow: whether `datasets` saved them.
+
+    skipped: names of the other files of a folder.
+    """
 
     files: tuple[tuple[str, str, storage.Entry], ...]
     arrow: bool = False
+    skipped: tuple[str, ...] = ()
 
 
 def source_uri(path: str, root: str) -> str:
@@ -128,12 +136,29 @@ def find_source_files(spec: SourceSpec, root: str) -> SourceFiles:
         raise ConfigError(f"source {spec.path}: {uri} does not exist; correct its path, or data.root")
     entries = {entry.path: entry for entry in storage.list_files(uri)}
     saved = _saved_by_datasets(spec, uri, set(entries))
-    names = saved or [name for name in entries if extension_of(name)]
+    names = saved or [name for name in entries if extension_of(name) and not _is_hidden(name)]
     if not names:
         found = f"; found {', '.join(list(entries)[:5])}" if entries else ""
         raise ConfigError(f"source {spec.path}: no file with the extension {' '.join(EXTENSIONS)}{found}")
     files = ((storage.join(uri, name), f"{spec.path.rstrip('/')}/{name}", entries[name]) for name in names)
-    return SourceFiles(tuple(files), bool(saved))
+    return SourceFiles(tuple(files), bool(saved), () if saved else tuple(sorted(set(entries).difference(names))))
+
+
+def _is_hidden(name: str) -> bool:
+    """Whether a file is not data: `_SUCCESS`, `_temporary/...`, or the registry of a trainer."""
+    return any(part.startswith("_") for part in name.split("/")) or posixpath.basename(name) == REGISTRY
+
+
+def skipped_files(spec: SourceSpec, root: str) -> Iterator[str]:
+    """A line for the files of a folder with an extension that is not read, and one for those that are not data."""
+    skipped = find_source_files(spec, root).skipped if spec.path is not None else ()
+    groups = {
+        "because of their extensions": [name for name in skipped if not _is_hidden(name)],
+        f"because their names begin with _ or are {REGISTRY}": [name for name in skipped if _is_hidden(name)],
+    }
+    for reason, names in groups.items():
+        if names:
+            yield f"files not read {reason} ({len(names)}): {', '.join(names[:NAMED])}{', ...' * (len(names) > NAMED)}"
 
 
 def _saved_by_datasets(spec: SourceSpec, uri: str, names: set[str]) -> list[str]:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from s2l_ray import storage
 from s2l_ray.artifacts.facts import Counts, DatasetFacts
 from s2l_ray.artifacts.schemas import DATASET
 from s2l_ray.artifacts.tables import FileRecord
@@ -11,7 +12,7 @@ from s2l_ray.config.row_summary import frequent_rejections
 from s2l_ray.config.sections import Data
 from s2l_ray.core.data.columns import unread_columns
 from s2l_ray.errors import S2LError
-from s2l_ray.sources.ranges import Range
+from s2l_ray.sources.ranges import Range, skipped_files
 from s2l_ray.stages.build import Product, total_counts
 from s2l_ray.stages.prepare_records import (
     EncodedCounts,
@@ -25,7 +26,10 @@ from s2l_ray.stages.prepare_records import (
 
 @dataclass(frozen=True)
 class SourceCounts:
-    """Counts of an entry of data.sources. per_answer: each answer of a chat is an example. See `ParsedRange`."""
+    """Counts of an entry of data.sources. per_answer: each answer of a chat is an example. See `ParsedRange`.
+
+    skipped: lines about files of the folder that are not read.
+    """
 
     name: str
     read: int
@@ -34,6 +38,7 @@ class SourceCounts:
     chats: int
     reasoning_lost: int
     per_answer: bool
+    skipped: tuple[str, ...] = ()
 
 
 def summarise_sources(data: Data, ranges: Sequence[Range], parsed: Sequence[ParsedRange]) -> list[SourceCounts]:
@@ -42,24 +47,26 @@ def summarise_sources(data: Data, ranges: Sequence[Range], parsed: Sequence[Pars
     for number, source in enumerate(data.sources):
         own = [result for one, result in zip(ranges, parsed, strict=True) if one.source == number]
         read, rejected = sum(one.read for one in own), total_counts(one.rejected for one in own)
-        rewritten = sum(one.rewritten for one in own)
+        rewritten, spec = sum(one.rewritten for one in own), source_spec(source)
         summaries.append(
             SourceCounts(
-                name=source_spec(source).stem,
+                name=spec.stem,
                 read=read,
                 rejected=rejected,
                 unread=unread_columns(total_counts(one.unread for one in own), read - sum(rejected.values())),
                 chats=sum(one.chats for one in own),
                 reasoning_lost=sum(one.reasoning_lost for one in own),
                 per_answer=data.chat == "per_answer" or (data.chat == "auto" and rewritten > 0),
+                skipped=tuple(skipped_files(spec, storage.absolute(data.root))),
             )
         )
     return summaries
 
 
 def warnings(sources: Sequence[SourceCounts]) -> Iterator[str]:
-    """A line for each reason that rejects many rows of a source, and for text that is not learned."""
+    """A line for each reason that rejects many rows of a source, and for files and text that are not read."""
     for source in sources:
+        yield from (f"{source.name}: {line}" for line in source.skipped)
         yield from (f"{source.name}: {line}" for line in frequent_rejections(source.rejected, source.read))
         if source.reasoning_lost:
             yield f"{source.name}: {source.reasoning_lost:,} chats have reasoning that the chat template leaves out"

@@ -50,7 +50,8 @@ def _parts(summary: DataSummary, width: int, samples: int | None = None) -> list
         "sources": f"{len(counted)}: {clipped(humanize.listed(counted), 200)}" if counted else None,
     }
     shown = enumerate(summary.samples[:samples], 1)
-    notices = [Text(f"WARNING: {line}", "bold red") for line in frequent_rejections(summary.rejected, summary.rows)]
+    warnings = [*summary.skipped_files, *frequent_rejections(summary.rejected, summary.rows)]
+    notices = [Text(f"WARNING: {line}", "bold red") for line in warnings]
     return [
         *([Group(*notices)] if notices else []),
         facts(pairs),

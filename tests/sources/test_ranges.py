@@ -26,7 +26,7 @@ from s2l_ray.sources import digests
 from s2l_ray.sources.digests import folder_reference, source_reference
 from s2l_ray.sources.jsonl import gunzip, read_lines, read_list, split_lines
 from s2l_ray.sources.parquet import read_row_group
-from s2l_ray.sources.ranges import Range, RangeReader, SourceSpec, list_ranges
+from s2l_ray.sources.ranges import Range, RangeReader, SourceSpec, list_ranges, skipped_files
 from s2l_ray.sources.rows import RawRow, SourceError
 from tests.support.bad_files import lines_of, row, write_bad_files
 
@@ -452,3 +452,23 @@ def test_two_columns_of_one_name_are_refused(tmp_path: Path) -> None:
     pq.write_table(table, tmp_path / "r.parquet")
     with pytest.raises(SourceError, match="response"):
         list_ranges([SourceSpec(path="r.parquet")], str(tmp_path))
+
+
+def test_files_of_a_folder_that_are_not_data_are_skipped_and_named(tmp_path: Path) -> None:
+    hidden = [
+        "_SUCCESS",
+        "_temporary/0/part-1.jsonl",
+        ".part-0.jsonl.crc",
+        ".checkpoints/part-0.jsonl",
+        "dataset_info.json",
+    ]
+    others = ["part-2.jsonl.zst", "part-3.csv"]
+    for name in [*hidden, *others, "day=1/part-0.jsonl", "part-1.JSONL"]:
+        (tmp_path / "data" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "data" / name).write_bytes(lines_of(name, 2) if name.lower().endswith("jsonl") else b"{\n")
+    spec = SourceSpec(path="data")
+    read = [file for file, _ in read_all(spec, tmp_path)]
+    assert read == ["data/day=1/part-0.jsonl"] * 2 + ["data/part-1.JSONL"] * 2
+    unsupported, not_data = skipped_files(spec, str(tmp_path))
+    assert all(name in unsupported for name in others)
+    assert all(name in not_data for name in hidden if not name.startswith("."))
