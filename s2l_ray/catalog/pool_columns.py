@@ -49,7 +49,8 @@ class ShardReader:
         if isinstance(select.params, ColumnParams):
             self._file = read_column(source_uri(select.params.path, root), select.params.column)
         self._names = self._names_by_kind()
-        self._cluster_of_zeros = nearest_to_zero(inputs["clusters"]) if self._needs.without_targets else {}
+        needs = self._needs
+        self._cluster_of_zeros = nearest_to_zero(inputs["clusters"]) if needs.without_targets and needs.clusters else {}
 
     def read(self, shard: int, start: int) -> Columns:
         """Columns of the rows that belong to the pool. start: the row number of the shard's first row."""
@@ -156,9 +157,12 @@ def columns_of_needs(select: Select, inputs: Mapping[str, Artifact]) -> list[int
 
 
 def nearest_to_zero(clusters: Artifact) -> dict[str, int]:
-    """The cluster whose centroid is nearest to losses of 0, by source (the empty name for the whole pool)."""
+    """The cluster whose centroid is nearest to losses of 0, by source (the empty name for the whole pool).
+
+    Empty for clusters of embeddings: a row without target tokens has no embedding.
+    """
     if "trajectories" not in clusters.manifest.inputs:
-        raise ConfigError("select.compat: official needs clusters of trajectories; set cluster.features: trajectories")
+        return {}
     table = clusters.read_file("centroids.parquet", ["source", "cluster", "centroid"])
     norm_K = np.square(lists(table["centroid"]), dtype=np.float64).sum(axis=1)
     nearest: dict[str, int] = {}

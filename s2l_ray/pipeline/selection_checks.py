@@ -6,6 +6,7 @@ from s2l_ray.config.budget import ROWS, budget_unit
 from s2l_ray.config.identity import checkpoint_origins
 from s2l_ray.config.sections import Config
 from s2l_ray.core.selection.needs import At, Needs, RecordedSteps
+from s2l_ray.core.selection.s2l import S2LParams
 from s2l_ray.core.training.schedule import CheckpointGrid, checkpoint_steps, steps_per_epoch
 from s2l_ray.errors import ConfigError
 from s2l_ray.pipeline.plan import Plan
@@ -17,6 +18,11 @@ def check_selection(planned: Plan) -> None:
     select, needs = config.select, config.select.needs
     if config.without_data:
         _check_row_numbers(planned)
+    if isinstance(select.params, S2LParams) and needs.without_targets and config.cluster.features == "embeddings":
+        raise ConfigError(
+            "select.compat: official of s2l needs clusters of trajectories; set cluster.features: trajectories, or "
+            "remove compat"
+        )
     if "trajectories" not in planned:
         return
     trajectories = planned.artifact("trajectories")

@@ -17,7 +17,7 @@ from s2l_ray.artifacts.schemas import NO_TARGET_TOKENS, NON_FINITE, NOT_SCORED, 
 from s2l_ray.catalog.pool import OnShard, PoolRows, read_pool, subset_table
 from s2l_ray.config.select import Select
 from s2l_ray.core.selection.pool import Selection
-from s2l_ray.errors import ConfigError
+from s2l_ray.stages.select import choose
 from tests.support.pool_artifacts import (
     ROW_TOKENS,
     PoolRow,
@@ -149,9 +149,24 @@ def test_official_rows_without_targets_have_the_cluster_nearest_to_zero(tmp_path
     at = found_positions(rows).index((0, 1))
     assert rows.pool.cluster_N is not None and rows.pool.cluster_N[at] == 1
     assert len(rows.pool) == len(positions(SHARDS)) + 1
+
+
+@pytest.mark.parametrize("within", ["pool", "source", "clusters"])
+def test_official_learning_percentage_has_rows_without_targets_in_its_pool(tmp_path: Path, within: str) -> None:
+    """As the hardest, except inside clusters of embeddings, where they have no cluster."""
+    inputs = inputs_of(tmp_path, SHARDS)
     inputs["clusters"] = write_clusters(f"{tmp_path}/clusters/{'5' * 12}", SHARDS, inputs={"embeddings": "1" * 12})
-    with pytest.raises(ConfigError, match="trajectories"):
-        read(inputs, "s2l", compat="official")
+    keys = {"within": within, "first": 1, "last": 1, "compat": "official", "budget": "50%"}
+    rows = read(inputs, "learning_percentage", **keys)
+    select = Select.model_validate({"method": "learning_percentage", **keys})
+    at = found_positions(rows).index((0, 1))
+    selection = choose(rows, select, 1)
+    if within == "clusters":
+        without = int((~rows.pool.usable()).sum())
+        assert without == 2 and at not in selection.index_M
+        assert selection.notes == {"parts": 2, "missing_values": without}
+    else:
+        assert at in selection.index_M
 
 
 @pytest.mark.parametrize("method", ["facility_location", "k_center"])

@@ -13,13 +13,14 @@ from s2l_ray.pipeline.selection_checks import check_selection
 
 def check(folder: Path, select: dict[str, Any], **proxy: Any) -> None:
     (folder / "rows.jsonl").write_text('{"prompt": "a", "response": "b"}\n')
-    statistics = proxy.pop("statistics", ["loss"])
+    statistics, features = proxy.pop("statistics", ["loss"]), proxy.pop("features", "trajectories")
     values = {
         "root": str(folder / "root"),
         "run": "test",
         "data": {"root": str(folder), "sources": [{"path": "rows.jsonl"}], "tokenizer": {"train": {"vocab_size": 300}}},
         "proxy": {"model": {"architecture": "gpt2"}, "batch_size": 4, "epochs": 2, **proxy},
         "score": {"statistics": statistics},
+        "cluster": {"features": features},
         "select": {"budget": 1, **select},
     }
     check_selection(plan(make_config(values, "test")))
@@ -62,3 +63,12 @@ def test_a_step_that_will_not_be_saved_is_refused(tmp_path: Path) -> None:
 def test_methods_without_a_proxy_need_nothing(tmp_path: Path) -> None:
     for method in ("random", "longest", "stratified"):
         check(tmp_path, {"method": method})
+
+
+def test_official_s2l_on_embeddings_is_refused(tmp_path: Path) -> None:
+    """A row without target tokens has no embedding, and so no cluster to take part in."""
+    official = {"method": "s2l", "compat": "official"}
+    with pytest.raises(ConfigError, match="trajectories"):
+        check(tmp_path, official, features="embeddings")
+    check(tmp_path, official)
+    check(tmp_path, {"method": "s2l"}, features="embeddings")

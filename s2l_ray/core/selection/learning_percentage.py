@@ -80,14 +80,17 @@ def score_of_approximation(loss_N2: Floats, params: FirstEpochParams) -> Float64
 def select_as_official(pool: Pool, share: Fraction, params: LearningPercentageParams) -> Selection:
     """The first part of every group in ascending order, of round(1 / share) parts by numpy.array_split.
 
-    A group of n rows gives ceil(n / parts) rows, so that small groups give more than the share.
+    A group of n rows gives ceil(n / parts) rows, so that small groups give more than the share. A row without a cluster
+    is in no group, and is counted.
     """
-    parts = round(1 / share)
-    taken = [lowest(pool, rows_G, -(-len(rows_G) // parts)) for rows_G in groups_of(pool, params.within)]
-    index_M = np.concatenate([np.empty(0, np.int64), *taken])
     if pool.score_N is None:
         raise ValueError("learning_percentage needs a score for every row and the pool has none")
-    return ranked_selection(index_M, pool.score_N[index_M], {"parts": parts})
+    parts, usable_M = round(1 / share), np.flatnonzero(pool.usable())
+    missing = {"missing_values": len(pool) - len(usable_M)} if len(usable_M) < len(pool) else {}
+    usable = pool.take(usable_M)
+    taken = [lowest(usable, rows_G, -(-len(rows_G) // parts)) for rows_G in groups_of(usable, params.within)]
+    index_M = usable_M[np.concatenate([np.empty(0, np.int64), *taken])]
+    return ranked_selection(index_M, pool.score_N[index_M], {"parts": parts, **missing})
 
 
 def _first_epoch(params: FirstEpochParams) -> tuple[Checkpoint, Checkpoint]:
