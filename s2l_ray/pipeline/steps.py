@@ -109,7 +109,7 @@ STEPS = (
         version=2,
     ),
     Step(
-        "subset", subset_inputs, identity.subset_identity, select.select, select.execution, select.resources, version=2
+        "subset", subset_inputs, identity.subset_identity, select.select, select.execution, select.resources, version=3
     ),
     Step(
         "target",

@@ -71,7 +71,12 @@ def select_within_budget(pool: Pool, constraints: Constraints, method: Method, s
     parts = _parts(pool, constraints.shares, caps, keep_N, open_N)
     selected = [_kept(keep_N)]
     for part, quota in zip(parts, _part_quotas(parts, constraints.amount), strict=True):
-        selected.append(_select_part(pool, part, quota - part.kept, caps, method, seed))
+        try:
+            selected.append(_select_part(pool, part, quota - part.kept, caps, method, seed))
+        except InfeasibleBudget as error:
+            capped = [replace(one, available=error.feasible) if one is part else one for one in parts]
+            feasible = _largest_feasible(capped, constraints.amount)
+            raise InfeasibleBudget(constraints.amount, "the caps leave too little", feasible) from None
     return _union(selected, {"missing_values": missing} if missing else {})
 
 
@@ -163,24 +168,27 @@ def _select_part(pool: Pool, part: _Part, amount: int, caps: Mapping[str, int], 
     return replace(selected, index_M=index_M[selected.index_M])
 
 
-def _select_capped(pool: Pool, amount: int, caps: Mapping[str, int], method: Method, seed: int) -> Selection:
+def _select_capped(
+    pool: Pool, amount: int, caps: Mapping[str, int], method: Method, seed: int, before: int = 0
+) -> Selection:
     """Run the method; where a source exceeds its cap, select that many of its rows and repeat with the other sources.
 
-    A row that was drawn twice has the product of both probabilities.
+    A row that was drawn twice has the product of both probabilities. before: amount selected of capped sources.
     """
-    selected = method(pool, amount, seed)
+    selected = method(pool, amount - before, seed)
     counts = _count_by_source(pool, selected.index_M) if caps else {}
     exceeding = [source for source, cap in caps.items() if counts.get(source, 0) > cap]
     if not exceeding:
         return selected
     fixed = [_at_cap(pool, selected, source, caps[source], method, seed) for source in sorted(exceeding)]
-    used = sum(amount_of(one.index_M, pool.weight_N) for one in fixed)
+    used = before + sum(amount_of(one.index_M, pool.weight_N) for one in fixed)
     codes = [list(pool.source_names).index(source) for source in exceeding]
     others_M = np.flatnonzero(~np.isin(pool.source_N, codes))
     others = pool.take(others_M)
-    if amount - used > others.amount():
-        raise InfeasibleBudget(amount, "the caps leave too little", used + others.amount())
-    rest = _select_capped(others, amount - used, caps, method, seed)
+    most = used + others.amount()
+    rest = _select_capped(others, min(amount, most), caps, method, seed, used)  # raises for caps that leave even less
+    if amount > most:
+        raise InfeasibleBudget(amount, "the caps leave too little", most)
     return _union([*fixed, replace(rest, index_M=others_M[rest.index_M])], {})
 
 
@@ -189,7 +197,8 @@ def _at_cap(pool: Pool, selected: Selection, source: str, cap: int, method: Meth
     code = list(pool.source_names).index(source)
     at_M = np.flatnonzero(pool.source_N[selected.index_M] == code)
     own_M = selected.index_M[at_M]
-    again = method(replace(pool.take(own_M), weight_N=None), cap, seed)
+    own_seed = int(source_rng(seed, f"cap {source}").integers(2**31))  # independent of the draw before
+    again = method(replace(pool.take(own_M), weight_N=None), cap, own_seed)
     kept_M = at_M[again.index_M]
     probability_M = selected.probability_M[kept_M] * again.probability_M
     return Selection(selected.index_M[kept_M], selected.score_M[kept_M], probability_M, again.notes)

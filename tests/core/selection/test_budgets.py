@@ -215,3 +215,26 @@ def test_probabilities_under_constraints() -> None:
     assert of_row[0] == of_row[1] == 1
     assert {of_row[row] for row in of_row if 2 <= row < 10} == {2 / 8}
     assert {of_row[row] for row in of_row if row >= 10} == {6 / 30}
+
+
+def test_rows_of_a_capped_source_are_drawn_uniformly() -> None:
+    pool = Pool(["a", "b"], np.repeat([0, 1], 20))
+    times_N = np.zeros(40)
+    for seed in range(3000):
+        times_N[select_within_budget(pool, Constraints(20, {}, {"a": 3}), METHODS["random"], seed).index_M] += 1
+    expected = 3000 * 3 / 20
+    assert np.abs(times_N[:20] - expected).max() < 5 * np.sqrt(expected)
+
+
+@pytest.mark.parametrize(("caps", "feasible"), [({"a": 1}, 17), ({"a": 1, "b": 2}, 13)])
+def test_the_largest_feasible_budget_in_tokens_counts_kept_rows_and_capped_sources(
+    caps: dict[str, int], feasible: int
+) -> None:
+    """By hand: 4 tokens of b are kept, a has 5 under its cap, and b has 8 more, or 4 under its cap."""
+    pool = replace(ranked_pool("aaabbb", [0, 1, 2, 3, 4, 5]), weight_N=np.array([5, 5, 5, 4, 4, 4]))
+    keep_N = np.arange(6) == 3
+    with pytest.raises(InfeasibleBudget, match="26 is not feasible") as caught:
+        selected(pool, 26, caps=caps, keep_N=keep_N)
+    assert caught.value.feasible == feasible
+    assert pool.weight_N is not None
+    assert pool.weight_N[selected(pool, feasible, caps=caps, keep_N=keep_N)].sum() <= feasible
