@@ -42,8 +42,8 @@ class Ranking:
 class RowRank:
     """Rank of one row, from 1, among the `of` rows of its group.
 
-    smallest_budget: the smallest number of rows that would include it, or None where shares, caps, lists of rows or a
-    budget in tokens decide too.
+    smallest_budget: the smallest number of rows that would include it, or None where shares, caps, lists of rows, a
+    budget in tokens or the parts of `compat: official` decide too.
     """
 
     rank: int
@@ -122,7 +122,8 @@ def rank_of_row(ranking: Ranking, select: Select, shard: int, row: int) -> RowRa
     own = int(at_M[0])
     number, rows_G = next((number, rows_G) for number, rows_G in enumerate(ranking.groups) if own in rows_G)
     before = int(_precedes(ranking, rows_G, own).sum())
-    constrained = select.shares or select.caps or select.keep or select.drop or isinstance(select.budget, dict)
+    listed = select.keep or select.drop
+    constrained = select.shares or select.caps or listed or isinstance(select.budget, dict) or select.official_parts
     sizes = [len(one_G) for one_G in ranking.groups]
     smallest = None if constrained else _smallest_budget(sizes, number, before, ranking.taken)
     return RowRank(before + 1, len(rows_G), smallest)

@@ -74,8 +74,17 @@ def test_methods_that_do_not_rank_have_no_ranking(inputs: dict[str, Artifact], k
     assert read_ranking(inputs, Select(budget=1, **keys), ".") is None
 
 
-def test_a_budget_with_constraints_has_a_rank_but_no_smallest_budget(inputs: dict[str, Artifact]) -> None:
-    select = Select(method="loss_low", budget=3, caps={"large": 1})
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"method": "loss_low", "caps": {"large": 1}},
+        {"method": "learning_percentage", "first": 1, "last": 1, "compat": "official"},
+    ],
+)
+def test_a_budget_with_constraints_has_a_rank_but_no_smallest_budget(
+    inputs: dict[str, Artifact], keys: dict[str, Any]
+) -> None:
+    select = Select(budget=3, **keys)
     ranking = read_ranking(inputs, select, ".")
     assert ranking is not None
     rank = rank_of_row(ranking, select, 0, 0)
