@@ -93,9 +93,9 @@ def chat_example(turns: list[Turn], row: Row, fields: Fields) -> Example:
     Answers before the first question are context. Raises RejectedRow if nothing is learned or an answer is empty.
     """
     _refuse_media(turns, row)
-    system = as_text(find_value(row, fields, *SYSTEM_NAMES)[1])
-    if system and system.strip() and (not turns or turns[0].role != "system"):
-        turns = [Turn("system", system), *turns]
+    if not turns or turns[0].role != "system":
+        system = as_text(find_value(row, fields, *SYSTEM_NAMES)[1])
+        turns = [Turn("system", system), *turns] if system and system.strip() else turns
     asked = next((position for position, turn in enumerate(turns) if turn.role in ("user", "tool")), len(turns))
     turns = [
         Turn(turn.role, turn.text, turn.fields, context=turn.context or (turn.role == "assistant" and position < asked))

@@ -5,12 +5,12 @@ of the row, `roles` names of roles in the row to roles.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Protocol
 
-from s2l_ray.core.data.chat import SYSTEM_NAMES, chat_example, is_chat, read_turns, turn_list
+from s2l_ray.core.data.chat import SYSTEM_NAMES, chat_example, decode_json, is_chat, read_turns, turn_list
 from s2l_ray.core.data.columns import TrackedRow
 from s2l_ray.core.data.segments import check_characters
 from s2l_ray.core.data.turns import (
@@ -62,8 +62,7 @@ def read_alpaca(row: Row, fields: Fields, roles: Roles = NO_ROLES) -> Example:
     instruction = read_field(row, fields, str, "instruction")
     response = read_answer(row, fields, "response", "output")
     context = read_field(row, fields, str, "input", "context", default="")
-    history = read_field(row, fields, list, "history", default=[])
-    earlier = [f"{_alpaca(first)}\n{second}" for first, second in map(_history_pair, history)]
+    earlier = [f"{_alpaca(first)}\n{second}" for first, second in _history(row, fields)]
     return _pair([_system(row, fields), *earlier, _alpaca(instruction, context)], response)
 
 
@@ -197,11 +196,15 @@ def _system(row: Row, fields: Fields) -> str:
     return as_text(find_value(row, fields, *SYSTEM_NAMES)[1]) or ""
 
 
-def _history_pair(pair: object) -> tuple[str, str]:
-    first, second = pair if isinstance(pair, list | tuple) and len(pair) == 2 else (None, None)
-    if not isinstance(first, str) or not isinstance(second, str):
-        raise RejectedRow("invalid_type", "field history is not a list of pairs of an instruction and a response")
-    return first, second
+def _history(row: Row, fields: Fields) -> Iterator[tuple[str, str]]:
+    """Earlier pairs of an instruction and a response: a list, or JSON text of one."""
+    name, value = find_value(row, fields, "history")
+    value = decode_json(value) or []
+    for pair in value if isinstance(value, list) else [value]:
+        first, second = pair if isinstance(pair, list | tuple) and len(pair) == 2 else (None, None)
+        if not isinstance(first, str) or not isinstance(second, str):
+            raise RejectedRow("invalid_type", f"field {name} is not a list of pairs of an instruction and a response")
+        yield first, second
 
 
 def _joined_turns(prompt: object, response: object, fields: Fields, roles: Roles) -> list[Turn]:

@@ -190,3 +190,20 @@ def test_id_depends_on_the_turns_only() -> None:
     alpaca = FORMATS["alpaca"]({"instruction": "a", "output": "b", "id": 7, "source": "x"}, {})
     pair = FORMATS["prompt_response"]({"prompt": alpaca.turns[0].text, "response": "b"}, {})
     assert example_id(alpaca) == example_id(pair)
+
+
+def test_history_is_read_as_a_list_and_as_json_text() -> None:
+    row = {"instruction": "c", "output": "d"}
+    listed = read_row({**row, "history": [["a", "b"]]}, None, {}).example
+    assert read_row({**row, "history": '[["a", "b"]]'}, None, {}).example == listed
+    for empty in ("", "[]", [], None):
+        assert read_row({**row, "history": empty}, None, {}).example == read_row(row, None, {}).example
+    with pytest.raises(RejectedRow, match="history"):
+        read_row({**row, "history": "a b"}, None, {})
+
+
+def test_a_system_prompt_beside_a_system_turn_is_reported_as_not_read() -> None:
+    turns = [{"role": role, "content": role} for role in ("system", "user", "assistant")]
+    row = {"messages": turns, "system_prompt": "another text of several words"}
+    assert read_row(row, None, {}).unread == ["system_prompt"]
+    assert read_row({**row, "messages": turns[1:]}, None, {}).unread == []
