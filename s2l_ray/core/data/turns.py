@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, TypeVar
 
@@ -129,14 +129,20 @@ def response_text(example: Example) -> str:
 def find_value(row: Row, fields: Fields, *names: str) -> tuple[str, object]:
     """Name and value of the first of `names` that is in the row and not null; the last name and None without one.
 
-    A mapped field has one name. `metadata.source` is the field of that name, or the field `source` of `metadata`.
+    If any of the names is mapped, only mapped names count. `metadata.source` is the field of that name, or the field
+    `source` of `metadata`.
     """
-    name = ""
-    for name in (fields[names[0]],) if names[0] in fields else names:
+    known = _mapped(fields, names)
+    for name in known:
         value = nested_value(row, name)
         if value is not None:
             return name, value
-    return name, None
+    return known[-1], None
+
+
+def _mapped(fields: Fields, names: Sequence[str]) -> Sequence[str]:
+    """The names in the row to which `names` are mapped; without any, `names`."""
+    return [fields[name] for name in names if name in fields] or names
 
 
 def nested_value(row: Row, name: str) -> object:
@@ -157,7 +163,7 @@ def read_field(row: Row, fields: Fields, kind: type[T], *names: str, default: T 
     name, found = find_value(row, fields, *names)
     value = default if found is None else found
     if value is None:
-        raise RejectedRow("missing_field", f"no field {fields.get(names[0]) or ' or '.join(names)}")
+        raise RejectedRow("missing_field", f"no field {' or '.join(_mapped(fields, names))}")
     if not isinstance(value, kind):
         raise RejectedRow("invalid_type", f"field {name} is of type {json_type(value)}, not {_JSON_TYPES[kind]}")
     return value
@@ -167,7 +173,7 @@ def read_answer(row: Row, fields: Fields, *names: str) -> str:
     """Text of an answer: a text, a number or boolean as JSON, or a list of one of these. Raises RejectedRow."""
     name, value = find_value(row, fields, *names)
     if value is None:
-        raise RejectedRow("missing_field", f"no field {fields.get(names[0]) or ' or '.join(names)}")
+        raise RejectedRow("missing_field", f"no field {' or '.join(_mapped(fields, names))}")
     text = as_text(value[0] if isinstance(value, list) and len(value) == 1 else value)
     if text is None:
         raise RejectedRow("invalid_type", f"field {name} is of type {json_type(value)}, not string")

@@ -207,3 +207,11 @@ def test_a_system_prompt_beside_a_system_turn_is_reported_as_not_read() -> None:
     row = {"messages": turns, "system_prompt": "another text of several words"}
     assert read_row(row, None, {}).unread == ["system_prompt"]
     assert read_row({**row, "messages": turns[1:]}, None, {}).unread == []
+
+
+@pytest.mark.parametrize("mapped", [{"response": "answer"}, {"output": "answer"}])
+@pytest.mark.parametrize("context", [{"input": "background"}, {"context": "background"}])
+def test_each_name_of_a_field_can_be_mapped(mapped: dict[str, str], context: dict[str, str]) -> None:
+    row = {"instruction": "a", "answer": "b", "output": "wrong", "background": "c", "input": "wrong"}
+    expected = FORMATS["alpaca"]({"instruction": "a", "input": "c", "output": "b"}, {})
+    assert FORMATS["alpaca"](row, {**mapped, **context}) == expected
