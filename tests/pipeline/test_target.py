@@ -19,7 +19,7 @@ from s2l_ray.pipeline.run import run
 from s2l_ray.runtime.training.worker import read_held_out_rows, read_selected_rows
 from tests.support.jobs import small_job
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 MODEL = {
     "architecture": "gpt_neox",

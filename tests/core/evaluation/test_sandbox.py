@@ -15,7 +15,7 @@ import pytest
 from s2l_ray.core.evaluation.sandbox import OUTPUT_BYTES, run_program, warm_up
 
 # the first call compiles the interpreter
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
+pytestmark = [pytest.mark.long, pytest.mark.timeout(3600)]
 
 SECRET = "c0ffee-secret"
 # Names in braces: file, folder (of the host), port (of a server on the host), pid (of the parent).
