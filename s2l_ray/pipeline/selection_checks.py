@@ -4,6 +4,7 @@ from s2l_ray.artifacts.facts import CheckpointsFacts, DatasetFacts
 from s2l_ray.catalog.pool_columns import columns_of_needs
 from s2l_ray.config.budget import ROWS, budget_unit
 from s2l_ray.config.identity import checkpoint_origins
+from s2l_ray.config.imports import LossesFrom
 from s2l_ray.config.sections import Config
 from s2l_ray.core.selection.needs import At, Needs, RecordedSteps
 from s2l_ray.core.selection.s2l import S2LParams
@@ -26,6 +27,8 @@ def check_selection(planned: Plan) -> None:
     if "trajectories" not in planned:
         return
     trajectories = planned.artifact("trajectories")
+    if config.score.losses_from is not None:
+        _check_imported(config.score.losses_from, select.method, needs)
     if trajectories is not None:
         columns_of_needs(select, {"trajectories": trajectories})
     elif config.score.losses_from is None:
@@ -46,6 +49,21 @@ def _check_row_numbers(planned: Plan) -> None:
         raise ConfigError(
             f"select: method {select.method} with budget {select.budget} reads lengths, and a job of losses alone has "
             "none; add score.losses_from.tokens, or data.sources and data.tokenizer"
+        )
+
+
+def _check_imported(losses: LossesFrom, method: str, needs: Needs) -> None:
+    """Imported losses hold one other statistic at most, and not which step ends an epoch."""
+    recorded = ("loss", "mean_probability") if losses.values == "logits" else ("loss",)
+    if needs.statistic not in (None, *recorded):
+        raise ConfigError(
+            f"select.method: {method} reads {needs.statistic}, and score.losses_from with values: {losses.values} has "
+            f"{' and '.join(recorded)} alone; choose a method that reads these, or compute scores with a proxy"
+        )
+    if At.FIRST_EPOCH_END in needs.checkpoints:
+        raise ConfigError(
+            f"select.method: {method} reads the checkpoint at the end of the first epoch, which score.losses_from does "
+            "not name; add its step as select.first"
         )
 
 

@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from s2l_ray.config.load import make_config
@@ -72,3 +74,22 @@ def test_official_s2l_on_embeddings_is_refused(tmp_path: Path) -> None:
         check(tmp_path, official, features="embeddings")
     check(tmp_path, official)
     check(tmp_path, {"method": "s2l"}, features="embeddings")
+
+
+@pytest.mark.parametrize(
+    ("select", "message"), [({"method": "el2n"}, "losses_from"), ({"method": "learning_percentage"}, r"select\.first")]
+)
+def test_methods_that_imported_losses_cannot_serve_are_refused(
+    tmp_path: Path, select: dict[str, Any], message: str
+) -> None:
+    pq.write_table(pa.table({"step_0": [2.0, 1.0], "step_1": [1.0, 0.5]}), tmp_path / "losses.parquet")
+    losses = {"path": "losses.parquet", "values": "loss", "columns": {0: "step_0", 1: "step_1"}}
+    values = {"root": str(tmp_path / "root"), "run": "test", "data": {"root": str(tmp_path)}}
+    job = {**values, "score": {"losses_from": losses}, "select": {"budget": 1, **select}}
+    with pytest.raises(ConfigError, match=message):
+        check_selection(plan(make_config(job, "test")))
+    named = {"method": "learning_percentage", "first": 1, "budget": 1}
+    check_selection(plan(make_config({**job, "select": named}, "test")))
+    dynamics = {"losses_from": {"path": "losses.parquet", "values": "logits"}}
+    probability = {"method": "variability", "budget": 1}
+    check_selection(plan(make_config({**job, "score": dynamics, "select": probability}, "test")))
