@@ -179,6 +179,8 @@ def _digest(config: Config, path: str, key: str) -> str:
 def _source_identity(source: Source, root: str) -> Identity:
     spec = source_spec(source)
     fields = source.model_dump(mode="json", exclude={"path"})
+    if source.hub is None:
+        fields["revision"] = None  # files have none
     if source.source is None:
         fields["source"] = {"name": spec.stem}
     return {**fields, "files": source_reference(spec, root)}

@@ -343,6 +343,7 @@ def test_content_edited_with_its_size_and_time_kept_is_noticed(
         ("select.budget", "10%", "10.0%"),
         ("data.limit", "50%", "50.00%"),
         ("proxy.revision", None, "abc"),
+        ("data.sources.0.revision", None, "abc"),
     ],
 )
 def test_one_meaning_has_one_fingerprint(values: dict[str, Any], key: str, one: object, same: object) -> None:
