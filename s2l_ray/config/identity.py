@@ -116,7 +116,7 @@ def target_identity(config: Config) -> Identity:
     if model is None:
         raise ConfigError("target.model: is missing; name the model to train, as a hub id or a folder")
     reference = _reference(config, model, target.revision, "target.model") if isinstance(model, str) else model
-    return {"target": {**target.model_dump(mode="json"), "model": reference}}
+    return {"target": {**target.model_dump(mode="json", exclude={"revision"}), "model": reference}}
 
 
 def source_spec(source: Source) -> SourceSpec:

@@ -350,9 +350,11 @@ def test_one_meaning_has_one_fingerprint(values: dict[str, Any], key: str, one: 
     assert fingerprints(values, {key: one}) == fingerprints(values, {key: same})
 
 
-def test_a_revision_of_a_model_from_a_config_is_not_identity(values: dict[str, Any]) -> None:
-    own = {"proxy.model": {"architecture": "gpt_neox"}}
-    assert fingerprints(values, own) == fingerprints(values, {**own, "proxy.revision": "abc"})
+@pytest.mark.parametrize("model", [{"architecture": "gpt_neox"}, "model"])
+@pytest.mark.parametrize("section", ["proxy", "target"])
+def test_a_revision_without_a_hub_is_not_identity(values: dict[str, Any], section: str, model: object) -> None:
+    own = {f"{section}.model": model}
+    assert fingerprints(values, own) == fingerprints(values, {**own, f"{section}.revision": "abc"})
 
 
 @pytest.mark.parametrize("key", ["score.checkpoints", "cluster.checkpoints"])
@@ -377,7 +379,7 @@ def test_the_name_of_a_source_is_identity(values: dict[str, Any], tmp_path: Path
 
 
 def test_revisions_of_the_hub_are_identity(values: dict[str, Any]) -> None:
-    hub = {"data.tokenizer": "owner/tokenizer", "proxy.model": "owner/model"}
+    hub = {"data.tokenizer": "owner/tokenizer", "proxy.model": "owner/model", "target.model": "owner/model"}
     hub_source = {"data.sources": [{"hub": "owner/rows", "split": "train"}]}
     before = fingerprints(values, {**hub, **hub_source})
     for changes, first in (
@@ -385,6 +387,7 @@ def test_revisions_of_the_hub_are_identity(values: dict[str, Any]) -> None:
         ({"data.sources": [{"hub": "owner/rows", "split": "train", "revision": "abc"}]}, "dataset"),
         ({"data.sources": [{"hub": "owner/rows", "split": "test"}]}, "dataset"),
         ({"proxy.revision": "abc"}, "checkpoints"),
+        ({"target.revision": "abc"}, "target"),
     ):
         after = fingerprints(values, {**hub, **hub_source, **changes})
         assert {kind for kind in BUILT if after[kind] != before[kind]} == set(BUILT[BUILT.index(first) :])
