@@ -15,7 +15,7 @@ from s2l_ray.errors import ConfigError
 from s2l_ray.sources.checkpoints import CheckpointOrigin, artifact_origins, folder_origin, hub_origin
 from s2l_ray.sources.digests import content_references, folder_reference, source_reference
 from s2l_ray.sources.evaluation import EvaluationSpec
-from s2l_ray.sources.losses import LossesSpec, losses_files
+from s2l_ray.sources.losses import LossesSpec, check_values, losses_files
 from s2l_ray.sources.ranges import SourceSpec, source_uri
 
 Identity = dict[str, Any]
@@ -51,9 +51,12 @@ def task_identity(config: Config) -> Identity:
 
 
 def row_numbers_identity(config: Config) -> Identity:
-    """The dataset of a job without `data`: the rows of its losses, their names and lengths."""
+    """The dataset of a job without `data`: the rows of its losses, their names and lengths.
+
+    The name of the file is that of the source.
+    """
     losses = losses_identity(config)["score"]["losses_from"]
-    rows = {name: losses[name] for name in ("files", "key", "tokens")}
+    rows = {name: losses[name] for name in ("files", "key", "tokens")} | {"name": losses_spec(config).file_name}
     return {"data": {"rows_of": rows, "shard_size": config.data.shard_size}}
 
 
@@ -74,8 +77,8 @@ def checkpoints_identity(config: Config) -> Identity:
 
 
 def imported_checkpoints_identity(config: Config) -> Identity:
-    """`proxy.checkpoints_from`: steps, and references to the files of their models."""
-    return {"proxy": {"checkpoints_from": [[one.record.step, one.reference] for one in checkpoint_origins(config)]}}
+    """`proxy.checkpoints_from`: what is known of each checkpoint, and references to the files of its model."""
+    return {"proxy": {"checkpoints_from": [[asdict(one.record), one.reference] for one in checkpoint_origins(config)]}}
 
 
 def trajectories_identity(config: Config) -> Identity:
@@ -88,8 +91,9 @@ def losses_identity(config: Config) -> Identity:
     score, spec = config.score, losses_spec(config)
     assert score.losses_from is not None
     fields = score.losses_from.model_dump(mode="json", exclude={"path"})
-    files = content_references(losses_files(spec.uri))
-    return {"score": {"losses_from": {**fields, "files": files}, "non_finite": score.non_finite}}
+    files = losses_files(spec.uri)
+    check_values(spec, [name for name, _ in files])
+    return {"score": {"losses_from": {**fields, "files": content_references(files)}, "non_finite": score.non_finite}}
 
 
 def clusters_identity(config: Config) -> Identity:

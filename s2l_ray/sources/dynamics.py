@@ -42,6 +42,8 @@ def read_dynamics(names: Sequence[str], key: str) -> tuple[pa.Table, dict[int, s
             )
         order_N = pc.index_in(key_N, table[key].combine_chunks())
         for column in epochs:
+            if int(column.removeprefix(LOGITS)) in columns:
+                raise S2LError(f"{name}: holds {column}, and so does an earlier file; store each epoch in one file")
             loss_N = pa.array(classifier_losses(name, table[column], table[GOLD]), from_pandas=True)
             columns[int(column.removeprefix(LOGITS))] = loss_N.take(order_N)
     steps: dict[int, str | int] = {epoch + 1: f"{LOGITS}{epoch}" for epoch in sorted(columns)}

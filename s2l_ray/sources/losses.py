@@ -45,6 +45,11 @@ class LossesSpec:
     key: str = ROW
     tokens: str | None = None
 
+    @property
+    def file_name(self) -> str:
+        """Name of the file or folder, without its path."""
+        return self.uri.rstrip("/").rpartition("/")[2]
+
 
 @dataclass(frozen=True)
 class LossTable:
@@ -76,12 +81,23 @@ def losses_files(uri: str) -> list[tuple[str, storage.Entry]]:
     return found
 
 
+def check_values(spec: LossesSpec, names: Sequence[str]) -> None:
+    """Raise `ConfigError` for values that files of this kind do not hold: logits are those of training dynamics."""
+    kind = _kind(names[0])
+    held = ("logits", "loss") if kind == ".jsonl" else ("loss", "perplexity", "nll_sum")
+    if spec.values not in held:
+        raise ConfigError(
+            f"score.losses_from.values: {spec.values} is not what {names[0]} holds; a {kind} file has {' or '.join(held)}"
+        )
+
+
 def read_losses(spec: LossesSpec) -> LossTable:
     """The whole table, in memory.
 
     Raises `S2LError` for a file that cannot be read, and for a column that is missing or of another type.
     """
     names = [name for name, _ in losses_files(spec.uri)]
+    check_values(spec, names)
     if _kind(names[0]) == ".npy":
         return _from_array(spec, names)
     try:
@@ -215,13 +231,14 @@ def _in_order_of_row_numbers(spec: LossesSpec, table: pa.Table) -> pa.Table:
     """Rows sorted by the column `row`, where there is one; it must hold every number from 0 once."""
     if ROW not in table.column_names:
         return table
-    ordered = table.sort_by(ROW)
-    if not np.array_equal(_numbers(spec, ordered, ROW), np.arange(len(table))):
+    number_N = _numbers(spec, table, ROW)  # also of numbers that are stored as text
+    order_N = np.argsort(number_N, kind="stable")
+    if not np.array_equal(number_N[order_N], np.arange(len(table))):
         raise S2LError(
             f"{spec.uri}: the column row does not hold every number from 0 to {len(table) - 1} once; number the rows, "
             "or set score.losses_from.key to a column that names them"
         )
-    return ordered
+    return table.take(order_N)
 
 
 def _mean_losses(spec: LossesSpec, value_NT: Float64, tokens_N: Int64 | None) -> Float64:

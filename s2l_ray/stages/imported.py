@@ -7,7 +7,8 @@
 Losses are read on one node, which holds the whole table.
 """
 
-from s2l_ray import storage
+from pathlib import PurePath
+
 from s2l_ray.artifacts.execution import ImportExecution
 from s2l_ray.artifacts.facts import CheckpointsFacts, Counts, DatasetFacts, TrajectoriesFacts
 from s2l_ray.artifacts.receipts import read_receipt
@@ -67,7 +68,7 @@ def checkpoints(build: ImportBuild) -> Product:
 def row_numbers(build: ImportBuild) -> Product:
     """A dataset of row numbers, without text or token ids."""
     spec, shard_size = losses_spec(build.config), build.config.data.shard_size
-    source = storage.local_path(spec.uri).stem
+    source = PurePath(spec.file_name).stem
     arguments = (build.folder, spec, source, shard_size)
     request = resources(build)
     files, target_tokens = build.run_on_one_node("numbering rows", MEMORY_HINT, request, write_row_numbers, *arguments)

@@ -65,7 +65,7 @@ def _row_number_table(spec: LossesSpec, source: str, numbers: range, name_F: pa.
         "input_ids": [[]] * count,
         "target_spans": [[]] * count,
         "raw": [json.dumps(row) for row in rows],
-        "file": pa.repeat(spec.uri.rpartition("/")[2], count),
+        "file": pa.repeat(spec.file_name, count),
         "line": pa.array(range(numbers.start + 1, numbers.stop + 1)),
     }
     nulls = {field.name: pa.nulls(count, field.type) for field in schemas.DATASET}

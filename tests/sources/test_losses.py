@@ -194,6 +194,35 @@ def test_lines_that_are_no_training_dynamics_are_refused(tmp_path: Path, row: di
         read(tmp_path / "dynamics", "logits")
 
 
+def test_numbers_of_rows_that_are_text_are_sorted_as_numbers(tmp_path: Path) -> None:
+    guids = [11, 2, 10, 9, 8, 7, 6, 5, 4, 3, 1, 0]
+    rows = [{"guid": str(guid), "logits_epoch_0": [float(guid), 0.0], "gold": 1} for guid in guids]
+    write_epoch(tmp_path / "dynamics", 0, rows)
+    expected = [math.log1p(math.exp(guid)) for guid in sorted(guids)]
+    assert read(tmp_path / "dynamics", "logits").loss_NT[:, 0].tolist() == pytest.approx(expected)
+
+
+def test_an_epoch_in_two_files_is_refused(tmp_path: Path) -> None:
+    row = {"guid": 0, "logits_epoch_0": [1.0, 2.0], "gold": 0}
+    write_epoch(tmp_path / "dynamics", 0, [row])
+    write_epoch(tmp_path / "dynamics", 1, [row])
+    with pytest.raises(S2LError, match="dynamics_epoch_1"):
+        read(tmp_path / "dynamics", "logits")
+
+
+def test_values_that_a_kind_of_file_does_not_hold_are_refused(tmp_path: Path) -> None:
+    row = {"guid": 0, "logits_epoch_0": [0.0, 0.0], "gold": 0}
+    write_epoch(tmp_path / "dynamics", 0, [row])
+    assert read(tmp_path / "dynamics", "loss").loss_NT.tolist() == [[pytest.approx(math.log(2))]]
+    columns: dict[int, str | int] = {0: "logits_epoch_0"}
+    for values in ("perplexity", "nll_sum"):
+        with pytest.raises(ConfigError, match=r"losses_from\.values"):
+            read(tmp_path / "dynamics", values, columns)
+    path = write(tmp_path / "a.parquet", logits_epoch_0=[0.5, 1.0])
+    with pytest.raises(ConfigError, match=r"losses_from\.values"):
+        read(path, "logits", columns)
+
+
 @pytest.mark.parametrize("name", ["a.parquet", "a.npy", "a.jsonl"])
 def test_a_file_that_is_not_what_its_name_says_is_refused(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(b"{no losses")

@@ -86,6 +86,13 @@ def test_a_new_file_of_losses_is_another_dataset_and_a_mapping_other_trajectorie
     assert after["dataset"] != before["dataset"] and after["trajectories"] != before["trajectories"]
 
 
+def test_the_name_of_a_file_of_losses_is_identity_as_it_names_the_source(tmp_path: Path, losses_NT: np.ndarray) -> None:
+    for name in ("a.npy", "b.npy"):
+        np.save(tmp_path / name, losses_NT)
+    first, second = (plan(job(tmp_path, {"path": name, "values": "loss"})).fingerprints for name in ("a.npy", "b.npy"))
+    assert first["dataset"] != second["dataset"]
+
+
 def test_a_missing_loss_ends_the_import_or_is_kept_as_missing(tmp_path: Path, losses_NT: np.ndarray) -> None:
     losses_NT[[3, 50], [1, 2]] = np.nan, np.inf
     np.save(tmp_path / "losses.npy", losses_NT)
