@@ -87,7 +87,7 @@ def check_values(spec: LossesSpec, names: Sequence[str]) -> None:
     held = ("logits", "loss") if kind == ".jsonl" else ("loss", "perplexity", "nll_sum")
     if spec.values not in held:
         raise ConfigError(
-            f"score.losses_from.values: {spec.values} is not what {names[0]} holds; a {kind} file has {' or '.join(held)}"
+            f"score.losses_from.values: {names[0]} does not hold {spec.values}; a {kind} file has {' or '.join(held)}"
         )
 
 
