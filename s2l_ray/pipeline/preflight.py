@@ -15,14 +15,14 @@ from pathlib import Path
 from s2l_ray import storage
 from s2l_ray.artifacts.facts import DatasetFacts
 from s2l_ray.catalog.listing import COMPLETE
-from s2l_ray.config.budget import budget_amount, check_budget
+from s2l_ray.config.budget import ROWS, budget_amount, budget_unit, check_budget
 from s2l_ray.config.identity import checkpoint_origins, local_folder
 from s2l_ray.config.sections import Config, TokenizerToTrain
 from s2l_ray.core.embedding import DEFAULT_MODEL
 from s2l_ray.core.training.schedule import CheckpointGrid, checkpoint_steps, steps_per_epoch
 from s2l_ray.errors import ConfigError
 from s2l_ray.pipeline.plan import Plan
-from s2l_ray.pipeline.selection_checks import check_selection
+from s2l_ray.pipeline.selection_checks import check_selection, check_steps
 
 WEIGHT_BYTES = 4
 # two resume states, each the weights and two moments of the optimizer
@@ -76,11 +76,15 @@ def check_feasible(planned: Plan, figures: Estimate | None = None) -> None:
         check_embedding(config)
     if "subset" in planned and planned["subset"].to_build:
         check_selection(planned)
+    if "trajectories" in planned:
+        check_steps(planned)
+    if "target" in planned and planned["target"].to_build:
+        check_target(config, figures)
     if "checkpoints" in planned and planned["checkpoints"].to_build:
         check_vocabulary(config, _dataset_facts(planned))
-        trained_on = training_facts(planned)
-        if trained_on is not None and config.proxy.checkpoints_from is None:
-            check_training(config, trained_on.ok)
+        rows = _most_rows_to_train_on(planned)
+        if rows is not None and config.proxy.checkpoints_from is None:
+            check_training(config, rows)
         check_disk(config, figures)
 
 
@@ -107,6 +111,17 @@ def check_training(config: Config, pool: int) -> None:
         raise ConfigError(
             f"proxy.batch_size: {proxy.batch_size} exceeds the {pool} rows to train on; set it to a small part of them"
         )
+
+
+def check_target(config: Config, figures: Estimate) -> None:
+    """Refuse batches of the target that are larger than the pool, or than a budget in rows."""
+    target, select = config.target, config.select
+    limits = [figures.max_rows]
+    if target.rows == "subset" and budget_unit(select.budget) == ROWS and not select.official_parts:
+        limits.append(select.budget if isinstance(select.budget, int) else figures.budget)
+    rows = min((limit for limit in limits if limit is not None), default=None)
+    if rows is not None and target.batch_size > rows:
+        raise ConfigError(f"target.batch_size: {target.batch_size} exceeds the {rows} rows to train on; lower it")
 
 
 def check_disk(config: Config, figures: Estimate) -> None:

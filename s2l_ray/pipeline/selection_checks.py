@@ -1,6 +1,6 @@
 """Checks of the method of selection before a run starts: does the job record what the method reads?"""
 
-from s2l_ray.artifacts.facts import CheckpointsFacts, DatasetFacts
+from s2l_ray.artifacts.facts import CheckpointsFacts, DatasetFacts, TrajectoriesFacts
 from s2l_ray.catalog.pool_columns import columns_of_needs
 from s2l_ray.config.budget import ROWS, budget_unit
 from s2l_ray.config.identity import checkpoint_origins
@@ -94,6 +94,20 @@ def _check_checkpoints(planned: Plan, needs: Needs) -> None:
         recorded.columns(needs.checkpoints)
     except ValueError as error:
         raise ConfigError(f"select.method: {config.select.method}: {error}") from error
+
+
+def check_steps(planned: Plan) -> None:
+    """Raise `ConfigError` for steps of `score.checkpoints` or `cluster.checkpoints` that will not be recorded."""
+    config, trajectories = planned.config, planned.artifact("trajectories")
+    if trajectories is not None:
+        steps = trajectories.facts(TrajectoriesFacts).steps
+    elif config.score.losses_from is not None:
+        steps = sorted(config.score.losses_from.columns)
+    else:
+        recorded = _recorded_steps(planned)
+        steps = config.score.steps(list(recorded.steps)) if recorded is not None else []
+    if steps and "clusters" in planned and config.cluster.features == "trajectories":
+        config.cluster.columns(steps)
 
 
 def _recorded_steps(planned: Plan) -> RecordedSteps | None:

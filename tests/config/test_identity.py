@@ -9,13 +9,16 @@ from typing import Any
 
 import pytest
 
+from s2l_ray.artifacts.facts import CheckpointsFacts
 from s2l_ray.artifacts.fingerprint import flatten
 from s2l_ray.config.identity import dataset_identity, local_folder, source_spec, subset_identity
 from s2l_ray.config.load import make_config
 from s2l_ray.config.sections import Config, Source
+from s2l_ray.core.training.records import CheckpointRecord
 from s2l_ray.errors import ConfigError
 from s2l_ray.pipeline.plan import plan
 from s2l_ray.sources import digests
+from tests.support.pool_artifacts import write_artifact
 
 Changed = Callable[[Mapping[str, object]], set[str]]
 
@@ -391,6 +394,15 @@ def test_revisions_of_the_hub_are_identity(values: dict[str, Any]) -> None:
     ):
         after = fingerprints(values, {**hub, **hub_source, **changes})
         assert {kind for kind in BUILT if after[kind] != before[kind]} == set(BUILT[BUILT.index(first) :])
+
+
+def test_what_is_known_of_imported_checkpoints_is_identity(values: dict[str, Any], tmp_path: Path) -> None:
+    """The epoch decides which checkpoint ends the first one."""
+    uris = [str(tmp_path / f"checkpoints-{epoch}") for epoch in (None, 1.0)]
+    for uri, epoch in zip(uris, (None, 1.0), strict=True):
+        write_artifact(uri, "checkpoints", [], CheckpointsFacts((CheckpointRecord(1, epoch),)))
+    first, second = (fingerprints(values, {"proxy": {"checkpoints_from": uri}}) for uri in uris)
+    assert first["checkpoints"] != second["checkpoints"]
 
 
 def test_a_missing_file_is_refused_by_its_name(values: dict[str, Any]) -> None:

@@ -216,6 +216,47 @@ def test_a_training_needs_enough_rows(plan_job: PlanJob, proxy: dict[str, Any], 
     check_feasible(plan_job(proxy=proxy))  # nothing is trained any more
 
 
+def test_a_training_needs_enough_rows_of_those_that_a_job_admits(plan_job: PlanJob) -> None:
+    check_feasible(plan_job(data={"limit": 8}))
+    with pytest.raises(ConfigError, match=r"proxy\.batch_size"):
+        check_feasible(plan_job(data={"limit": 7}))
+
+
+@pytest.mark.parametrize(
+    ("select", "target", "fits"),
+    [
+        ({"budget": 8}, {}, True),
+        ({"budget": 7}, {}, False),
+        ({"budget": "20%"}, {}, True),
+        ({"budget": "19%"}, {}, False),
+        ({"budget": {"tokens": 7}}, {}, True),
+        ({"budget": 7}, {"rows": "pool"}, True),
+        ({"budget": 7}, {"rows": "pool", "batch_size": 41}, False),
+    ],
+)
+def test_a_batch_of_the_target_must_not_exceed_its_rows(
+    plan_job: PlanJob, select: dict[str, Any], target: dict[str, Any], fits: bool
+) -> None:
+    job = {"select": {"method": "random", **select}, "target": {"model": {"architecture": "gpt2"}, "batch_size": 8}}
+    job["target"] |= target
+    with_dataset(plan_job("target", **job))
+    if fits:
+        check_feasible(plan_job("target", **job))
+        return
+    with pytest.raises(ConfigError, match=r"target\.batch_size"):
+        check_feasible(plan_job("target", **job))
+
+
+@pytest.mark.parametrize("section", ["score", "cluster"])
+def test_steps_that_will_not_be_recorded_are_refused_before_training(plan_job: PlanJob, section: str) -> None:
+    """Two epochs of five steps, saved at every fifth of them."""
+    proxy = {"train_examples": 40}
+    check_feasible(plan_job(proxy=proxy, **{section: {"checkpoints": [2, 10]}}))
+    check_feasible(plan_job(**{section: {"checkpoints": [3, 10]}}))  # before rows are known
+    with pytest.raises(ConfigError, match=rf"{section}\.checkpoints"):
+        check_feasible(plan_job(proxy=proxy, **{section: {"checkpoints": [3, 10]}}))
+
+
 def test_checkpoints_that_do_not_fit_on_the_disk_are_refused(plan_job: PlanJob, tmp_path: Path) -> None:
     write_model(tmp_path / "model")
     planned = plan_job(proxy={"model": "model"})
