@@ -90,6 +90,7 @@ def test_methods_that_imported_losses_cannot_serve_are_refused(
         check_selection(plan(make_config(job, "test")))
     named = {"method": "learning_percentage", "first": 1, "budget": 1}
     check_selection(plan(make_config({**job, "select": named}, "test")))
-    dynamics = {"losses_from": {"path": "losses.parquet", "values": "logits"}}
+    (tmp_path / "dynamics.jsonl").write_text('{"guid": 0, "logits_epoch_0": [1.0, 0.0], "gold": 0}\n')
+    dynamics = {"losses_from": {"path": "dynamics.jsonl", "values": "logits"}}
     probability = {"method": "variability", "budget": 1}
     check_selection(plan(make_config({**job, "score": dynamics, "select": probability}, "test")))
