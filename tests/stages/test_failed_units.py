@@ -45,7 +45,7 @@ def write_job(folder: Path, longest: int = 0) -> Path:
     return small_job(
         folder,
         rows=10,
-        data={"root": str(folder), "sources": [source], "max_length": 96, "shard_size": SHARD_SIZE},
+        data={"root": str(folder), "sources": [source], "max_length": 96, "shard_size": SHARD_SIZE, "held_out": None},
         proxy={"model": model, "epochs": 1, "checkpoints": {"fraction": 1.0}},
         resources={"retries": 1},
     )
