@@ -39,7 +39,7 @@ def undisturbed(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     return job
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_killed_in_embedding(finished: Path, tmp_path: Path) -> None:
     pytest.importorskip("sentence_transformers", reason="the extra embed is not installed")
     model = save_sentence_model(tmp_path / "sentences", ["How many are there in all ? The answer is"])

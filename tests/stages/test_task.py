@@ -101,7 +101,7 @@ def test_a_job_without_a_task_prepares_none(tmp_path: Path, rows: Path) -> None:
         plan(job(tmp_path, rows, train_on=None), "task")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_later_pool_is_scored_with_the_same_checkpoints(tmp_path: Path, rows: Path, ray_session: None) -> None:
     config = job(tmp_path, rows)
     subset = run(config)
