@@ -62,6 +62,7 @@ def test_what_no_run_names_is_deleted_and_the_rest_is_kept(place: str) -> None:
     assert storage.exists(f"{place}/dataset/{fingerprint(1)}/shard-00000.parquet")
 
 
+@pytest.mark.slow
 def test_artifacts_used_since_they_were_found_are_kept(place: str) -> None:
     for number in (1, 2, 3):
         complete(place, "clusters", fingerprint(number))

@@ -119,6 +119,7 @@ def test_units_that_fail_once_are_retried_and_others_are_listed_at_the_end(ray_s
     assert "__call__" in caught.value.details
 
 
+@pytest.mark.slow
 def test_as_many_failures_as_allowed_end_no_run(ray_session: None, tmp_path: Path) -> None:
     units, arguments = numbers("bug", "bug", "bug", "bug", 1), {"notes": tmp_path}
     results = list(run_units(units, Squares, options(allow_failures=4), arguments))
@@ -135,6 +136,7 @@ def test_a_failing_majority_ends_the_run_early(ray_session: None, tmp_path: Path
     assert len(results) == 3
 
 
+@pytest.mark.slow
 def test_a_stalled_run_ends_and_names_the_process(ray_session: None, tmp_path: Path) -> None:
     started = time.monotonic()
     with pytest.raises(S2LError, match=r"pid \d+ on .*: unit hangs") as caught:

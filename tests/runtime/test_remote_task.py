@@ -97,6 +97,7 @@ def test_a_stalled_function_ends_and_a_slow_one_does_not(ray_session: None) -> N
     assert ends(re.search(r"pid (\d+)", str(caught.value))), "the function is still running"
 
 
+@pytest.mark.slow
 def test_waiting_for_a_node_is_no_stall(ray_session: None) -> None:
     waiting = task(ResourceRequest(gpus=3.0), stall_minutes=1 / 60, wait_minutes=4 / 60)
     started = time.monotonic()

@@ -43,6 +43,7 @@ def rejected_rows(dataset: Artifact) -> list[dict[str, Any]]:
     return [row for record in dataset.files("rejected/") for row in dataset.read_file(record.path).to_pylist()]
 
 
+@pytest.mark.slow
 def test_a_folder_of_bad_files(ray_session: None, tmp_path: Path) -> None:
     bad = write_bad_files(tmp_path / "bad")
     data = {"root": str(tmp_path), "sources": [{"path": "bad", "format": "alpaca"}], "shard_size": 16}
