@@ -10,7 +10,6 @@ import posixpath
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any
 
 import pyarrow as pa
 
@@ -45,14 +44,14 @@ class SourceSpec:
     source: Mapping[str, str] | None = None
     only: Mapping[str, str | Sequence[str]] = field(default_factory=dict)
 
-    def source_name(self, row: Mapping[str, Any]) -> str | None:
+    def source_name(self, row: Mapping[str, object]) -> str | None:
         """Source of a row: the value of the field (None if the row lacks it), the configured name, or the stem."""
         if self.source is None:
             return self.stem
         return self.source["name"] if "name" in self.source else self.field_value(row, self.source["field"])
 
     @staticmethod
-    def field_value(row: Mapping[str, Any], name: str) -> str | None:
+    def field_value(row: Mapping[str, object], name: str) -> str | None:
         """The value of a field, whose name may have dots for nested fields, as the name of a source.
 
         Spaces at both ends are removed; numbers and booleans are written as JSON. None for null, an empty text, and
@@ -66,7 +65,7 @@ class SourceSpec:
         """The columns that name the source of a row or filter rows."""
         return {name.partition(".")[0] for name in (*(self.source or {}).values(), *self.only)}
 
-    def matches(self, row: Mapping[str, Any]) -> bool:
+    def matches(self, row: Mapping[str, object]) -> bool:
         return all(
             self.field_value(row, name) in ((wanted,) if isinstance(wanted, str) else wanted)
             for name, wanted in self.only.items()

@@ -185,6 +185,6 @@ class PieceWriter:
         if len(self._examples) + len(self._rejected) >= self._rows or self._characters >= PIECE_CHARACTERS:
             self.flush()
 
-    def _write(self, name: str, rows: list[Row], schema: pa.Schema) -> Any:
+    def _write(self, name: str, rows: list[Row], schema: pa.Schema) -> FileRecord:
         path = f"work/{name}-{self._unit.number:05d}-{len(self.written):05d}.parquet"
         return write_table(self._folder, path, pa.Table.from_pylist(rows, schema=schema))
