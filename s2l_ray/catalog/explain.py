@@ -213,7 +213,7 @@ def _scored_row(trajectories: Artifact, position: _Position) -> Values:
     row = _row_of(trajectories, position, ["status", "losses"])
     steps = trajectories.facts(TrajectoriesFacts).steps
     losses = [one if one is not None and math.isfinite(one) else None for one in row["losses"] or []]
-    return {"status": row["status"], "losses": dict(zip(steps, losses, strict=False)) or None}
+    return {"status": row["status"], "losses": dict(zip(steps, losses, strict=True)) if losses else None}
 
 
 def _counts(pool: Artifact, selected: pa.Table, column: str, name: str | int) -> GroupCounts:

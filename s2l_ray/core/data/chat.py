@@ -110,7 +110,7 @@ def chat_example(turns: list[Turn], row: Row, fields: Fields) -> Example:
 
 
 def _refuse_media(turns: list[Turn], row: Row) -> None:
-    """Raise RejectedRow if a text has a placeholder for an image, a video or a sound of the row."""
+    """Raise RejectedRow if a text refers, by a marker such as <image>, to a picture, video or sound of the row."""
     for media, columns in MEDIA.items():
         if any(row.get(name) for name in columns) and any(f"<{media}>" in turn.text for turn in turns):
             raise RejectedRow("multimodal", f"a turn has an {media}, which is not text")
