@@ -15,6 +15,7 @@ import pyarrow as pa
 from s2l_ray.artifacts.execution import Settings
 from s2l_ray.artifacts.facts import Counts, Facts
 from s2l_ray.artifacts.manifest import Artifact
+from s2l_ray.artifacts.schemas import shard_path
 from s2l_ray.artifacts.tables import FileRecord
 from s2l_ray.config.sections import Config
 from s2l_ray.runtime.contracts import (
@@ -41,6 +42,19 @@ U = TypeVar("U", bound=Unit)
 R = TypeVar("R")
 T = TypeVar("T")
 K = TypeVar("K", str, int)
+
+
+@dataclass(frozen=True)
+class ShardUnit:
+    """A unit that writes one file for one shard. key: what the unit's file is made from."""
+
+    shard: int
+    key: dict[str, str]
+
+    @property
+    def name(self) -> str:
+        """Path of the unit's file."""
+        return shard_path(self.shard)
 
 
 @dataclass(frozen=True)

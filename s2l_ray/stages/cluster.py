@@ -15,11 +15,10 @@ from s2l_ray.artifacts.schemas import CLUSTERS
 from s2l_ray.artifacts.tables import FileRecord, find_complete_unit, read_table
 from s2l_ray.config.sections import Config
 from s2l_ray.runtime.contracts import Cluster, PoolOptions, ResourceRequest
-from s2l_ray.stages.build import Build, Product, cpus_per_actor, memory_request, total_counts
+from s2l_ray.stages.build import Build, Product, ShardUnit, cpus_per_actor, memory_request, total_counts
 from s2l_ray.stages.cluster_workers import (
     CENTROIDS,
     AssignedShard,
-    AssignUnit,
     AssignWorker,
     Features,
     assigned_shard,
@@ -111,13 +110,13 @@ def _assign(build: ClusterBuild, fitted: FileRecord) -> list[AssignedShard]:
     """Assign the shards that are missing; results in order of the shards, so that sums do not depend on timing."""
     features = _features(build).artifact
 
-    def find(unit: AssignUnit) -> AssignedShard | None:
+    def find(unit: ShardUnit) -> AssignedShard | None:
         record = find_complete_unit(build.folder, unit.name, unit.key)
         return assigned_shard(build.folder, record) if record is not None else None
 
     return build.run_missing_units(
         [
-            AssignUnit(shard, {"centroids": fitted.sha256, "shard": record.sha256})
+            ShardUnit(shard, {"centroids": fitted.sha256, "shard": record.sha256})
             for shard, record in enumerate(features.shards())
         ],
         find,

@@ -15,12 +15,13 @@ import pyarrow.compute as pc
 from s2l_ray.artifacts.execution import ClusterExecution
 from s2l_ray.artifacts.facts import EmbeddingsFacts, TrajectoriesFacts
 from s2l_ray.artifacts.manifest import Artifact, open_artifact
-from s2l_ray.artifacts.schemas import CLUSTERS, OK, shard_path
+from s2l_ray.artifacts.schemas import CLUSTERS, OK
 from s2l_ray.artifacts.tables import FileRecord, notes_of, read_table, write_table
 from s2l_ray.config.sections import Cluster as ClusterConfig
 from s2l_ray.core.arrays import Float32, Int64, Objects
 from s2l_ray.errors import S2LError
 from s2l_ray.runtime.worker_process import report_progress
+from s2l_ray.stages.build import ShardUnit
 
 CENTROIDS = "centroids.parquet"
 WHOLE_POOL = ""
@@ -55,19 +56,6 @@ def features_of(artifact: Artifact, settings: ClusterConfig) -> Features:
         return Features(artifact, "embedding", list(range(embedded.dimensions)), embedded.ok_by_source)
     scored = artifact.facts(TrajectoriesFacts)
     return Features(artifact, "losses", settings.columns(scored.steps), scored.ok_by_source)
-
-
-@dataclass(frozen=True)
-class AssignUnit:
-    """A shard of the features. key: what the unit's file is made from."""
-
-    shard: int
-    key: dict[str, str]
-
-    @property
-    def name(self) -> str:
-        """Path of the unit's file."""
-        return shard_path(self.shard)
 
 
 @dataclass(frozen=True)
@@ -176,7 +164,7 @@ class AssignWorker:
             group: (id_K[group_K == group], centroid_KT[group_K == group]) for group in set(group_K.tolist())
         }
 
-    def __call__(self, unit: AssignUnit) -> AssignedShard:
+    def __call__(self, unit: ShardUnit) -> AssignedShard:
         from s2l_ray.core.kmeans.fit import assign_clusters
 
         table = self._features.artifact.read_file(unit.name, self._features.names())

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from s2l_ray.artifacts.execution import EmbedExecution
 from s2l_ray.artifacts.facts import Counts, EmbeddingsFacts
 from s2l_ray.artifacts.manifest import open_artifact
-from s2l_ray.artifacts.schemas import OK, TEXT_FOLDER, embeddings_schema, shard_path, text_path, tokens_path
+from s2l_ray.artifacts.schemas import OK, TEXT_FOLDER, embeddings_schema, text_path, tokens_path
 from s2l_ray.artifacts.tables import FileRecord, find_complete_unit, notes_of, read_table, write_table
 from s2l_ray.config.identity import local_folder
 from s2l_ray.config.sections import Config, Embed
@@ -22,24 +22,11 @@ from s2l_ray.core.arrays import Bool, Float32
 from s2l_ray.core.embedding import embed_texts, load_sentence_model, text_to_embed
 from s2l_ray.errors import S2LError
 from s2l_ray.runtime.contracts import Cluster, PoolOptions, ResourceRequest
-from s2l_ray.stages.build import Build, Product, cpus_per_actor, pool_size, total_counts
+from s2l_ray.stages.build import Build, Product, ShardUnit, cpus_per_actor, pool_size, total_counts
 
 MEMORY_HINT = "lower resources.embed.rows_per_batch"
 
 EmbedBuild = Build[EmbedExecution]
-
-
-@dataclass(frozen=True)
-class EmbedUnit:
-    """A shard of the dataset. key: what the unit's file is made from."""
-
-    shard: int
-    key: dict[str, str]
-
-    @property
-    def name(self) -> str:
-        """Path of the unit's file."""
-        return shard_path(self.shard)
 
 
 @dataclass(frozen=True)
@@ -81,12 +68,12 @@ def embed(build: EmbedBuild) -> Product:
     return Product([shard.file for shard in shards], counts, facts, embeddings_schema(facts.dimensions))
 
 
-def plan_units(build: EmbedBuild) -> list[EmbedUnit]:
+def plan_units(build: EmbedBuild) -> list[ShardUnit]:
     dataset = build.inputs["dataset"]
     pairs = zip(dataset.shards(), dataset.shards(TEXT_FOLDER), strict=True)
     rows_per_batch = str(build.execution.rows_per_batch)
     return [
-        EmbedUnit(shard, {"tokens": tokens.sha256, "text": text.sha256, "rows_per_batch": rows_per_batch})
+        ShardUnit(shard, {"tokens": tokens.sha256, "text": text.sha256, "rows_per_batch": rows_per_batch})
         for shard, (tokens, text) in enumerate(pairs)
     ]
 
@@ -96,7 +83,7 @@ def _embed_missing(build: EmbedBuild) -> list[EmbeddedShard]:
     config, execution = build.config, build.execution
     least, most = pool_size(config.resources.embed.workers, build.cluster, execution.gpus)
 
-    def find(unit: EmbedUnit) -> EmbeddedShard | None:
+    def find(unit: ShardUnit) -> EmbeddedShard | None:
         record = find_complete_unit(build.folder, unit.name, unit.key)
         return embedded_shard(build.folder, record) if record is not None else None
 
@@ -133,7 +120,7 @@ class EmbedWorker:
         self._settings = settings
         self._rows_per_batch = execution.rows_per_batch
 
-    def __call__(self, unit: EmbedUnit) -> EmbeddedShard:
+    def __call__(self, unit: ShardUnit) -> EmbeddedShard:
         rows = self._dataset.read_file(tokens_path(unit.shard), ["example_id", "source", "status"])
         text = self._dataset.read_file(text_path(unit.shard), ["prompt", "response"])
         ok_N = pc.equal(rows["status"], OK).to_numpy()
