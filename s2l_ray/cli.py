@@ -14,7 +14,7 @@ import typer
 
 from s2l_ray.errors import ConfigError
 from s2l_ray.terminal import arguments as arg
-from s2l_ray.terminal import experiment_commands, humanize
+from s2l_ray.terminal import experiment_commands, garbage_commands, humanize
 from s2l_ray.terminal.commands import command_line, invocation, job_options
 from s2l_ray.terminal.console import (
     print_json,
@@ -161,45 +161,9 @@ def ls(root: arg.Root, json_: arg.Json = False) -> None:
 def gc(root: arg.Root, yes: arg.Yes = False, weights: arg.Weights = False, json_: arg.Json = False) -> None:
     """List artifacts and files that no run refers to; delete them with --yes."""
     if weights:
-        _gc_weights(root, yes, json_)
-        return
-    from s2l_ray.catalog.gc import find_garbage, remove_garbage
-    from s2l_ray.terminal.store_views import garbage_total, garbage_view
-
-    found = find_garbage(root)
-    if found and not json_:
-        stdout_console().print(garbage_view(root, found))
-    removed = list(remove_garbage(root, found)) if yes else []
-    if json_:
-        size = sum(one.bytes for one in found)
-        print_json({"found": found, "removed": [one.uri for one in removed], "bytes": size})
-    elif yes:
-        kept = f"; {len(found) - len(removed)} are in use since" if len(removed) < len(found) else ""
-        print_message(f"deleted {garbage_total(removed)}{kept}")
-    elif found:
-        print_message(f"nothing was deleted; to delete what is listed: {invocation()} gc {shlex.quote(root)} --yes")
+        garbage_commands.collect_weights(root, yes, json_)
     else:
-        print_message("nothing to delete: every artifact belongs to a run")
-
-
-def _gc_weights(root: str, yes: bool, json_: bool) -> None:
-    from s2l_ray.catalog.weights import delete_weights, find_scored_weights
-    from s2l_ray.terminal.store_views import weights_total, weights_view
-
-    found = find_scored_weights(root)
-    if found and not json_:
-        stdout_console().print(weights_view(root, found))
-    deleted = delete_weights(root) if yes else []
-    deletable = [one for one in found if not one.kept_for]
-    if json_:
-        print_json({"found": found, "deleted": [one.uri for one in deleted]})
-    elif yes:
-        print_message(f"deleted {weights_total(deleted)}")
-    elif deletable:
-        command = f"{invocation()} gc {shlex.quote(root)} --weights --yes"
-        print_message(f"nothing was deleted; to delete {weights_total(deletable)}: {command}")
-    else:
-        print_message("nothing to delete: no weights of scored checkpoints are stored")
+        garbage_commands.collect(root, yes, json_)
 
 
 @verb
