@@ -28,7 +28,7 @@ from s2l_ray.config.load import make_config
 from s2l_ray.core.data.tokenization import train_tokenizer
 from s2l_ray.runtime.contracts import Cluster, Done, Failed, PoolOptions, ResourceRequest, Unit, ignore_progress
 from s2l_ray.stages.build import Build
-from s2l_ray.stages.prepare import prepare
+from s2l_ray.stages.prepare.prepare import prepare
 
 MUST_MB, MUST_READS = 1000.0, 4.0
 RANGES, SHARDS = 3, 32
@@ -89,7 +89,7 @@ def _import_transformers() -> None:
     import pandas  # noqa: F401  # by pyarrow
     from transformers import AutoTokenizer, PreTrainedTokenizerFast  # noqa: F401  # lazily loaded modules
 
-    import s2l_ray.stages.prepare  # noqa: F401
+    import s2l_ray.stages.prepare.prepare  # noqa: F401
 
 
 def _usage() -> Usage:

@@ -89,13 +89,14 @@ def test_imports_go_down(path: Path) -> None:
     assert not wrong, f"{module_name(path)} imports {wrong}"
 
 
-@pytest.mark.parametrize("path", sorted((PACKAGE / "stages").glob("*.py")), ids=module_name)
+@pytest.mark.parametrize("path", sorted((PACKAGE / "stages").rglob("*.py")), ids=module_name)
 def test_a_stage_imports_no_other_stage(path: Path) -> None:
-    stage = path.stem.partition("_")[0]
+    """A stage is a file, the files beside it that begin with its name, or a folder."""
+    stage = path.relative_to(PACKAGE / "stages").with_suffix("").parts[0].partition("_")[0]
     other = [name for name in own_imports(path) if name.startswith("stages.")]
     allowed = {"build", stage}
     wrong = [name for name in other if name.split(".")[1].partition("_")[0] not in allowed]
-    assert not wrong, f"{path.stem} imports {wrong}"
+    assert not wrong, f"{module_name(path)} imports {wrong}"
 
 
 @pytest.mark.parametrize("path", FILES, ids=module_name)

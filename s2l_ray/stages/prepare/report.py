@@ -14,7 +14,7 @@ from s2l_ray.core.data.columns import unread_columns
 from s2l_ray.errors import S2LError
 from s2l_ray.sources.ranges import Range, skipped_files
 from s2l_ray.stages.build import Product, total_counts
-from s2l_ray.stages.prepare_records import (
+from s2l_ray.stages.prepare.records import (
     EncodedCounts,
     EncodedShard,
     ParsedRange,

@@ -17,7 +17,7 @@ from s2l_ray.core.arrays import Int32, UInt8, UInt64
 from s2l_ray.core.data.deduplication import HELD_OUT, KEEP, REASONS, cut_shards, filter_rows, id_to_words
 from s2l_ray.runtime.worker_process import track
 from s2l_ray.sources.ranges import Range
-from s2l_ray.stages.prepare_records import FilteredPool, ParsedRange, Piece, PieceSlice, RejectedRows, RejectUnit
+from s2l_ray.stages.prepare.records import FilteredPool, ParsedRange, Piece, PieceSlice, RejectedRows, RejectUnit
 
 DECISIONS = pa.schema([("decision", pa.uint8())])
 # rows of a group of pieces, whose rejected rows are collected in one file

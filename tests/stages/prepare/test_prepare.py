@@ -21,8 +21,8 @@ from s2l_ray.core.data.tokenization import load_tokenizer
 from s2l_ray.errors import ConfigError, S2LError
 from s2l_ray.pipeline.run import run
 from s2l_ray.stages.build import Product
-from s2l_ray.stages.prepare import prepare
-from s2l_ray.stages.prepare_records import RejectedRows
+from s2l_ray.stages.prepare.prepare import prepare
+from s2l_ray.stages.prepare.records import RejectedRows
 from tests.support.bad_files import write_bad_files
 from tests.support.stage_build import local_build, stage_config
 

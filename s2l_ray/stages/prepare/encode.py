@@ -34,9 +34,9 @@ from s2l_ray.core.data.segments import ExampleText, chat_texts, pair_text
 from s2l_ray.core.data.tokenization import Encoded
 from s2l_ray.core.data.turns import answer_id
 from s2l_ray.runtime.worker_process import track
-from s2l_ray.stages.prepare_filter import read_decisions
-from s2l_ray.stages.prepare_parse import IDS, TEXTS
-from s2l_ray.stages.prepare_records import EncodedCounts, EncodedShard, EncodeUnit, Piece, PieceSlice, total_encoded
+from s2l_ray.stages.prepare.filter import read_decisions
+from s2l_ray.stages.prepare.parse import IDS, TEXTS
+from s2l_ray.stages.prepare.records import EncodedCounts, EncodedShard, EncodeUnit, Piece, PieceSlice, total_encoded
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -27,7 +27,7 @@ from s2l_ray.errors import S2LError
 from s2l_ray.sources.evaluation import read_questions
 from s2l_ray.sources.ranges import RangeReader
 from s2l_ray.sources.rows import RawRow
-from s2l_ray.stages.prepare_records import ParsedRange, ParseUnit, Piece
+from s2l_ray.stages.prepare.records import ParsedRange, ParseUnit, Piece
 
 IDS = pa.schema([("example_id", pa.string()), ("source", pa.string()), ("line", pa.int64())])
 if TYPE_CHECKING:

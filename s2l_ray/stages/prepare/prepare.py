@@ -31,12 +31,12 @@ from s2l_ray.errors import S2LError
 from s2l_ray.runtime.contracts import Cluster, PoolOptions, ResourceRequest
 from s2l_ray.sources.evaluation import read_questions
 from s2l_ray.sources.ranges import Range, list_ranges
-from s2l_ray.stages import prepare_records as records
 from s2l_ray.stages.build import Build, Product, cpus_per_actor, memory_request, pool_size, total_counts
-from s2l_ray.stages.prepare_encode import EncodeWorker, TokenizerFiles, load_tokenizer_files, train_tokenizer_files
-from s2l_ray.stages.prepare_filter import FilterOptions, RejectWorker, cut_pieces, filter_pool, group_pieces
-from s2l_ray.stages.prepare_parse import ParseWorker
-from s2l_ray.stages.prepare_records import (
+from s2l_ray.stages.prepare import records
+from s2l_ray.stages.prepare.encode import EncodeWorker, TokenizerFiles, load_tokenizer_files, train_tokenizer_files
+from s2l_ray.stages.prepare.filter import FilterOptions, RejectWorker, cut_pieces, filter_pool, group_pieces
+from s2l_ray.stages.prepare.parse import ParseWorker
+from s2l_ray.stages.prepare.records import (
     EncodedShard,
     FilteredPool,
     ParsedRange,
@@ -45,7 +45,7 @@ from s2l_ray.stages.prepare_records import (
     RejectedRows,
     StoredTokenizer,
 )
-from s2l_ray.stages.prepare_report import make_product, summarise_sources, warnings
+from s2l_ray.stages.prepare.report import make_product, summarise_sources, warnings
 
 WORK = "work"
 TOKENIZER = "tokenizer"
