@@ -87,9 +87,9 @@ def _median(score_G: Float32) -> float:
 
 
 def _distances(score_K: Float32, center: float) -> Float32:
-    distance_K = score_K.astype(np.float64)
-    distance_K -= center
-    return np.abs(distance_K, out=distance_K).astype(np.float32)
+    """|score - center| in place, subtracted in float64 without a copy of the scores."""
+    np.subtract(score_K, center, out=score_K, dtype=np.float64, casting="same_kind")
+    return np.abs(score_K, out=score_K)
 
 
 def _without_lower(pool: Pool, rows_G: Integers, key_of: KeyOf, quota: int) -> Integers:
