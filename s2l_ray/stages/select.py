@@ -11,7 +11,7 @@ import numpy as np
 
 from s2l_ray import storage
 from s2l_ray.artifacts.execution import SelectExecution
-from s2l_ray.artifacts.facts import Counts, DatasetFacts, SubsetFacts
+from s2l_ray.artifacts.facts import Counts, DatasetFacts, EmbeddingsFacts, SubsetFacts, TrajectoriesFacts
 from s2l_ray.artifacts.manifest import Artifact, open_artifact
 from s2l_ray.artifacts.schemas import SUBSET, shard_path
 from s2l_ray.artifacts.tables import FileRecord, write_table
@@ -33,7 +33,8 @@ from s2l_ray.stages.build import Build, Product, cpus_per_actor, memory_request
 SelectBuild = Build[SelectExecution]
 
 MEMORY_HINT = "use a node with more memory"
-ROW_BYTES = 64
+# of a row, its id, and a number of its vector
+ROW_BYTES, ID_BYTES, VECTOR_BYTES = 64, 100, 4
 
 
 def execution(config: Config, cluster: Cluster) -> SelectExecution:
@@ -41,9 +42,17 @@ def execution(config: Config, cluster: Cluster) -> SelectExecution:
 
 
 def resources(build: SelectBuild) -> ResourceRequest:
-    """One node with the memory for the columns of the pool."""
-    memory = memory_request(build.cluster, build.inputs["dataset"].facts(DatasetFacts).ok * ROW_BYTES)
+    """One node with the memory for the columns of the pool, and for ids and vectors where the method compares rows."""
+    features, row_bytes = build.config.select.needs.features, ROW_BYTES
+    if features is not None:
+        row_bytes += ID_BYTES + VECTOR_BYTES * _dimensions(build.inputs[features])
+    memory = memory_request(build.cluster, build.inputs["dataset"].facts(DatasetFacts).ok * row_bytes)
     return ResourceRequest("select", MEMORY_HINT, 1, cpus_per_actor(build.cluster), memory=memory)
+
+
+def _dimensions(features: Artifact) -> int:
+    facts = features.manifest.facts
+    return facts.dimensions if isinstance(facts, EmbeddingsFacts) else len(features.facts(TrajectoriesFacts).steps)
 
 
 def select(build: SelectBuild) -> Product:
