@@ -23,6 +23,7 @@ from s2l_ray.config.subsections import (
     TrainResources,
 )
 from s2l_ray.config.types import (
+    Names,
     NonNegativeInt,
     PositiveInt,
     Precision,
@@ -50,7 +51,7 @@ class Source(Section):
     fields: dict[str, str] = {}
     roles: dict[str, Literal["system", "user", "assistant", "tool"]] = {}
     source: dict[Literal["field", "name"], str] | None = None
-    only: dict[str, str | list[str]] = {}
+    only: dict[str, Names] = {}
     rows: PositiveInt | None = None
 
     @model_validator(mode="after")

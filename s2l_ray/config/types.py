@@ -3,7 +3,7 @@
 from collections.abc import Collection, Sequence
 from typing import Annotated, Literal, get_args
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 PositiveInt = Annotated[int, Field(gt=0)]
@@ -20,6 +20,14 @@ def _in_one_order(statistics: list[Statistic]) -> list[Statistic]:
 
 
 Statistics = Annotated[list[Statistic], AfterValidator(_in_one_order)]
+
+
+Names = Annotated[
+    list[str],
+    BeforeValidator(lambda names: [names] if isinstance(names, str) else names),
+    AfterValidator(lambda names: sorted(set(names))),
+]
+"""One name or several, in any order."""
 
 
 class Section(BaseModel):

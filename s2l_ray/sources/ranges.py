@@ -42,7 +42,7 @@ class SourceSpec:
     revision: str | None = None
     split: str | None = None
     source: Mapping[str, str] | None = None
-    only: Mapping[str, str | Sequence[str]] = field(default_factory=dict)
+    only: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     def source_name(self, row: Mapping[str, object]) -> str | None:
         """Source of a row: the value of the field (None if the row lacks it), the configured name, or the stem."""
@@ -66,10 +66,7 @@ class SourceSpec:
         return {name.partition(".")[0] for name in (*(self.source or {}).values(), *self.only)}
 
     def matches(self, row: Mapping[str, object]) -> bool:
-        return all(
-            self.field_value(row, name) in ((wanted,) if isinstance(wanted, str) else wanted)
-            for name, wanted in self.only.items()
-        )
+        return all(self.field_value(row, name) in wanted for name, wanted in self.only.items())
 
     @property
     def stem(self) -> str:

@@ -347,6 +347,8 @@ def test_content_edited_with_its_size_and_time_kept_is_noticed(
         ("data.limit", "50%", "50.00%"),
         ("proxy.revision", None, "abc"),
         ("data.sources.0.revision", None, "abc"),
+        ("data.sources.0.only", {"level": "2"}, {"level": ["2"]}),
+        ("data.sources.0.only", {"level": ["1", "2"]}, {"level": ["2", "1", "2"]}),
     ],
 )
 def test_one_meaning_has_one_fingerprint(values: dict[str, Any], key: str, one: object, same: object) -> None:

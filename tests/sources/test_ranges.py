@@ -340,7 +340,7 @@ def test_a_file_that_changed_since_it_was_listed_is_refused(tmp_path: Path) -> N
 
 
 def test_source_names_and_filters_of_rows() -> None:
-    by_field = SourceSpec("mix.jsonl.gz", source={"field": "set"}, only={"set": ["a", "7"], "kind": "x"})
+    by_field = SourceSpec("mix.jsonl.gz", source={"field": "set"}, only={"set": ["a", "7"], "kind": ["x"]})
     assert [by_field.source_name(one) for one in ({"set": "a"}, {"set": 7}, {"set": None}, {})] == [
         "a",
         "7",
