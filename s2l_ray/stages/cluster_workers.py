@@ -127,7 +127,8 @@ def _read_matrix(features: Features, settings: ClusterConfig) -> tuple[Float32, 
         kept_B = np.zeros(len(x_BT), bool)
         for group in set(group_B.tolist()):
             own_M = np.flatnonzero(group_B == group)
-            kept_B[own_M] = np.isin(seen[group] + np.arange(len(own_M)), sampled[group], assume_unique=True)
+            first, end = np.searchsorted(sampled[group], [seen[group], seen[group] + len(own_M)])
+            kept_B[own_M[sampled[group][first:end] - seen[group]]] = True
             seen[group] += len(own_M)
         parts.append(x_BT[kept_B])
         groups.append(group_B[kept_B])
@@ -135,7 +136,7 @@ def _read_matrix(features: Features, settings: ClusterConfig) -> tuple[Float32, 
 
 
 def fit_rows(by_group: dict[str, int], max_rows: int, k: int, seed: int) -> dict[str, Int64]:
-    """Positions of the rows to fit on inside each group: all, or about `max_rows` in all, in proportion.
+    """Positions, ascending, of the rows to fit on inside each group: all, or about `max_rows` in all, in proportion.
 
     A group keeps at least k of its rows, so that a small one can have k clusters.
     """

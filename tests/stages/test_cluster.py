@@ -155,6 +155,21 @@ def test_a_resume_assigns_missing_and_damaged_shards_only(tmp_path: Path, trajec
     assert changed == {"shard-00001.parquet", "shard-00003.parquet"}
 
 
+def test_a_fit_on_a_sample_reads_the_sampled_rows_of_each_group(tmp_path: Path) -> None:
+    """With as many clusters as sampled rows, the centroids are those rows."""
+    rows = [*ROWS, *scored_rows("small", 20, 3)]
+    build = build_in(tmp_path, write(tmp_path, rows), k=12, max_fit_rows=24)
+    cluster(build)
+    by_source = {
+        name: [row for row in rows if row.source == name and row.status == "ok"] for name in ("large", "small")
+    }
+    sampled = fit_rows({name: len(own) for name, own in by_source.items()}, 24, 12, seed=0)
+    for name, own in by_source.items():
+        fitted = sorted(one["centroid"] for one in centroids_of(build) if one["source"] == name)
+        expected = sorted(own[position].losses[1:] for position in sampled[name].tolist())
+        np.testing.assert_allclose(fitted, expected, rtol=1e-5)
+
+
 def test_trajectories_without_a_scored_row_are_refused(tmp_path: Path) -> None:
     with pytest.raises(S2LError, match="status ok"):
         cluster(build_in(tmp_path, write(tmp_path, UNSCORED)))
