@@ -58,6 +58,16 @@ class ScoreExecution:
 
 
 @dataclass(frozen=True)
+class EvaluateExecution:
+    """Resolved `resources.evaluate`, but for the number of workers, which may change midway."""
+
+    tokens_per_batch: int
+    attention: Literal["auto", "padded"]
+    threads: int
+    gpus: float
+
+
+@dataclass(frozen=True)
 class ClusterExecution:
     """Resolved `resources.cluster`."""
 
@@ -86,6 +96,7 @@ Settings = (
     | ImportExecution
     | ClusterExecution
     | SelectExecution
+    | EvaluateExecution
 )
 
 EXECUTIONS: dict[str, type[Settings]] = {
@@ -97,6 +108,7 @@ EXECUTIONS: dict[str, type[Settings]] = {
     "clusters": ClusterExecution,
     "subset": SelectExecution,
     "target": TrainExecution,
+    "evaluation": EvaluateExecution,
 }
 
 

@@ -173,8 +173,47 @@ class TargetFacts:
     held_out_loss: float | None = None
 
 
+@dataclass(frozen=True)
+class TaskScore:
+    """Score of one task. score: mean of the task's first metric over its questions. error: its standard error.
+
+    no_answer: share of outputs without an extractable answer. output_tokens: their mean length. metrics: further
+    metrics, by name.
+    """
+
+    questions: int
+    score: float
+    error: float | None
+    no_answer: float
+    output_tokens: float
+    metrics: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class EvaluationFacts:
+    """Held-out losses and task scores of a target model.
+
+    loss_by_source: mean over held-out rows of the mean loss of a row's target tokens, in nats; rows_by_source: those
+    rows. macro_loss: mean of loss_by_source. micro_loss: mean over rows. tasks: by name. engine: that generated.
+    """
+
+    loss_by_source: dict[str, float]
+    rows_by_source: dict[str, int]
+    macro_loss: float | None
+    micro_loss: float | None
+    tasks: dict[str, TaskScore] = field(default_factory=dict)
+    engine: str | None = None
+
+
 Facts = (
-    DatasetFacts | EmbeddingsFacts | CheckpointsFacts | TrajectoriesFacts | ClustersFacts | SubsetFacts | TargetFacts
+    DatasetFacts
+    | EmbeddingsFacts
+    | CheckpointsFacts
+    | TrajectoriesFacts
+    | ClustersFacts
+    | SubsetFacts
+    | TargetFacts
+    | EvaluationFacts
 )
 
 FACTS: dict[str, type[Facts]] = {
@@ -186,4 +225,5 @@ FACTS: dict[str, type[Facts]] = {
     "clusters": ClustersFacts,
     "subset": SubsetFacts,
     "target": TargetFacts,
+    "evaluation": EvaluationFacts,
 }

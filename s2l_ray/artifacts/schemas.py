@@ -7,7 +7,7 @@ from s2l_ray.core.arrays import Int64
 from s2l_ray.core.data.token_rows import TokenRows
 
 # Kinds of artifacts, in the order in which they are built.
-KINDS = ("dataset", "embeddings", "task", "checkpoints", "trajectories", "clusters", "subset", "target")
+KINDS = ("dataset", "embeddings", "task", "checkpoints", "trajectories", "clusters", "subset", "target", "evaluation")
 # The kinds whose shards are tokens and text: the pool, and the rows of a target task.
 KINDS_WITH_TEXT = ("dataset", "task")
 RESUME_FOLDER = "resume"
@@ -69,6 +69,12 @@ SUBSET = pa.schema(
         ("score", pa.float32()),
         ("probability", pa.float32()),
     ]
+)
+
+# of an evaluation, in LOSSES_TABLE: one row a held-out row, in order of the shards; null without a target token
+LOSSES_TABLE = "losses.parquet"
+HELD_OUT_LOSSES = pa.schema(
+    [("example_id", pa.string()), ("source", pa.string()), ("tokens", pa.int32()), ("loss", pa.float64())]
 )
 
 

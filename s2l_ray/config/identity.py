@@ -123,6 +123,10 @@ def target_identity(config: Config) -> Identity:
     return {"target": {**target.model_dump(mode="json", exclude={"revision"}), "model": reference}}
 
 
+def evaluation_identity(config: Config) -> Identity:
+    return {"evaluate": config.evaluate.model_dump(mode="json")}
+
+
 def source_spec(source: Source) -> SourceSpec:
     """A source of the job as its reader takes it."""
     return SourceSpec(**source.model_dump(exclude={"format", "fields", "roles", "rows"}))

@@ -11,13 +11,16 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from s2l_ray.config.budget import Budget
-from s2l_ray.config.imports import CheckpointsFrom, LossesFrom
+from s2l_ray.config.evaluate import Evaluate
 from s2l_ray.config.select import Select
 from s2l_ray.config.subsections import (
+    CheckpointsFrom,
     CheckpointWindow,
     ClusterResources,
     EmbedResources,
+    EvaluateResources,
     EvaluationSet,
+    LossesFrom,
     PrepareResources,
     ScoreResources,
     TrainResources,
@@ -227,6 +230,7 @@ class Resources(Section):
     train: TrainResources = TrainResources()
     score: ScoreResources = ScoreResources()
     cluster: ClusterResources = ClusterResources()
+    evaluate: EvaluateResources = EvaluateResources()
     wait_minutes: Annotated[float, Field(ge=0)] = 15.0  # for resources of an autoscaling cluster
     retries: NonNegativeInt = 2  # of a unit that failed
     stall_minutes: Annotated[float, Field(gt=0)] = 30.0  # without progress, before a run is aborted
@@ -244,6 +248,7 @@ class Config(Section):
     cluster: Cluster = Cluster()
     select: Select
     target: Target = Target()
+    evaluate: Evaluate = Evaluate()
     resources: Resources = Resources()
 
     @model_validator(mode="after")

@@ -1,10 +1,10 @@
-"""Sections inside sections: of `data.exclude`, of `cluster.checkpoints` and of `resources`."""
+"""Sections inside sections: of `data.exclude`, of imports, of `cluster.checkpoints` and of `resources`."""
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Discriminator, Field, Tag, model_validator
 
-from s2l_ray.config.types import NonNegativeInt, PositiveInt, Section
+from s2l_ray.config.types import NonNegativeInt, PositiveInt, Section, tag
 from s2l_ray.core.trajectories import Window
 
 
@@ -21,6 +21,46 @@ class EvaluationSet(Section):
     @classmethod
     def _from_path(cls, value: Any) -> Any:
         return {"path": value} if isinstance(value, str) else value
+
+
+class CheckpointFrom(Section):
+    """A model that was trained elsewhere: a folder (`path`), or a revision of the hub (`hub`), and its step."""
+
+    path: str | None = None
+    hub: str | None = None
+    revision: str | None = None
+    step: NonNegativeInt
+
+    @model_validator(mode="after")
+    def _check_one_origin(self) -> Self:
+        if (self.path is None) == (self.hub is None):
+            raise ValueError("a checkpoint needs either path: (folder) or hub: (id of a model)")
+        if self.revision is not None and self.hub is None:
+            raise ValueError("a folder has no revision; remove it")
+        return self
+
+
+# a list, or the URI of a checkpoints artifact
+CheckpointsFrom = Annotated[
+    Annotated[list[CheckpointFrom], Field(min_length=1), Tag(tag("list"))] | Annotated[str, Tag(tag("uri"))],
+    Discriminator(lambda value: tag("uri" if isinstance(value, str) else "list")),
+]
+
+
+class LossesFrom(Section):
+    """Per-example losses in Parquet, NPY or training dynamics: `docs/imports.md`. columns: {step: column}."""
+
+    path: str
+    values: Literal["loss", "perplexity", "nll_sum", "logits"]
+    columns: dict[NonNegativeInt, NonNegativeInt | str] = {}
+    key: str = "row"
+    tokens: str | None = None
+
+    @model_validator(mode="after")
+    def _check_tokens(self) -> Self:
+        if self.values == "nll_sum" and self.tokens is None:
+            raise ValueError("values: nll_sum needs the number of target tokens; add tokens: COLUMN")
+        return self
 
 
 class CheckpointWindow(Section):
@@ -88,6 +128,17 @@ class ScoreResources(Section):
     attention: Attention = "auto"
     cache_gb: Annotated[float, Field(ge=0)] = 50.0  # a node's copies of files from an object store
     allow_failures: NonNegativeInt = 0  # units that may fail in every attempt
+
+
+class EvaluateResources(Section):
+    """Actors that evaluate the target, one model each; `auto` is one per GPU, or one per core of this machine."""
+
+    workers: Workers | Literal["auto"] = "auto"
+    gpus: Gpus = "auto"
+    threads: PositiveInt = 1
+    tokens_per_batch: PositiveInt = 16384
+    attention: Attention = "auto"
+    cache_gb: Annotated[float, Field(ge=0)] = 50.0  # a node's copies of files from an object store
 
 
 class ClusterResources(Section):

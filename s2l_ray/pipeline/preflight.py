@@ -21,6 +21,7 @@ from s2l_ray.config.sections import Config, TokenizerToTrain
 from s2l_ray.core.embedding import DEFAULT_MODEL
 from s2l_ray.core.training.schedule import CheckpointGrid, checkpoint_steps, steps_per_epoch
 from s2l_ray.errors import ConfigError
+from s2l_ray.pipeline.evaluation_checks import check_evaluation
 from s2l_ray.pipeline.plan import Plan
 from s2l_ray.pipeline.selection_checks import check_selection, check_steps
 
@@ -80,6 +81,8 @@ def check_feasible(planned: Plan, figures: Estimate | None = None) -> None:
         check_steps(planned)
     if "target" in planned and planned["target"].to_build:
         check_target(config, figures)
+    if "evaluation" in planned and planned["evaluation"].to_build:
+        check_evaluation(planned)
     if "checkpoints" in planned and planned["checkpoints"].to_build:
         check_vocabulary(config, _dataset_facts(planned))
         rows = _most_rows_to_train_on(planned)

@@ -4,8 +4,8 @@ from s2l_ray.artifacts.facts import CheckpointsFacts, DatasetFacts, Trajectories
 from s2l_ray.catalog.pool_columns import columns_of_needs
 from s2l_ray.config.budget import ROWS, budget_unit
 from s2l_ray.config.identity import checkpoint_origins
-from s2l_ray.config.imports import LossesFrom
 from s2l_ray.config.sections import Config
+from s2l_ray.config.subsections import LossesFrom
 from s2l_ray.core.selection.needs import At, Needs, RecordedSteps
 from s2l_ray.core.selection.s2l import S2LParams
 from s2l_ray.core.training.schedule import CheckpointGrid, checkpoint_steps, steps_per_epoch

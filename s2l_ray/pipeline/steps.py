@@ -3,6 +3,7 @@
     sources -prepare-> dataset -train-> checkpoints -score-> trajectories -cluster-> clusters -select-> subset
                           +----embed-> embeddings -----(cluster.features)------^
        +----prepare-> task -----(proxy.train_on)---^                   dataset, subset -finetune-> target
+                                                                      dataset, target -evaluate-> evaluation
 
 Each step builds one kind of artifact from earlier ones. The artifact's name is the fingerprint of its kind, version,
 identity and inputs, so a second run finds it, and a changed key of the job rebuilds only what depends on that key.
@@ -21,7 +22,7 @@ from s2l_ray.config.identity import Identity
 from s2l_ray.config.sections import Config
 from s2l_ray.errors import ConfigError
 from s2l_ray.runtime.contracts import Cluster, ResourceRequest
-from s2l_ray.stages import cluster, embed, imported, score, select, train
+from s2l_ray.stages import cluster, embed, evaluate, imported, score, select, train
 from s2l_ray.stages.build import Build, Product
 from s2l_ray.stages.prepare import prepare
 
@@ -120,6 +121,15 @@ STEPS = (
         train.execution,
         train.resources,
         leftovers=("resume",),
+    ),
+    Step(
+        "evaluation",
+        always("dataset", "target"),
+        identity.evaluation_identity,
+        evaluate.evaluate,
+        evaluate.execution,
+        evaluate.resources,
+        leftovers=("work",),
     ),
 )
 assert tuple(step.kind for step in STEPS) == KINDS

@@ -13,10 +13,11 @@ import numpy as np
 from s2l_ray.artifacts.execution import ScoreExecution
 from s2l_ray.artifacts.facts import DatasetFacts
 from s2l_ray.artifacts.manifest import Artifact, open_artifact
-from s2l_ray.artifacts.schemas import step_name, token_rows, tokens_path
+from s2l_ray.artifacts.schemas import token_rows, tokens_path
 from s2l_ray.config.sections import Score
 from s2l_ray.core.arrays import Int64
 from s2l_ray.errors import S2LError
+from s2l_ray.stages.build_models import device_of, load_checkpoint
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -51,20 +52,20 @@ def check_scoring(
     from s2l_ray.core.scoring.losses import ATTENTIONS, ScoreOptions, choose_attention
 
     torch.set_num_threads(execution.threads)
-    data, device = open_artifact(dataset), device_of(execution)
+    data, stored, device = open_artifact(dataset), open_artifact(checkpoints), device_of(execution.gpus)
     rows = read_checked_rows(data, cache_bytes)
     wanted = "packed" if execution.attention == "auto" else execution.attention
     options = ScoreOptions(execution.tokens_per_batch, score.dtype, attention=wanted)
     choices = []
     for step in steps:
-        model = load_checkpoint(data, checkpoints, step, score.dtype, device, cache_bytes)
+        model = load_checkpoint(data, stored, step, score.dtype, device, cache_bytes)
         try:
             choices.append(choose_attention(model, rows, options))
         except ValueError as error:
             raise S2LError(f"score: {error}") from error
     choice = max(choices, key=lambda one: list(ATTENTIONS).index(one.attention))
     other = "bfloat16" if score.dtype == "float32" else "float32"
-    models = {score.dtype: model, other: load_checkpoint(data, checkpoints, steps[-1], other, device, cache_bytes)}
+    models = {score.dtype: model, other: load_checkpoint(data, stored, steps[-1], other, device, cache_bytes)}
     choice, measured = _measure(models["float32"], models["bfloat16"], rows, options, choice)
     hardware = torch.cuda.get_device_name() if device == "cuda" else torch.backends.cpu.get_cpu_capability()
     values = dataclasses.asdict(measured) | dataclasses.asdict(choice)
@@ -118,26 +119,3 @@ def read_checked_rows(dataset: Artifact, cache_bytes: int) -> "TokenRows":
 def _spread(count: int, most: int) -> Int64:
     """At most `most` of `count` positions, evenly spread, the first and the last among them."""
     return np.linspace(0, count - 1, min(most, count)).round().astype(np.int64)
-
-
-def load_checkpoint(
-    dataset: Artifact, checkpoints: str, step: int, dtype: str, device: str, cache_bytes: int
-) -> "PreTrainedModel":
-    """The model of a step. Raises `S2LError` if it has no embedding or position for some row of the dataset."""
-    from s2l_ray.core.causal_lm import check_model_fits, load_model
-    from s2l_ray.core.scoring.losses import DTYPES
-
-    with open_artifact(checkpoints).hold(f"{step_name(step)}/", cache_bytes) as local:
-        model = load_model(local / step_name(step), dtype=DTYPES[dtype], device=device)
-    facts = dataset.facts(DatasetFacts)
-    try:
-        check_model_fits(model, facts.vocab_size, facts.longest)
-    except ValueError as error:
-        raise S2LError(f"score: {error}") from error
-    return model
-
-
-def device_of(execution: ScoreExecution) -> str:
-    import torch
-
-    return "cuda" if execution.gpus and torch.cuda.is_available() else "cpu"

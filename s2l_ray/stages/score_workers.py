@@ -21,7 +21,7 @@ from s2l_ray.artifacts.tables import FileRecord, write_table
 from s2l_ray.config.sections import Score
 from s2l_ray.core.arrays import Float64, Int32
 from s2l_ray.errors import S2LError
-from s2l_ray.stages.score_check import device_of, load_checkpoint
+from s2l_ray.stages.build_models import device_of, load_checkpoint
 from s2l_ray.storage import is_local
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ class ScoreWorker:
         self._checkpoints = open_artifact(checkpoints)
         self._cache_bytes = cache_bytes
         self._score_config = score
-        self._device = device_of(execution)
+        self._device = device_of(execution.gpus)
         self._options = ScoreOptions(execution.tokens_per_batch, score.dtype, tuple(score.statistics), attention)
         self._model: PreTrainedModel | None = None
         self._step: int | None = None
@@ -120,7 +120,7 @@ class ScoreWorker:
             return self._model
         if self._model is None:
             self._model = load_checkpoint(
-                self._dataset, self._checkpoints.uri, step, self._options.dtype, self._device, self._cache_bytes
+                self._dataset, self._checkpoints, step, self._options.dtype, self._device, self._cache_bytes
             )
         else:
             with self._checkpoints.hold(f"{step_name(step)}/", self._cache_bytes) as local:

@@ -23,7 +23,7 @@ from tests.support.pool_artifacts import write_artifact
 Changed = Callable[[Mapping[str, object]], set[str]]
 
 # What a job of the method s2l builds, where trajectories are clustered.
-BUILT = ("dataset", "checkpoints", "trajectories", "clusters", "subset", "target")
+BUILT = ("dataset", "checkpoints", "trajectories", "clusters", "subset", "target", "evaluation")
 # Each key with another value than in `values`. A key decides the first kind built from its section, and all that is
 # built from that.
 DATASET = {
@@ -102,6 +102,7 @@ TARGET = {
     "target.precision": "float32",
     "target.seed": 1,
 }
+EVALUATION = {"evaluate.loss": False, "evaluate.dtype": "bfloat16"}
 NOT_IDENTITY = {
     "root": "elsewhere",
     "run": "other",
@@ -127,6 +128,12 @@ NOT_IDENTITY = {
     "resources.score.attention": "padded",
     "resources.score.cache_gb": 1,
     "resources.score.allow_failures": 2,
+    "resources.evaluate.workers": 2,
+    "resources.evaluate.gpus": 1,
+    "resources.evaluate.threads": 2,
+    "resources.evaluate.tokens_per_batch": 9,
+    "resources.evaluate.attention": "padded",
+    "resources.evaluate.cache_gb": 1,
     "resources.cluster.backend": "torch",
     "resources.cluster.workers": 2,
     "resources.wait_minutes": 1,
@@ -184,7 +191,7 @@ def config_of(values: dict[str, Any], changes: Mapping[str, object]) -> Config:
 
 
 def fingerprints(values: dict[str, Any], changes: Mapping[str, object] | None = None) -> dict[str, str]:
-    return plan(config_of(values, changes or {}), "target").fingerprints
+    return plan(config_of(values, changes or {}), "evaluation").fingerprints
 
 
 @pytest.fixture
@@ -207,11 +214,12 @@ def changed(values: dict[str, Any]) -> Changed:
         (CHECKPOINTS, set(BUILT[1:])),
         (TRAJECTORIES, set(BUILT[2:])),
         (CLUSTERS, set(BUILT[3:])),
-        (SUBSET, {"subset", "target"}),
-        (TARGET, {"target"}),
+        (SUBSET, {"subset", "target", "evaluation"}),
+        (TARGET, {"target", "evaluation"}),
+        (EVALUATION, {"evaluation"}),
         (NOT_IDENTITY, set()),
     ],
-    ids=["data", "proxy", "score", "cluster", "select", "target", "others"],
+    ids=["data", "proxy", "score", "cluster", "select", "target", "evaluate", "others"],
 )
 def test_a_key_decides_its_kind_and_what_is_built_from_it(
     values: dict[str, Any], changed: Changed, keys: dict[str, object], kinds: set[str]
@@ -227,7 +235,7 @@ def test_a_key_decides_its_kind_and_what_is_built_from_it(
 
 def test_embeddings_are_decided_by_data_and_their_own_keys(values: dict[str, Any]) -> None:
     before = fingerprints(values, EMBEDDED)
-    built = ["dataset", "embeddings", "clusters", "subset", "target"]
+    built = ["dataset", "embeddings", "clusters", "subset", "target", "evaluation"]
     assert list(before) == built
 
     def changed(changes: Mapping[str, object]) -> set[str]:
@@ -235,9 +243,9 @@ def test_embeddings_are_decided_by_data_and_their_own_keys(values: dict[str, Any
         return {kind for kind in built if after[kind] != before[kind]}
 
     for key, value in EMBEDDINGS.items():
-        assert changed({key: value}) == {"embeddings", "clusters", "subset", "target"}, key
+        assert changed({key: value}) == {"embeddings", "clusters", "subset", "target", "evaluation"}, key
     assert changed({"data.max_length": 64}) == set(built)
-    assert changed({"cluster.k": 7}) == {"clusters", "subset", "target"}
+    assert changed({"cluster.k": 7}) == {"clusters", "subset", "target", "evaluation"}
     for key, value in {**CHECKPOINTS, **TRAJECTORIES, **NOT_IDENTITY, "cluster.checkpoints": "all"}.items():
         assert changed({key: value}) == set(), key
 
@@ -251,6 +259,7 @@ def test_every_key_of_a_job_is_tested(values: dict[str, Any]) -> None:
         **CLUSTERS,
         **SUBSET,
         **TARGET,
+        **EVALUATION,
         **NOT_IDENTITY,
     }.keys() | OTHERS
     keys = flatten(config_of(values, {}).model_dump(mode="json"))
@@ -261,7 +270,7 @@ def test_every_key_of_a_job_is_tested(values: dict[str, Any]) -> None:
 def test_a_job_without_a_proxy_depends_on_data_and_select_alone(values: dict[str, Any]) -> None:
     random = {"select.method": "random"}
     before = fingerprints(values, random)
-    assert list(before) == ["dataset", "subset", "target"]
+    assert list(before) == ["dataset", "subset", "target", "evaluation"]
     for key, value in {**EMBEDDINGS, **CHECKPOINTS, **TRAJECTORIES, **CLUSTERS, **NOT_IDENTITY}.items():
         assert fingerprints(values, {**random, key: value}) == before, key
     for key in ("select.budget", "select.seed"):
@@ -273,7 +282,7 @@ def test_only_the_methods_own_keys_are_identity(values: dict[str, Any], changed:
     for method in ("random", "source_balanced"):
         own = {"select.method": method}
         assert fingerprints(values, {**own, "select.min_cluster_size": 9}) == fingerprints(values, own)
-    assert changed({"select.min_cluster_size": 9}) == {"subset", "target"}
+    assert changed({"select.min_cluster_size": 9}) == {"subset", "target", "evaluation"}
     assert subset_identity(config_of(values, {"select.method": "random", "select.min_cluster_size": 9})) == {
         "select": {"method": "random", "budget": 1, "seed": 0}
     }

@@ -70,7 +70,7 @@ def test_a_job_that_clusters_embeddings_trains_no_proxy() -> None:
     assert kinds("subset", config) == ["dataset", "embeddings", "clusters", "subset"]
     assert kinds("clusters", config) == ["dataset", "embeddings", "clusters"]
     published = config_of(features="embeddings", method="learning_percentage", within="clusters")
-    assert kinds("subset", published) == [kind for kind in KINDS if kind not in ("task", "target")]
+    assert kinds("subset", published) == ["dataset", "embeddings", "checkpoints", "trajectories", "clusters", "subset"]
 
 
 @pytest.mark.parametrize("method", SELECTORS)
@@ -129,5 +129,6 @@ def test_folders_that_only_the_building_needs() -> None:
         "task": ("work",),
         "checkpoints": ("resume",),
         "target": ("resume",),
+        "evaluation": ("work",),
     }
     assert all(step.version >= 1 for step in STEPS)

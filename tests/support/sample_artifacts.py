@@ -4,6 +4,7 @@ from s2l_ray import storage
 from s2l_ray.artifacts.execution import (
     ClusterExecution,
     EmbedExecution,
+    EvaluateExecution,
     Execution,
     PrepareExecution,
     ScoreExecution,
@@ -18,10 +19,12 @@ from s2l_ray.artifacts.facts import (
     Counts,
     DatasetFacts,
     EmbeddingsFacts,
+    EvaluationFacts,
     Facts,
     SkippedUnit,
     SubsetFacts,
     TargetFacts,
+    TaskScore,
     TrajectoriesFacts,
 )
 from s2l_ray.artifacts.manifest import Artifact, Manifest, write_manifest
@@ -51,6 +54,9 @@ FACTS: dict[str, Facts] = {
     "clusters": ClustersFacts(5, 1, 12.5, "source", {"sums": [12, 7], "other": [5, 4, 0]}, 0.25),
     "target": TargetFacts(CheckpointRecord(9, 1.0, 72, 1e-3, 2.5, 2.75), "subset", 6, 900, 3.5, 2.5, 2.75),
     "subset": SubsetFacts("s2l", 6, 28, 29, {"sums": 4, "other": 2}, {"filled": 1}, "rows", 6, 1, 2),
+    "evaluation": EvaluationFacts(
+        {"sums": 2.5, "other": 3.5}, {"sums": 3, "other": 1}, 3.0, 2.75, {"gsm8k": TaskScore(20, 15.0, 8.2, 0.25, 64.5)}
+    ),
 }
 SETTINGS: dict[str, Settings] = {
     "dataset": PrepareExecution(1000),
@@ -61,6 +67,7 @@ SETTINGS: dict[str, Settings] = {
     "clusters": ClusterExecution("torch", 3, 0.0),
     "subset": SelectExecution(),
     "target": TrainExecution(1, 0.0, 1, 4, "ddp", "auto", False),
+    "evaluation": EvaluateExecution(4096, "auto", 2, 0.5),
 }
 COUNTS = Counts(32, 30, {"duplicate": 2})
 
