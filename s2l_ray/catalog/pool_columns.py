@@ -20,7 +20,7 @@ from s2l_ray.core.selection.checkpoint_scores import ColumnParams
 from s2l_ray.core.selection.needs import COLUMN, TARGET_TOKENS, At, RecordedSteps
 from s2l_ray.core.selection.registry import SELECTORS
 from s2l_ray.errors import ConfigError
-from s2l_ray.sources.ranges import source_uri
+from s2l_ray.sources.spec import source_uri
 
 Columns = dict[str, np.ndarray]
 # the text of a dataset, which has files of its own

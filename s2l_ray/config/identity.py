@@ -16,7 +16,7 @@ from s2l_ray.sources.checkpoints import CheckpointOrigin, artifact_origins, fold
 from s2l_ray.sources.digests import content_references, folder_reference, source_reference
 from s2l_ray.sources.evaluation import EvaluationSpec
 from s2l_ray.sources.losses import LossesSpec, check_values, losses_files
-from s2l_ray.sources.ranges import SourceSpec, source_uri
+from s2l_ray.sources.spec import SourceSpec, source_uri
 
 Identity = dict[str, Any]
 

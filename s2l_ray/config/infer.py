@@ -13,7 +13,7 @@ from s2l_ray.config import row_summary
 from s2l_ray.config.row_summary import SOURCE_FIELD, DataSummary, folder_template, summarise
 from s2l_ray.core.data.examples import FORMATS
 from s2l_ray.errors import ConfigError
-from s2l_ray.sources.ranges import SourceSpec
+from s2l_ray.sources.spec import SourceSpec
 
 if TYPE_CHECKING:
     from s2l_ray.core.data.chat_template import ChatTemplate

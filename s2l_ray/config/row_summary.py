@@ -15,8 +15,10 @@ from s2l_ray.core.data.examples import ReadRow, read_row
 from s2l_ray.core.data.segments import Segmented
 from s2l_ray.core.data.turns import Example, RejectedRow, Row, prompt_text, response_text
 from s2l_ray.errors import ConfigError
-from s2l_ray.sources.ranges import RangeReader, SourceSpec, list_ranges, skipped_files
+from s2l_ray.sources.files.listing import skipped_files
+from s2l_ray.sources.ranges import RangeReader, list_ranges
 from s2l_ray.sources.rows import RawRow
+from s2l_ray.sources.spec import SourceSpec
 
 if TYPE_CHECKING:
     from s2l_ray.core.data.chat_template import ChatTemplate

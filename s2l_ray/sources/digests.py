@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from s2l_ray import storage
-from s2l_ray.sources.ranges import SourceSpec, find_source_files
+from s2l_ray.sources.files.listing import find_source_files
+from s2l_ray.sources.spec import SourceSpec
 
 # A file modified more recently than this may change again without a new modification time; it is not cached.
 SETTLED_NS = 2_000_000_000

@@ -6,7 +6,8 @@ from typing import Any
 
 from s2l_ray.core.data.decontamination import EvaluationRow
 from s2l_ray.errors import ConfigError
-from s2l_ray.sources.ranges import RangeReader, SourceSpec, list_ranges
+from s2l_ray.sources.ranges import RangeReader, list_ranges
+from s2l_ray.sources.spec import SourceSpec
 
 # fields that hold the whole question, in the order in which they are tried
 QUESTION_FIELDS = ("question", "problem", "prompt", "query", "instruction", "input")

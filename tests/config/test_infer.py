@@ -15,7 +15,7 @@ from s2l_ray.config.load import make_config
 from s2l_ray.config.row_summary import DataSummary, Sample
 from s2l_ray.core.data.examples import FORMATS
 from s2l_ray.errors import ConfigError
-from s2l_ray.sources.ranges import SourceSpec
+from s2l_ray.sources.spec import SourceSpec
 from tests.support.chat_tokenizers import chat_tokenizer
 
 Rows = Sequence[object]

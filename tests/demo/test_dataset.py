@@ -14,8 +14,9 @@ import pytest
 from s2l_ray.core.data.examples import FORMATS
 from s2l_ray.core.data.turns import RejectedRow, example_id
 from s2l_ray.demo.dataset import FILES, DemoTruth, make_demo
-from s2l_ray.sources.ranges import RangeReader, SourceSpec, list_ranges
+from s2l_ray.sources.ranges import RangeReader, list_ranges
 from s2l_ray.sources.rows import RawRow
+from s2l_ray.sources.spec import SourceSpec
 
 STEP = re.compile(r"([\d +*/-]+) = (\d+)\.")
 

@@ -24,10 +24,12 @@ from s2l_ray.core.data.turns import RejectedRow, example_id
 from s2l_ray.errors import ConfigError
 from s2l_ray.sources import digests
 from s2l_ray.sources.digests import folder_reference, source_reference
-from s2l_ray.sources.jsonl import gunzip, read_lines, read_list, split_lines
-from s2l_ray.sources.parquet import read_row_group
-from s2l_ray.sources.ranges import Range, RangeReader, SourceSpec, list_ranges, skipped_files
+from s2l_ray.sources.files.listing import skipped_files
+from s2l_ray.sources.files.tables import read_row_group
+from s2l_ray.sources.files.text import gunzip, read_lines, read_list, split_lines
+from s2l_ray.sources.ranges import Range, RangeReader, list_ranges
 from s2l_ray.sources.rows import RawRow, SourceError
+from s2l_ray.sources.spec import SourceSpec
 from tests.support.bad_files import lines_of, row, write_bad_files
 
 
@@ -394,7 +396,8 @@ def test_every_real_row_is_read(shared_data: Path) -> None:
 PEAK_OF_READING = """
 import sys
 from pathlib import Path
-from s2l_ray.sources.ranges import RangeReader, SourceSpec, list_ranges
+from s2l_ray.sources.ranges import RangeReader, list_ranges
+from s2l_ray.sources.spec import SourceSpec
 
 def peak():
     return int(dict(line.split(":") for line in Path("/proc/self/status").open())["VmHWM"].split()[0]) << 10

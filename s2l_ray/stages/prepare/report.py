@@ -12,7 +12,8 @@ from s2l_ray.config.row_summary import frequent_rejections
 from s2l_ray.config.sections import Data
 from s2l_ray.core.data.columns import unread_columns
 from s2l_ray.errors import S2LError
-from s2l_ray.sources.ranges import Range, skipped_files
+from s2l_ray.sources.files.listing import skipped_files
+from s2l_ray.sources.ranges import Range
 from s2l_ray.stages.build import Product, total_counts
 from s2l_ray.stages.prepare.records import (
     EncodedCounts,

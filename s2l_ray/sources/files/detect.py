@@ -8,7 +8,7 @@ import zlib
 
 import pyarrow as pa
 
-from s2l_ray.sources.parquet import row_group_starts
+from s2l_ray.sources.files.tables import row_group_starts
 from s2l_ray.sources.rows import SourceError
 
 HEAD_BYTES = 64 << 10
