@@ -5,7 +5,8 @@
     rows = subset.read_table()                  # example_id, source, cluster, shard, row, score
 
 `plan` shows what a run would build and why; `open_artifact` opens any complete artifact; `compare` compares artifacts,
-jobs or experiments. Losses, k-means and selectors, which need neither Ray nor storage, are in `s2l_ray.core`.
+jobs or experiments; `report` collects what is known of a job and writes it as one HTML page. Losses, k-means and
+selectors, which need neither Ray nor storage, are in `s2l_ray.core`.
 """
 
 from importlib import import_module
@@ -18,8 +19,9 @@ if TYPE_CHECKING:
     from s2l_ray.pipeline.compare import compare
     from s2l_ray.pipeline.plan import Plan, plan
     from s2l_ray.pipeline.run import run
+    from s2l_ray.reporting.report import report
 
-__all__ = ["Artifact", "Config", "Plan", "compare", "load_config", "open_artifact", "plan", "run"]
+__all__ = ["Artifact", "Config", "Plan", "compare", "load_config", "open_artifact", "plan", "report", "run"]
 
 _MODULES = {
     "Artifact": "artifacts.manifest",
@@ -29,6 +31,7 @@ _MODULES = {
     "load_config": "config.load",
     "Plan": "pipeline.plan",
     "plan": "pipeline.plan",
+    "report": "reporting.report",
     "run": "pipeline.run",
 }
 

@@ -14,7 +14,7 @@ import typer
 
 from s2l_ray.errors import ConfigError
 from s2l_ray.terminal import arguments as arg
-from s2l_ray.terminal import experiment_commands, garbage_commands, humanize
+from s2l_ray.terminal import experiment_commands, garbage_commands, humanize, report_commands
 from s2l_ray.terminal.commands import command_line, invocation, job_options
 from s2l_ray.terminal.console import (
     print_json,
@@ -126,6 +126,8 @@ def run(
     set_: arg.Set = None,
     rebuild: arg.Rebuild = None,
     allow_version_change: arg.AllowVersionChange = False,
+    no_report: arg.NoReport = False,
+    no_text: arg.NoText = False,
 ) -> None:
     """Build the missing artifacts. Run the same command again to resume after an interruption."""
     started = time.monotonic()
@@ -145,6 +147,8 @@ def run(
         result = follow(planned, log, command_line("run", job, set_, to, allow_version_change))
     artifacts = {step.kind: open_artifact(step.uri) for step in result.steps}
     stdout_console().print(run_view(artifacts, to, built, time.monotonic() - started, invocation()))
+    if not no_report:
+        report_commands.write_after_run(result, with_text=not no_text)
 
 
 @verb
@@ -253,6 +257,19 @@ def explain(subset: arg.Subset, row: arg.Row, set_: arg.Set = None, json_: arg.J
 
     found = explain_row(_open_subset(subset, set_), row)
     print_result(json_, {"rows": found}, explanation_view(found))
+
+
+@verb
+def report(
+    target: arg.ReportTarget,
+    to: arg.ReportFile = "report.html",
+    set_: arg.Set = None,
+    text: arg.AsText = False,
+    no_text: arg.NoText = False,
+    json_: arg.Json = False,
+) -> None:
+    """Write a report of a job or subset as one HTML page, or print its values."""
+    report_commands.report(target, to, set_, as_text=text, as_json=json_, with_text=not no_text)
 
 
 @verb

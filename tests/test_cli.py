@@ -18,7 +18,21 @@ from s2l_ray.pipeline.plan import plan
 from tests.support.jobs import small_job
 from tests.support.small_store import DATASET_NAME, SUBSET_NAME, Store, write_store
 
-VERBS = ("init", "demo", "plan", "run", "ls", "show", "verify", "export", "compare", "explain", "gc", "submit")
+VERBS = (
+    "init",
+    "demo",
+    "plan",
+    "run",
+    "ls",
+    "show",
+    "verify",
+    "export",
+    "compare",
+    "explain",
+    "report",
+    "gc",
+    "submit",
+)
 
 
 def s2l(*arguments: str | Path) -> Result:

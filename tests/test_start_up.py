@@ -10,7 +10,7 @@ import pytest
 from tests.support.jobs import small_job
 from tests.support.small_store import SUBSET_NAME, Store, write_store
 
-ENGINES = {"ray", "torch", "transformers"}
+ENGINES = {"ray", "torch", "transformers", "plotly"}
 # CPU time, which on an idle machine is the time on the clock, and which other processes hardly change
 SECONDS = 0.5
 TRIES = 3
@@ -39,7 +39,7 @@ def engines_imported_by(code: str) -> set[str]:
     "code",
     [
         "import s2l_ray",
-        "from s2l_ray import Artifact, Config, Plan, load_config, open_artifact, plan, run",
+        "from s2l_ray import Artifact, Config, Plan, load_config, open_artifact, plan, report, run",
         "import s2l_ray.core",
         "import s2l_ray.cli",
         "import s2l_ray.pipeline.steps, s2l_ray.pipeline.preflight",

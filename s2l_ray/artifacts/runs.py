@@ -1,7 +1,7 @@
 """Records of runs below `{root}/runs/{name}/`.
 
 `history.json` has one entry each time a job of that name begins to build something, with the fingerprints it uses;
-`gc` keeps what any entry names. Each run also has a folder `{started}/` with its plan.
+`gc` keeps what any entry names. Each run also has a folder `{started}/` with its plan and its report.
 """
 
 import time
@@ -14,6 +14,7 @@ from s2l_ray.artifacts.fingerprint import seal, unseal
 
 HISTORY = "history.json"
 PLAN = "plan.json"
+REPORT, EXPLORER = "report.html", "explorer.parquet"
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,12 @@ def record_run(root: str, name: str, fingerprints: dict[str, str], config: dict[
 
 def write_plan(root: str, name: str, started: str, plan: Mapping[str, object]) -> None:
     """Store the plan of a run, sealed, in the run's folder."""
-    storage.write_bytes(storage.join(root, "runs", name, started, PLAN), seal(plan))
+    storage.write_bytes(storage.join(run_folder(root, name, started), PLAN), seal(plan))
+
+
+def run_folder(root: str, name: str, started: str) -> str:
+    """URI of the folder of one run."""
+    return storage.join(root, "runs", name, started)
 
 
 def _unused_start(history: list[RunEntry]) -> str:

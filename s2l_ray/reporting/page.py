@@ -1,0 +1,78 @@
+"""The HTML page of a report: one file with its style, data, figures and the plotting library."""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from importlib.resources import files
+
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+
+from s2l_ray.reporting.figures import figures
+from s2l_ray.reporting.records import Report
+
+SECTIONS = {"summary": "Summary", "rows": "Rows", "sources": "Sources", "proxy": "Proxy", "provenance": "Provenance"}
+
+
+def page(report: Report) -> str:
+    """The report as HTML. Everything that comes from data is escaped."""
+    from plotly.offline import get_plotlyjs
+
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters |= {"count": count, "percent": percent, "duration": duration}
+    environment.globals |= {"cell": _cell, "share_cell": _share_cell}
+    drawn = {name: json.loads(figure.to_json()) for name, figure in figures(report).items()}
+    present = [name for name in SECTIONS if name != "proxy" or report.proxy is not None]
+    return environment.from_string(_resource("page.html.j2")).render(
+        report=report,
+        sections=[(name, SECTIONS[name]) for name in present],
+        versions={name: version for stage in report.stages for name, version in stage.libraries.items()},
+        figures=drawn,
+        values=_embedded(report_values(report)),
+        figure_values=_embedded(drawn),
+        style=Markup(_resource("page.css")),
+        script=Markup(_resource("page.js")),
+        plotly=Markup(get_plotlyjs()),
+    )
+
+
+def report_values(report: Report) -> dict[str, object]:
+    """The report as plain values."""
+    return dataclasses.asdict(report)
+
+
+def _resource(name: str) -> str:
+    return files("s2l_ray.reporting").joinpath(name).read_text(encoding="utf-8")
+
+
+def _embedded(values: Mapping[str, object]) -> Markup:
+    """JSON inside a script element, which no text of the data can end."""
+    return Markup(json.dumps(values, ensure_ascii=False, allow_nan=False).replace("<", "\\u003c"))
+
+
+def count(number: float | None) -> str:
+    """A whole number with thousands separators; a dash for None."""
+    return "-" if number is None else f"{round(number):,}"
+
+
+def percent(share: float | None) -> str:
+    return "-" if share is None else f"{100 * share:.1f} %"
+
+
+def duration(seconds: float | None) -> str:
+    """A duration with two components."""
+    if seconds is None:
+        return "-"
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def _cell(number: float | None) -> Markup:
+    return Markup('<td class="n" data-value="{}">{}</td>').format(-1 if number is None else number, count(number))
+
+
+def _share_cell(part: float, whole: float) -> Markup:
+    share = part / whole if whole else None
+    return Markup('<td class="n" data-value="{}">{}</td>').format(-1 if share is None else share, percent(share))

@@ -1,0 +1,81 @@
+"""The output of `report --text`: the values of the page as tables."""
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from s2l_ray.reporting.records import Report, RowAccount
+from s2l_ray.terminal import humanize
+from s2l_ray.terminal.layout import facts, indented, table
+
+
+def report_view(report: Report) -> RenderableType:
+    """The sections of the page in its order."""
+    parts = [_summary(report), _account(report.account), _sources(report)]
+    if report.proxy is not None:
+        parts.append(_proxy(report))
+    return indented(*parts, _stages(report))
+
+
+def _titled(title: str, *parts: RenderableType) -> RenderableType:
+    return Group(Text(title, "bold"), *parts)
+
+
+def _summary(report: Report) -> RenderableType:
+    one = report.summary
+    selected = f"{humanize.count(one.selected)} of {one.pool:,} rows ({humanize.percent(one.share)})"
+    tokens = f"{humanize.count(one.selected_tokens)} of {humanize.count(one.pool_tokens)}"
+    pairs = {
+        "method": f"{one.method}, budget {one.budget:,} {one.unit}" if one.method and one.budget else None,
+        "rows": f"{one.read:,} read = {one.kept:,} kept + {one.rejected:,} rejected",
+        "selected": selected if one.selected is not None else None,
+        "target tokens": f"{tokens} ({humanize.percent(one.token_share)})",
+        "time": humanize.duration(one.seconds),
+    }
+    return _titled(one.run, facts(pairs))
+
+
+def _account(account: RowAccount) -> RenderableType:
+    shown = table("rejected", "rows", "first", right=("rows",))
+    for one in account.rejections:
+        first = one.examples[0] if one.examples else None
+        shown.add_row(one.reason, f"{one.rows:,}", f"{first.file}:{first.line}" if first else "-")
+    pairs = {
+        "kept by status": humanize.listed(account.statuses) or None,
+        "held out": humanize.listed(account.held_out) or None,
+        "unread columns": humanize.listed(account.unread_columns) or None,
+        "contaminated": humanize.listed(account.contaminated) or None,
+        "warnings": "\n".join(account.warnings) or None,
+    }
+    return _titled("Rows", shown, facts(pairs))
+
+
+def _sources(report: Report) -> RenderableType:
+    numbers = ("pool", "subset", "of the source", "tokens, pool", "tokens, subset")
+    shown = table("source", *numbers, right=numbers)
+    for one in report.sources:
+        share = humanize.percent(one.selected / one.pool if one.pool else None)
+        counts = (humanize.count(number) for number in (one.pool_tokens, one.selected_tokens))
+        shown.add_row(Text(one.source), f"{one.pool:,}", f"{one.selected:,}", share, *counts)
+    return _titled("Sources", shown)
+
+
+def _proxy(report: Report) -> RenderableType:
+    proxy = report.proxy
+    assert proxy is not None
+    losses = zip(proxy.held_out_steps, proxy.held_out_loss, strict=True)
+    pairs = {
+        "training loss": f"{proxy.training_loss[0]:.3f} to {proxy.training_loss[-1]:.3f}",
+        "held-out loss": " · ".join(f"{step}: {loss:.3f}" for step, loss in losses) or None,
+        "warning": proxy.warning,
+    }
+    return _titled("Proxy", facts(pairs))
+
+
+def _stages(report: Report) -> Table:
+    shown = table("artifact", "fingerprint", "rows", "time", "seeds", "finished", right=("rows", "time"))
+    for one in report.stages:
+        took = humanize.duration(one.seconds) if one.seconds is not None else "-"
+        seeds = humanize.listed(one.seeds)
+        shown.add_row(one.kind, one.fingerprint, f"{one.rows:,}", took, seeds, one.provenance.get("finished") or "-")
+    return shown
