@@ -15,7 +15,7 @@ from s2l_ray.errors import S2LError
 
 EXECUTION = "execution.json"
 # Libraries that compute or encode what a unit stores; versions of others are recorded only.
-COMPARED_LIBRARIES = ("torch", "transformers", "tokenizers", "sentence-transformers", "pyarrow")
+COMPARED_LIBRARIES = ("torch", "transformers", "tokenizers", "sentence-transformers", "vllm", "pyarrow")
 
 
 @dataclass(frozen=True)
@@ -65,6 +65,9 @@ class EvaluateExecution:
     attention: Literal["auto", "padded"]
     threads: int
     gpus: float
+    engine: Literal["transformers", "vllm"]
+    prompts_per_batch: int
+    prompts_per_unit: int
 
 
 @dataclass(frozen=True)

@@ -71,10 +71,28 @@ SUBSET = pa.schema(
     ]
 )
 
-# of an evaluation, in LOSSES_TABLE: one row a held-out row, in order of the shards; null without a target token
-LOSSES_TABLE = "losses.parquet"
+# An evaluation. Losses: one row a held-out row, in order of the shards; null without a target token.
+LOSSES_TABLE, ANSWERS_FOLDER = "losses.parquet", "answers/"
 HELD_OUT_LOSSES = pa.schema(
     [("example_id", pa.string()), ("source", pa.string()), ("tokens", pa.int32()), ("loss", pa.float64())]
+)
+# Answers: one row a question and sample, in order of the questions. output: to `prompt`, the last one that was asked;
+# null if the prompt is too long. earlier_output: to a prompt for a program that yielded no answer. program: whose
+# output is `extracted`. error: of a program. verdict: the task's first metric, in percent (0 or 100 for exact matches).
+ANSWERS = pa.schema(
+    [
+        ("question", pa.int32()),
+        ("sample", pa.int32()),
+        ("prompt", pa.string()),
+        ("output", pa.string()),
+        ("earlier_output", pa.string()),
+        ("program", pa.string()),
+        ("error", pa.string()),
+        ("extracted", pa.string()),
+        ("reference", pa.string()),
+        ("verdict", pa.float64()),
+        ("output_tokens", pa.int32()),
+    ]
 )
 
 

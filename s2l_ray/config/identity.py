@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from s2l_ray import storage
+from s2l_ray.config.evaluate import EvaluationTask
 from s2l_ray.config.sections import Config, Data, Source
 from s2l_ray.core.selection.checkpoint_scores import ColumnParams
 from s2l_ray.errors import ConfigError
@@ -124,7 +125,31 @@ def target_identity(config: Config) -> Identity:
 
 
 def evaluation_identity(config: Config) -> Identity:
-    return {"evaluate": config.evaluate.model_dump(mode="json")}
+    """`evaluate`, in which tasks have references to their questions; without tasks, only what decides losses."""
+    evaluate = config.evaluate
+    fields: Identity = {"loss": evaluate.loss, "dtype": evaluate.dtype}
+    if evaluate.tasks:
+        fields |= evaluate.model_dump(mode="json", exclude={"tasks", "files", "bert_model", "bert_layer"})
+        fields["tasks"] = [
+            {
+                "name": one.name,
+                **asdict(one.task()),
+                "files": source_reference(questions_spec(config, one), config.data.root),
+            }
+            for one in evaluate.tasks
+        ]
+    if any("bert_score" in one.task().metrics for one in evaluate.tasks) and evaluate.bert_model is not None:
+        folder = local_folder(config, evaluate.bert_model, "evaluate.bert_model")
+        if folder is None:
+            raise ConfigError(f"evaluate.bert_model: {evaluate.bert_model} is no folder; write the folder of a model")
+        fields["bert_model"] = [folder_reference(folder), evaluate.bert_layer]
+    return {"evaluate": fields}
+
+
+def questions_spec(config: Config, task: EvaluationTask) -> SourceSpec:
+    """The questions of a task as their reader takes them."""
+    path = task.path or config.evaluate.files.get(task.name)
+    return SourceSpec(path=path, hub=task.hub, split=task.split, revision=task.revision)
 
 
 def source_spec(source: Source) -> SourceSpec:

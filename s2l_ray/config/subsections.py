@@ -131,7 +131,11 @@ class ScoreResources(Section):
 
 
 class EvaluateResources(Section):
-    """Actors that evaluate the target, one model each; `auto` is one per GPU, or one per core of this machine."""
+    """Actors that evaluate the target, one model each; `auto` is one per GPU, or one per core of this machine.
+
+    engine: of generation; auto is vllm on GPUs where it is installed. prompts_per_batch: of transformers; vllm chooses
+    its own. prompts_per_unit: questions whose answers are stored at once; auto is 512 for vllm, else 32.
+    """
 
     workers: Workers | Literal["auto"] = "auto"
     gpus: Gpus = "auto"
@@ -139,6 +143,9 @@ class EvaluateResources(Section):
     tokens_per_batch: PositiveInt = 16384
     attention: Attention = "auto"
     cache_gb: Annotated[float, Field(ge=0)] = 50.0  # a node's copies of files from an object store
+    engine: Literal["auto", "vllm", "transformers"] = "auto"
+    prompts_per_batch: PositiveInt = 16
+    prompts_per_unit: PositiveInt | Literal["auto"] = "auto"
 
 
 class ClusterResources(Section):

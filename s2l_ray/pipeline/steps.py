@@ -22,8 +22,9 @@ from s2l_ray.config.identity import Identity
 from s2l_ray.config.sections import Config
 from s2l_ray.errors import ConfigError
 from s2l_ray.runtime.contracts import Cluster, ResourceRequest
-from s2l_ray.stages import cluster, embed, evaluate, imported, score, select, train
+from s2l_ray.stages import cluster, embed, imported, score, select, train
 from s2l_ray.stages.build import Build, Product
+from s2l_ray.stages.evaluate import evaluate
 from s2l_ray.stages.prepare import prepare
 
 Inputs = Callable[[Config], tuple[str, ...]]

@@ -22,25 +22,42 @@ class EvaluationSpec:
     question: tuple[str, ...] = ()
 
 
-def read_questions(specs: Sequence[EvaluationSpec], root: str) -> Iterator[EvaluationRow]:
-    """The questions of all evaluation sets, in order.
+@dataclass(frozen=True)
+class NumberedRow:
+    """A row of an evaluation set. source: index of its set. line: in its file."""
 
-    Raises `ConfigError` for a missing file, and for a file with a row whose question is not known.
-    """
+    source: int
+    file: str
+    line: int
+    row: Mapping[str, Any]
+
+
+def read_evaluation_rows(sets: Sequence[SourceSpec], root: str, key: str) -> Iterator[NumberedRow]:
+    """The rows of evaluation sets, in order. Raises `ConfigError`, naming `key`, for a missing file or a faulty row."""
     lines_before: dict[str, int] = {}
-    for one in list_ranges([SourceSpec(path=spec.path) for spec in specs], root):
+    for one in list_ranges(sets, root):
         reader, before = RangeReader(one), lines_before.get(one.uri, 0)
         for raw in reader:
             if raw.row is None:
-                raise ConfigError(f"data.exclude: {one.file} line {before + raw.line}: {raw.reason} ({raw.detail})")
-            question = question_of(raw.row, specs[one.source].question)
-            if question is None:
-                raise ConfigError(
-                    f"data.exclude: {one.file} line {before + raw.line} has no question among its fields "
-                    f"{', '.join(list(raw.row)[:8])}; name it: {{path: {specs[one.source].path}, question: FIELD}}"
-                )
-            yield EvaluationRow(one.file, before + raw.line, question)
+                raise ConfigError(f"{key}: {one.file} line {before + raw.line}: {raw.reason} ({raw.detail})")
+            yield NumberedRow(one.source, one.file, before + raw.line, raw.row)
         lines_before[one.uri] = before + reader.lines
+
+
+def read_questions(specs: Sequence[EvaluationSpec], root: str) -> Iterator[EvaluationRow]:
+    """The questions of all evaluation sets of `data.exclude`, in order.
+
+    Raises `ConfigError` for a missing file, and for a file with a row whose question is not known.
+    """
+    for one in read_evaluation_rows([SourceSpec(path=spec.path) for spec in specs], root, "data.exclude"):
+        spec = specs[one.source]
+        question = question_of(one.row, spec.question)
+        if question is None:
+            raise ConfigError(
+                f"data.exclude: {one.file} line {one.line} has no question among its fields "
+                f"{', '.join(list(one.row)[:8])}; name it: {{path: {spec.path}, question: FIELD}}"
+            )
+        yield EvaluationRow(one.file, one.line, question)
 
 
 def question_of(row: Mapping[str, Any], fields: Sequence[str] = ()) -> str | None:

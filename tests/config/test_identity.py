@@ -102,7 +102,28 @@ TARGET = {
     "target.precision": "float32",
     "target.seed": 1,
 }
-EVALUATION = {"evaluate.loss": False, "evaluate.dtype": "bfloat16"}
+EVALUATION = {"evaluate.dtype": "bfloat16"}
+# The keys of tasks decide an evaluation that has any.
+ASKED = {"evaluate.tasks": [{"name": "sums", "path": "sums.jsonl"}]}
+BERT = {"evaluate.bert_model": "model"}
+ANSWERS = {
+    "evaluate.loss": False,
+    "evaluate.dtype": "bfloat16",
+    "evaluate.template": "none",
+    "evaluate.limit": 5,
+    "evaluate.temperature": 0.5,
+    "evaluate.max_new_tokens": 9,
+    "evaluate.stop": ["Question:"],
+    "evaluate.seed": 1,
+    "evaluate.tasks.0.name": "other",
+    "evaluate.tasks.0.path": "rows/a.jsonl",
+    "evaluate.tasks.0.instruction": "{problem}",
+    "evaluate.tasks.0.input": "{context}",
+    "evaluate.tasks.0.reference": "output",
+    "evaluate.tasks.0.answer_type": "text",
+    "evaluate.tasks.0.metrics": ["bleu"],
+    "evaluate.tasks.0.programs": False,
+}
 NOT_IDENTITY = {
     "root": "elsewhere",
     "run": "other",
@@ -134,6 +155,9 @@ NOT_IDENTITY = {
     "resources.evaluate.tokens_per_batch": 9,
     "resources.evaluate.attention": "padded",
     "resources.evaluate.cache_gb": 1,
+    "resources.evaluate.engine": "vllm",
+    "resources.evaluate.prompts_per_batch": 9,
+    "resources.evaluate.prompts_per_unit": 9,
     "resources.cluster.backend": "torch",
     "resources.cluster.workers": 2,
     "resources.wait_minutes": 1,
@@ -155,6 +179,10 @@ OTHERS = {
     "score.losses_from",
     "proxy.checkpoints_from",
     "proxy.train_on",
+    "evaluate.files",
+    "evaluate.samples",
+    "evaluate.bert_model",
+    "evaluate.bert_layer",
 }
 
 
@@ -167,6 +195,7 @@ def values(tmp_path: Path) -> dict[str, Any]:
     for name in ("a", "b"):
         row = {"instruction": f"Question {name}?", "output": "Answer."}
         (data / "rows" / f"{name}.jsonl").write_text(json.dumps(row) + "\n")
+    (data / "sums.jsonl").write_text('{"question": "1 + 1?", "answer": 2}\n')
     (data / "tokenizer" / "tokenizer.json").write_text("{}")
     (data / "model" / "config.json").write_text('{"vocab_size": 9}')
     return {
@@ -186,7 +215,7 @@ def config_of(values: dict[str, Any], changes: Mapping[str, object]) -> Config:
         parent = changed
         for section in sections:
             parent = parent[int(section)] if section.isdigit() else parent.setdefault(section, {})
-        parent[last] = value
+        parent[last] = json.loads(json.dumps(value))
     return make_config(changed, "test")
 
 
@@ -250,6 +279,39 @@ def test_embeddings_are_decided_by_data_and_their_own_keys(values: dict[str, Any
         assert changed({key: value}) == set(), key
 
 
+def test_tasks_are_decided_by_their_questions_and_their_keys(values: dict[str, Any], tmp_path: Path) -> None:
+    before = fingerprints(values, ASKED)
+
+    def changed(changes: Mapping[str, object]) -> set[str]:
+        after = fingerprints(values, {**ASKED, **changes})
+        return {kind for kind in before if after[kind] != before[kind]}
+
+    for key, value in ANSWERS.items():
+        assert changed({key: value}) == {"evaluation"}, key
+    warm = {**ASKED, "evaluate.temperature": 0.5}
+    assert (
+        fingerprints(values, {**warm, "evaluate.samples": 4})["evaluation"] != fingerprints(values, warm)["evaluation"]
+    )
+    for key, value in NOT_IDENTITY.items():
+        assert changed({key: value}) == set(), key
+    assert fingerprints(values, {"evaluate.tasks": ["sums"], "evaluate.files": {"sums": "sums.jsonl"}}) == before
+    (tmp_path / "data" / "sums.jsonl").write_text('{"question": "1 + 2?", "answer": 3}\n')
+    assert changed({}) == {"evaluation"}
+
+
+def test_without_tasks_their_keys_decide_nothing(changed: Changed) -> None:
+    assert changed({"evaluate.limit": 5, "evaluate.max_new_tokens": 9, "evaluate.template": "none"}) == set()
+
+
+def test_the_model_of_bert_score_decides_tasks_that_compute_it(values: dict[str, Any]) -> None:
+    scored = {**ASKED, "evaluate.tasks.0.metrics": ["rouge_l", "bert_score"]}
+    compared = [
+        fingerprints(values, {**scored, **own})["evaluation"] for own in ({}, BERT, BERT | {"evaluate.bert_layer": 3})
+    ]
+    assert len(set(compared)) == 3
+    assert fingerprints(values, {**ASKED, **BERT}) == fingerprints(values, ASKED)
+
+
 def test_every_key_of_a_job_is_tested(values: dict[str, Any]) -> None:
     known = {
         **DATASET,
@@ -260,6 +322,8 @@ def test_every_key_of_a_job_is_tested(values: dict[str, Any]) -> None:
         **SUBSET,
         **TARGET,
         **EVALUATION,
+        **ASKED,
+        **ANSWERS,
         **NOT_IDENTITY,
     }.keys() | OTHERS
     keys = flatten(config_of(values, {}).model_dump(mode="json"))

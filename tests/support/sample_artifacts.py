@@ -67,7 +67,7 @@ SETTINGS: dict[str, Settings] = {
     "clusters": ClusterExecution("torch", 3, 0.0),
     "subset": SelectExecution(),
     "target": TrainExecution(1, 0.0, 1, 4, "ddp", "auto", False),
-    "evaluation": EvaluateExecution(4096, "auto", 2, 0.5),
+    "evaluation": EvaluateExecution(4096, "auto", 2, 0.5, "vllm", 16, 512),
 }
 COUNTS = Counts(32, 30, {"duplicate": 2})
 

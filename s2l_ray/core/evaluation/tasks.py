@@ -4,15 +4,19 @@ A task asks zero-shot, in the template of the training data. Where programs are 
 runs it in the sandbox, and asks for an answer in text only if the program printed none.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from s2l_ray.core.data.examples import ALPACA, ALPACA_WITH_INPUT
 from s2l_ray.core.evaluation.answers import reference_text, reference_type
 from s2l_ray.core.evaluation.extraction import AnswerType, extract_answer, extract_printed_answer, find_program
+from s2l_ray.core.evaluation.generation import Output, Prompt
 from s2l_ray.core.evaluation.sandbox import ProgramRun
 
 Row = Mapping[str, object]
+# Outputs for prompts, in order.
+Generate = Callable[[Sequence[Prompt]], Sequence[Output]]
+Run = Callable[[str], ProgramRun]
 
 # Asks for a program, as in the program-of-thought rows of MathInstruct.
 PROGRAM_REQUEST = " Let's write a Python program to solve it."
@@ -50,7 +54,7 @@ TASKS: dict[str, Task] = {
 
 @dataclass(frozen=True)
 class Question:
-    """One row of a task: its prompt in the Alpaca template, the prompt that asks for a program, and the reference."""
+    """One row of a task: its prompt, the prompt that asks for a program, and the reference."""
 
     prompt: str
     program_prompt: str | None
@@ -60,14 +64,24 @@ class Question:
 
 @dataclass(frozen=True)
 class Answer:
-    """Answer to a question. text: extracted; None if there is none. error: of the program, if one failed."""
+    """Answer to a question. text: extracted; None if there is none. program: that printed it. error: of a program."""
 
     text: str | None
-    program: bool = False
+    program: str | None = None
     error: str = ""
 
 
-def make_question(task: Task, row: Row) -> Question:
+@dataclass(frozen=True)
+class Response:
+    """The answer, and the output that it is in. earlier: output to a prompt for a program that yielded no answer."""
+
+    prompt: str
+    output: Output
+    answer: Answer
+    earlier: Output | None = None
+
+
+def make_question(task: Task, row: Row, template: str = "alpaca") -> Question:
     """The question of a row. Raises `ValueError` without a field of the task, or for a reference like a list."""
     try:
         instruction, context = task.instruction.format_map(row), task.input.format_map(row)
@@ -76,21 +90,60 @@ def make_question(task: Task, row: Row) -> Question:
         raise ValueError(f"a row has no field {error}; it has {', '.join(row)}") from error
     if not isinstance(value, str | int | float):
         raise ValueError(f"the reference {task.reference} is of type {type(value).__name__}, not text or a number")
-    reference = reference_text(value)
-    program = _prompt(instruction + PROGRAM_REQUEST, context) if task.programs else None
-    return Question(_prompt(instruction, context), program, reference, reference_type(task.answer_type, reference))
+    reference, prompt = reference_text(value), TEMPLATES[template]
+    program = prompt(instruction + PROGRAM_REQUEST, context) if task.programs else None
+    return Question(prompt(instruction, context), program, reference, reference_type(task.answer_type, reference))
 
 
-def _prompt(instruction: str, context: str) -> str:
+def _alpaca(instruction: str, context: str) -> str:
     template = ALPACA_WITH_INPUT if context.strip() else ALPACA
     return template.format(instruction=instruction, input=context)
 
 
-def answer_from_output(question: Question, output: str, run: Callable[[str], ProgramRun]) -> Answer:
+def _joined(instruction: str, context: str) -> str:
+    return f"{instruction}\n\n{context}" if context.strip() else instruction
+
+
+# The text around instruction and input; that of a chat is written by the chat template, around a turn of the user.
+TEMPLATES: dict[str, Callable[[str, str], str]] = {"alpaca": _alpaca, "none": _joined, "chat": _joined}
+
+
+def answer_from_output(question: Question, output: str, run: Run) -> Answer:
     """The answer in an output to either prompt: what its program prints, or what its text states."""
     source = find_program(output) if question.program_prompt is not None else None
     if source is None:
         return Answer(extract_answer(output, question.answer_type))
     done = run(source)
     printed = extract_printed_answer(done.output, question.answer_type) if done.outcome == "finished" else None
-    return Answer(printed, program=True, error=done.error)
+    return Answer(printed, source, done.error)
+
+
+def ask(questions: Sequence[Question], seeds: Sequence[int], generate: Generate, run: Run) -> list[Response]:
+    """Responses to the questions, in order: to the prompt for a program, else to the prompt for text.
+
+    seeds: of each question's first output; that of the second is one higher.
+    """
+    first = [
+        Prompt(question.program_prompt or question.prompt, seed)
+        for question, seed in zip(questions, seeds, strict=True)
+    ]
+    responses = _respond(questions, first, generate, run)
+    again = [
+        at
+        for at, (question, response) in enumerate(zip(questions, responses, strict=True))
+        if question.program_prompt is not None and response.answer.text is None
+    ]
+    second = [Prompt(questions[at].prompt, seeds[at] + 1) for at in again]
+    for at, response in zip(again, _respond([questions[at] for at in again], second, generate, run), strict=True):
+        error = response.answer.error or responses[at].answer.error
+        answer = replace(response.answer, error=error)
+        responses[at] = replace(response, answer=answer, earlier=responses[at].output)
+    return responses
+
+
+def _respond(questions: Sequence[Question], prompts: Sequence[Prompt], generate: Generate, run: Run) -> list[Response]:
+    outputs = generate(prompts)
+    return [
+        Response(prompt.text, output, answer_from_output(question, output.text, run))
+        for question, prompt, output in zip(questions, prompts, outputs, strict=True)
+    ]

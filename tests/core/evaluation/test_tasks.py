@@ -44,10 +44,14 @@ def test_a_row_without_the_fields_of_its_task_is_refused(row: dict[str, object])
     [
         ("The answer is 18", None, Answer("18")),
         ("I do not know", None, Answer(None)),
-        ("print(9 * 2)", ProgramRun("finished", "18\n"), Answer("18", program=True)),
-        ("print()", ProgramRun("finished", "\n"), Answer(None, program=True)),
-        ("print(1 / 0)", ProgramRun("failed", "7\n", "by zero"), Answer(None, program=True, error="by zero")),
-        ("while 1: print(7)", ProgramRun("deadline", "7\n", "deadline"), Answer(None, program=True, error="deadline")),
+        ("print(9 * 2)", ProgramRun("finished", "18\n"), Answer("18", "print(9 * 2)")),
+        ("print()", ProgramRun("finished", "\n"), Answer(None, "print()")),
+        ("print(1 / 0)", ProgramRun("failed", "7\n", "by zero"), Answer(None, "print(1 / 0)", error="by zero")),
+        (
+            "while 1: print(7)",
+            ProgramRun("deadline", "7\n", "deadline"),
+            Answer(None, "while 1: print(7)", error="deadline"),
+        ),
     ],
 )
 def test_answers_in_outputs(output: str, done: ProgramRun | None, answer: Answer) -> None:

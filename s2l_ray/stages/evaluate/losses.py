@@ -1,6 +1,6 @@
-"""Workers of `evaluate`: the losses of one shard of held-out rows.
+"""A worker of `evaluate`: the losses of a shard of held-out rows.
 
-Workers take plain values and run without Ray in tests. Only they import torch.
+The worker takes plain values and runs without Ray in tests. Only it imports torch.
 """
 
 from dataclasses import dataclass, replace
@@ -27,6 +27,24 @@ COLUMNS = ("example_id", "source", "input_ids", "target_spans")
 
 
 @dataclass(frozen=True)
+class EvaluationModel:
+    """The target to load: URIs of the dataset and the target, and the settings.
+
+    cache_bytes: size of the node's cache of files from an object store.
+    """
+
+    dataset: str
+    target: str
+    evaluate: Evaluate
+    execution: EvaluateExecution
+    cache_bytes: int
+
+    def step(self) -> int:
+        """The step of the target's only checkpoint."""
+        return open_artifact(self.target).facts(TargetFacts).checkpoint.step
+
+
+@dataclass(frozen=True)
 class LossUnit:
     """One shard of held-out rows. key: what the unit's file is made from."""
 
@@ -42,18 +60,20 @@ class LossUnit:
 class LossWorker:
     """The target model in memory. Attention is chosen on the rows of the first shard, for all shards."""
 
-    def __init__(
-        self, folder: str, dataset: str, target: str, evaluate: Evaluate, execution: EvaluateExecution, cache_bytes: int
-    ) -> None:
+    def __init__(self, folder: str, model: EvaluationModel) -> None:
         import torch
 
-        torch.set_num_threads(execution.threads)
-        self._folder, self._dataset, self._cache_bytes = folder, open_artifact(dataset), cache_bytes
-        trained = open_artifact(target)
-        step = trained.facts(TargetFacts).checkpoint.step
-        device = device_of(execution.gpus)
-        self._model = load_checkpoint(self._dataset, trained, step, evaluate.dtype, device, cache_bytes)
-        self._options = self._choose_options(evaluate, execution)
+        torch.set_num_threads(model.execution.threads)
+        self._folder, self._dataset, self._cache_bytes = folder, open_artifact(model.dataset), model.cache_bytes
+        self._model = load_checkpoint(
+            self._dataset,
+            open_artifact(model.target),
+            model.step(),
+            model.evaluate.dtype,
+            device_of(model.execution.gpus),
+            model.cache_bytes,
+        )
+        self._options = self._choose_options(model.evaluate, model.execution)
 
     def _choose_options(self, evaluate: Evaluate, execution: EvaluateExecution) -> "ScoreOptions":
         from s2l_ray.core.scoring.losses import ScoreOptions, choose_attention
