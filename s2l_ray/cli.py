@@ -14,7 +14,7 @@ import typer
 
 from s2l_ray.errors import ConfigError
 from s2l_ray.terminal import arguments as arg
-from s2l_ray.terminal import experiment_commands, garbage_commands, humanize, report_commands
+from s2l_ray.terminal import garbage_commands, humanize, report_commands
 from s2l_ray.terminal.commands import command_line, invocation, job_options
 from s2l_ray.terminal.console import (
     print_json,
@@ -24,6 +24,7 @@ from s2l_ray.terminal.console import (
     stderr_console,
     stdout_console,
 )
+from s2l_ray.terminal.experiments import commands as experiments
 from s2l_ray.terminal.failures import FAILED, with_error_report
 
 if TYPE_CHECKING:
@@ -106,7 +107,7 @@ def plan(job: arg.Job, set_: arg.Set = None, to: arg.To = "subset", json_: arg.J
     from s2l_ray.terminal.plan_view import plan_values, plan_view
 
     if is_experiment(job):
-        experiment_commands.show(job, set_, to, json_)
+        experiments.show(job, set_, to, json_)
         return
     planned = _plan(job, set_, to)
     figures = estimate(planned)
@@ -138,7 +139,7 @@ def run(
     from s2l_ray.terminal.summary import run_view
 
     if is_experiment(job):
-        experiment_commands.run(job, set_, to, rebuild, allow_version_change)
+        experiments.run(job, set_, to, rebuild, allow_version_change)
         return
     planned = _plan(job, set_, to, rebuild, allow_version_change)
     check_plan(planned)  # before the log file is created
@@ -241,7 +242,7 @@ def compare(
     from s2l_ray.terminal.compare_views import comparison_view
 
     if len(targets) == 1 and not seeds and is_experiment(targets[0]):
-        experiment_commands.show_results(targets[0], set_, to, json_)
+        experiments.show_results(targets[0], set_, to, json_)
         return
     if to is not None:
         raise ConfigError(f"--to {to}: only the results of one experiment are written to a file; use --json")

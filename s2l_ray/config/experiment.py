@@ -13,19 +13,22 @@ from s2l_ray.config.sections import Config
 from s2l_ray.config.types import NonNegativeInt, Section
 
 # keys that a seed of the experiment sets, where an arm does not set them itself
-SEEDED = ("select.seed", "cluster.seed")
+SEEDED = ("select.seed", "cluster.seed", "target.seed")
 
 ArmName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
 
 
 class ExperimentFile(Section):
-    """The keys of an experiment file. job: path relative to this file. vary: further keys that a seed sets."""
+    """The keys of an experiment file.
+
+    job: path relative to this file. vary: further keys that a seed sets. to: the kind that every arm is built up to.
+    """
 
     job: str
     arms: Annotated[dict[ArmName, dict[str, Any]], Field(min_length=1)]
     seeds: Annotated[tuple[NonNegativeInt, ...], Field(min_length=1)] = (0,)
     vary: tuple[str, ...] = ()
-    to: Literal["subset"] = "subset"
+    to: Literal["subset", "target", "evaluation"] = "subset"
 
     @field_validator("seeds")
     @classmethod

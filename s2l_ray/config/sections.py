@@ -236,6 +236,13 @@ class Resources(Section):
     stall_minutes: Annotated[float, Field(gt=0)] = 30.0  # without progress, before a run is aborted
 
 
+class Prices(Section):
+    """The user's prices of an hour of a GPU and of a CPU, in any currency; never identity."""
+
+    gpu_hour: Annotated[float, Field(ge=0)] | None = None
+    cpu_hour: Annotated[float, Field(ge=0)] | None = None
+
+
 class Config(Section):
     """A whole job."""
 
@@ -250,6 +257,7 @@ class Config(Section):
     target: Target = Target()
     evaluate: Evaluate = Evaluate()
     resources: Resources = Resources()
+    prices: Prices = Prices()
 
     @model_validator(mode="after")
     def _check_origin_of_losses(self) -> Self:

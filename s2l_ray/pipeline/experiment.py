@@ -21,6 +21,13 @@ class PlannedArm:
     job: ArmJob
     plan: Plan
 
+    def complete(self, kind: str) -> Artifact:
+        """The artifact of a kind of the plan. Raises `ConfigError` where it is not complete."""
+        step = self.plan[kind]
+        if step.artifact is None:
+            raise ConfigError(f"{self.job.config.run}: its {kind} is {step.state}; run the experiment")
+        return step.artifact
+
 
 @dataclass(frozen=True)
 class SharedStep:
@@ -55,14 +62,8 @@ class ExperimentPlan:
         return tuple(shared for shared in self.steps if shared.step.to_build)
 
     def subsets(self) -> dict[str, Artifact]:
-        """The subset of every job by its name. Raises `ConfigError` where one is not complete."""
-        found = {}
-        for arm in self.arms:
-            subset = arm.plan.artifact("subset")
-            if subset is None:
-                raise ConfigError(f"{arm.job.config.run}: its subset is {arm.plan['subset'].state}; run the experiment")
-            found[arm.job.name] = subset
-        return found
+        """The subset of every job that has one, by its name. Raises `ConfigError` where one is not complete."""
+        return {arm.job.name: arm.complete("subset") for arm in self.arms if "subset" in arm.plan}
 
 
 def plan_experiment(experiment: Experiment, allow_version_change: bool = False) -> ExperimentPlan:

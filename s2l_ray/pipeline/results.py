@@ -52,11 +52,14 @@ class ExperimentResults:
 
 
 def experiment_results(planned: ExperimentPlan) -> ExperimentResults:
-    """Results of an experiment whose subsets are all complete. Raises `ConfigError` where one is not."""
+    """Results of the arms that have subsets. Raises `ConfigError` where one is not complete."""
     experiment, subsets = planned.experiment, planned.subsets()
-    arms = {arm: {job.seed: subsets[job.name] for job in jobs} for arm, jobs in experiment.arms.items()}
+    arms: dict[str, Subsets] = {}
+    for one in experiment.jobs:
+        if one.name in subsets:
+            arms.setdefault(one.arm, {})[one.seed] = subsets[one.name]
     methods = {arm: jobs[0].config.select.method for arm, jobs in experiment.arms.items()}
-    references = dict.fromkeys([next(iter(arms))])
+    references = dict.fromkeys([*arms][:1])
     for method in REFERENCE_METHODS:
         references |= dict.fromkeys([arm for arm in arms if methods[arm] == method][:1])
     clustered = next((own for own in arms.values() if all(map(_has_clusters, own.values()))), {})

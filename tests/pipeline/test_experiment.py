@@ -19,7 +19,7 @@ from s2l_ray.pipeline.experiment import ExperimentPlan, check_experiment, plan_e
 from s2l_ray.pipeline.plan import Plan, plan
 from s2l_ray.pipeline.results import experiment_results
 from s2l_ray.pipeline.run import run_plan
-from s2l_ray.terminal.experiment_views import results_text
+from s2l_ray.terminal.experiments.views import results_text
 from tests.golden.inputs import STEPS, made_examples
 from tests.support.jobs import copy_job
 from tests.support.local_build import build_locally

@@ -5,9 +5,12 @@ from typing import TYPE_CHECKING
 
 from s2l_ray.errors import ConfigError
 from s2l_ray.terminal.commands import command_line
-from s2l_ray.terminal.console import print_message, print_result, redirect_output_to_log, stdout_console
+from s2l_ray.terminal.console import print_json, print_message, print_result, redirect_output_to_log, stdout_console
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from s2l_ray.pipeline.experiment import ExperimentPlan
     from s2l_ray.pipeline.plan import Plan
 
 
@@ -15,7 +18,7 @@ def show(path: str, overrides: list[str] | None, to: str, as_json: bool) -> None
     """Print the artifacts of an experiment. Raises `ConfigError` where an arm cannot run."""
     from s2l_ray.config.experiment import load_experiment
     from s2l_ray.pipeline.experiment import check_experiment, plan_experiment
-    from s2l_ray.terminal.experiment_views import experiment_values, experiment_view
+    from s2l_ray.terminal.experiments.views import experiment_values, experiment_view
 
     _refuse_kind(to)
     planned = plan_experiment(load_experiment(path, overrides or ()))
@@ -27,8 +30,6 @@ def run(path: str, overrides: list[str] | None, to: str, rebuild: str | None, al
     """Build what is missing of every arm, show the progress, and print the results."""
     from s2l_ray.config.experiment import load_experiment
     from s2l_ray.pipeline.experiment import check_experiment, plan_experiment, run_experiment
-    from s2l_ray.pipeline.results import experiment_results
-    from s2l_ray.terminal.experiment_views import results_view
     from s2l_ray.terminal.follow import follow
 
     _refuse_kind(to)
@@ -45,7 +46,19 @@ def run(path: str, overrides: list[str] | None, to: str, rebuild: str | None, al
             return follow(arm, log, resume)
 
         result = run_experiment(planned, carry_out)
-    stdout_console().print(results_view(experiment_results(result)))
+    for view in _result_views(result):
+        stdout_console().print(view)
+
+
+def _result_views(planned: "ExperimentPlan") -> "list[RenderableType]":
+    """The selections and, of an experiment that trains targets, their scores."""
+    from s2l_ray.pipeline.results import experiment_results
+    from s2l_ray.pipeline.scores import experiment_scores
+    from s2l_ray.terminal.experiments.scores import scores_view
+    from s2l_ray.terminal.experiments.views import results_view
+
+    views = [results_view(experiment_results(planned))]
+    return views if planned.experiment.to == "subset" else [*views, scores_view(experiment_scores(planned))]
 
 
 def _refuse_kind(to: str) -> None:
@@ -58,15 +71,44 @@ def show_results(path: str, overrides: list[str] | None, to: str | None, as_json
     from s2l_ray import storage
     from s2l_ray.config.experiment import load_experiment
     from s2l_ray.pipeline.experiment import plan_experiment
-    from s2l_ray.pipeline.results import experiment_results
-    from s2l_ray.terminal.experiment_views import RESULT_SUFFIXES, results_text, results_view
+    from s2l_ray.terminal.experiments.views import RESULT_SUFFIXES
 
     suffix = Path(to or "").suffix
     if to is not None and suffix not in RESULT_SUFFIXES:
         raise ConfigError(f"--to {to}: unknown suffix; write a name that ends in {' or '.join(RESULT_SUFFIXES)}")
-    results = experiment_results(plan_experiment(load_experiment(path, overrides or ())))
-    if to is None:
-        print_result(as_json, vars(results), results_view(results))
-        return
-    storage.write_bytes(to, results_text(results, suffix).encode())
-    print_message(f"wrote {to}")
+    planned = plan_experiment(load_experiment(path, overrides or ()))
+    if to is not None:
+        storage.write_bytes(to, _results_text(planned, suffix).encode())
+        print_message(f"wrote {to}")
+    elif as_json:
+        print_json(_result_values(planned))
+    else:
+        for view in _result_views(planned):
+            stdout_console().print(view)
+
+
+def _result_values(planned: "ExperimentPlan") -> dict[str, object]:
+    from s2l_ray.pipeline.results import experiment_results
+    from s2l_ray.pipeline.scores import experiment_scores
+    from s2l_ray.pipeline.verdicts import verdicts
+
+    values = vars(experiment_results(planned))
+    if planned.experiment.to == "subset":
+        return values
+    scores = experiment_scores(planned)
+    return {**values, "scores": scores, "verdicts": verdicts(scores)}
+
+
+def _results_text(planned: "ExperimentPlan", suffix: str) -> str:
+    """CSV of the selections or, where targets were trained, of their scores; Markdown of both."""
+    from s2l_ray.pipeline.results import experiment_results
+    from s2l_ray.pipeline.scores import experiment_scores
+    from s2l_ray.terminal.experiments.scores import scores_csv, scores_markdown
+    from s2l_ray.terminal.experiments.views import results_text
+
+    if planned.experiment.to == "subset":
+        return results_text(experiment_results(planned), suffix)
+    scores = experiment_scores(planned)
+    if suffix == ".csv":
+        return scores_csv(scores)
+    return f"{scores_markdown(scores)}\n{results_text(experiment_results(planned), suffix)}"
