@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+import pyarrow.compute as pc
 
 from s2l_ray.artifacts.facts import EvaluationFacts, TargetFacts
 from s2l_ray.artifacts.manifest import Artifact
@@ -121,12 +122,12 @@ def read_scores(artifact: Artifact) -> dict[str, float]:
 
 def _difference(name: str, own: Mapping[int, Artifact], reference: Mapping[int, Artifact]) -> PairedDifference:
     """Paired by row or question; with several seeds the mean over those is one value a seed."""
-    pairs = [(one, reference[seed]) for seed, one in own.items()]
-    if len(pairs) == 1 and name != HELD_OUT:
-        return paired_difference(*(_values(name, one) for one in pairs[0]))
-    return paired_difference(
-        *(np.array([[read_scores(one)[name]] for one in side]) for side in zip(*pairs, strict=True))
-    )
+    if len(own) == 1 and name != HELD_OUT:
+        (seed, one) = next(iter(own.items()))
+        return paired_difference(_values(name, one), _values(name, reference[seed]))
+    first_S1 = np.array([[read_scores(one)[name]] for one in own.values()])
+    second_S1 = np.array([[read_scores(reference[seed])[name]] for seed in own])
+    return paired_difference(first_S1, second_S1)
 
 
 def _values(name: str, evaluation: Artifact) -> Float64:
@@ -136,10 +137,12 @@ def _values(name: str, evaluation: Artifact) -> Float64:
     count as noise, which makes the interval of a single seed wider.
     """
     if name not in LOSSES:
-        return evaluation.read_file(f"answers/{name}.parquet", ["verdict"])["verdict"].to_numpy().astype(np.float64)
+        table = evaluation.read_file(f"answers/{name}.parquet", ["verdict"])
+        return np.asarray(table["verdict"], np.float64)
     table = evaluation.read_file(LOSSES_TABLE, ["source", "loss"])
-    loss_Q = table["loss"].to_numpy().astype(np.float64)
+    table = table.filter(pc.is_valid(table["loss"]))
+    loss_Q, source_Q = np.asarray(table["loss"], np.float64), np.asarray(table["source"].cast("string"))
     if name == MICRO:
         return loss_Q
-    names, source_Q, rows = np.unique(table["source"].to_numpy(), return_inverse=True, return_counts=True)
-    return loss_Q * len(loss_Q) / (len(names) * rows[source_Q])
+    names, number_Q, rows = np.unique(source_Q, return_inverse=True, return_counts=True)
+    return np.asarray(loss_Q * len(loss_Q) / (len(names) * rows[number_Q]), np.float64)

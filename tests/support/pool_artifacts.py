@@ -9,6 +9,7 @@ import pyarrow as pa
 from s2l_ray.artifacts.execution import (
     ClusterExecution,
     EmbedExecution,
+    EvaluateExecution,
     Execution,
     PrepareExecution,
     ScoreExecution,
@@ -38,6 +39,8 @@ SETTINGS: dict[str, Settings] = {
     "trajectories": ScoreExecution(1000, "auto", 1, 0.0),
     "clusters": ClusterExecution("torch", 1, 0.0),
     "subset": SelectExecution(),
+    "target": TrainExecution(2, 0.5, 1, 8, "ddp", "auto", False),
+    "evaluation": EvaluateExecution(1000, "auto", 1, 0.0),
 }
 ROW_TOKENS = 5
 
@@ -63,8 +66,9 @@ def write_artifact(
     facts: Facts,
     inputs: Mapping[str, str] | None = None,
     extra: Sequence[FileRecord] = (),
+    seconds: float | None = None,
 ) -> Artifact:
-    """A complete artifact with one table a shard, and extra files."""
+    """A complete artifact with one table a shard, and extra files, built in so many seconds."""
     path = tokens_path if kind == "dataset" else shard_path
     files = [write_table(uri, path(number), table) for number, table in enumerate(tables)]
     rows = sum(len(table) for table in tables)
@@ -79,6 +83,7 @@ def write_artifact(
         files=[*files, *extra],
         counts=Counts(rows, rows),
         facts=facts,
+        timings={} if seconds is None else {"seconds": seconds},
     )
     return write_manifest(uri, manifest)
 

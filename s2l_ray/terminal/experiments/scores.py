@@ -46,7 +46,7 @@ def scores_markdown(scores: ExperimentScores) -> str:
 
 
 def method(scores: ExperimentScores) -> str:
-    """How means and intervals were computed."""
+    """The computation of the means and intervals, and what they hold for."""
     seeds, varied = ", ".join(map(str, scores.seeds)), ", ".join(scores.varied)
     paired = "held-out row and question" if len(scores.seeds) == 1 else "held-out row and question, clustered by seed"
     measured = "these seeds only" if len(scores.seeds) == 1 else "other seeds of these keys, on these rows"
