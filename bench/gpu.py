@@ -25,7 +25,6 @@ from s2l_ray.core.kmeans.fit import KMeansOptions, fit_kmeans
 from s2l_ray.core.scoring.losses import ScoreOptions, choose_attention, score_rows
 
 SIDE, PRODUCTS = 8192, 20
-OFFICIAL_ROWS = 300
 PEER_BATCH = 64
 COLUMNS = 60
 SHARES = {"70M": (0.35, 0.50), "160M": (0.45, 0.55), "410M": (0.50, 0.60)}
@@ -60,11 +59,15 @@ def repeated(way: Callable[[], object], times: int) -> Callable[[], None]:
     return run
 
 
-def report_scoring(report: Report, size: str, rows: TokenRows, options: ScoreOptions, rounds: int) -> None:
-    """One model size: how near to exact, how much faster than the peers, which share of the product's rate."""
+def report_scoring(
+    report: Report, size: str, rows: TokenRows, few: TokenRows, options: ScoreOptions, rounds: int
+) -> None:
+    """One model size: how near to exact, how much faster than the peers, which share of the product's rate.
+
+    few: the rows of the official loop.
+    """
     device = str(report.settings["device"])
     exact, model = random_model(size).to(device), random_model(size, torch.bfloat16).to(device)
-    few = rows.take(np.random.default_rng(0).choice(len(rows), min(OFFICIAL_ROWS, len(rows)), replace=False))
     report_accuracy(report, size, exact, model, few, options)
     side = SIDE if device == "cuda" else 256
     left, right = torch.randn(2, side, side, device=device).bfloat16()
@@ -147,9 +150,11 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--rows", type=int, default=8192)
     parser.add_argument("--tokens", type=int, default=65536, help="tokens of a batch")
     parser.add_argument("--lloyd-rows", type=int, default=10_000_000)
+    parser.add_argument("--official-rows", type=int, default=300, help="rows of the official loop")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--sizes", nargs="*", default=list(SHARES))
     parser.add_argument("--device", default="cuda", help="cpu tries the script itself out")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the JSON file")
     given = parser.parse_args(arguments)
     if given.device == "cuda" and not torch.cuda.is_available():
         sys.exit("bench.gpu needs a CUDA device, and this machine has none; --device cpu tries the script out")
@@ -160,14 +165,15 @@ def main(arguments: list[str]) -> int:
     else:
         rows = pool.synthetic_rows(given.rows)
     name = torch.cuda.get_device_name() if given.device == "cuda" else "none"
-    settings = vars(given) | {"data": str(given.data), "device_name": name}
+    settings = vars(given) | {"data": str(given.data), "results": str(given.results), "device_name": name}
     report = Report("gpu", settings, ["torch", "transformers", "triton", "numpy"])
     options = ScoreOptions(given.tokens, "bfloat16")
+    chosen = np.random.default_rng(0).choice(len(rows), min(given.official_rows, len(rows)), replace=False)
     for size in given.sizes:
-        report_scoring(report, size, rows, options, given.rounds)
+        report_scoring(report, size, rows, rows.take(chosen), options, given.rounds)
     for clusters in LLOYD:
         report_lloyd(report, given.lloyd_rows, clusters, given.rounds)
-    return report.finish(RESULTS / ("gpu.json" if given.device == "cuda" else "gpu-tryout.json"))
+    return report.finish(given.results / ("gpu.json" if given.device == "cuda" else "gpu-tryout.json"))
 
 
 if __name__ == "__main__":
