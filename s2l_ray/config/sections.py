@@ -50,7 +50,7 @@ class Source(Section):
     hub: str | None = None
     split: str | None = None
     revision: str | None = None
-    format: Literal["alpaca", "prompt_response", "sharegpt", "messages"] | None = None
+    format: Literal["alpaca", "prompt_response", "sharegpt", "messages", "radiology"] | None = None
     fields: dict[str, str] = {}
     roles: dict[str, Literal["system", "user", "assistant", "tool"]] = {}
     source: dict[Literal["field", "name"], str] | None = None

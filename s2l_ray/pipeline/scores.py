@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from s2l_ray.artifacts.facts import EvaluationFacts, TargetFacts
 from s2l_ray.artifacts.manifest import Artifact
-from s2l_ray.artifacts.schemas import LOSSES_TABLE
+from s2l_ray.artifacts.schemas import ANSWERS_FOLDER, LOSSES_TABLE
 from s2l_ray.core.arrays import Float64
 from s2l_ray.core.evaluation.statistics import Mean, PairedDifference, mean_of, paired_difference
 from s2l_ray.errors import ConfigError
@@ -19,7 +19,7 @@ from s2l_ray.pipeline.costs import Cost, artifact_cost, mean_cost, selection_cos
 from s2l_ray.pipeline.experiment import ExperimentPlan, PlannedArm
 
 HELD_OUT, MACRO, MICRO = "held-out loss", "macro loss", "micro loss"
-# measured in nats, and better where lower; every other score is that of a task, better where higher
+# in nats, and better where lower; every other score is that of a task in percent, better where higher
 LOSSES = (HELD_OUT, MACRO, MICRO)
 REFERENCE_METHOD = "random"
 
@@ -137,8 +137,9 @@ def _values(name: str, evaluation: Artifact) -> Float64:
     count as noise, which makes the interval of a single seed wider.
     """
     if name not in LOSSES:
-        table = evaluation.read_file(f"answers/{name}.parquet", ["verdict"])
-        return np.asarray(table["verdict"], np.float64)
+        answers = evaluation.read_file(f"{ANSWERS_FOLDER}{name}.parquet", ["question", "verdict"])
+        by_question = answers.group_by("question", use_threads=False).aggregate([("verdict", "mean")])
+        return np.asarray(by_question.sort_by("question")["verdict_mean"], np.float64)
     table = evaluation.read_file(LOSSES_TABLE, ["source", "loss"])
     table = table.filter(pc.is_valid(table["loss"]))
     loss_Q, source_Q = np.asarray(table["loss"], np.float64), np.asarray(table["source"].cast("string"))

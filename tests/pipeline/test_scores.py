@@ -11,8 +11,8 @@ import pytest
 import yaml
 from scipy import stats
 
-from s2l_ray.artifacts.facts import EvaluationFacts, TargetFacts
-from s2l_ray.artifacts.schemas import HELD_OUT_LOSSES, LOSSES_TABLE, TRAINING_TABLE
+from s2l_ray.artifacts.facts import EvaluationFacts, TargetFacts, TaskScore
+from s2l_ray.artifacts.schemas import ANSWERS_FOLDER, HELD_OUT_LOSSES, LOSSES_TABLE, TRAINING_TABLE
 from s2l_ray.artifacts.tables import FileRecord, write_table
 from s2l_ray.config.experiment import load_experiment
 from s2l_ray.config.sections import Prices
@@ -87,8 +87,16 @@ def write_evaluation(arm: PlannedArm) -> None:
     step, loss_Q = arm.plan["evaluation"], losses_of(arm.job.arm, arm.job.seed)
     rows = [{"example_id": str(n), "source": s, "tokens": 3, "loss": loss_Q[n]} for n, s in enumerate(SOURCES)]
     table = write_table(step.uri, LOSSES_TABLE, pa.Table.from_pylist(rows, schema=HELD_OUT_LOSSES))
-    facts = EvaluationFacts({}, {}, macro(loss_Q), float(loss_Q.mean()))
-    write_artifact(step.uri, "evaluation", [], facts, step.inputs, [table])
+    answers = write_table(step.uri, f"{ANSWERS_FOLDER}sums.parquet", answers_of(arm.job.arm, arm.job.seed))
+    tasks = {"sums": TaskScore(3, float(np.mean(answers_of(arm.job.arm, arm.job.seed)["verdict"])), None, 0.0, 4.0)}
+    facts = EvaluationFacts({}, {}, macro(loss_Q), float(loss_Q.mean()), tasks)
+    write_artifact(step.uri, "evaluation", [], facts, step.inputs, [table, answers])
+
+
+def answers_of(arm: str, seed: int) -> pa.Table:
+    """Two samples of each of three questions; the later an arm, the fewer are right."""
+    verdicts = [100.0 * ((seed + place) % 4 >= list(ARMS).index(arm)) for place in range(6)]
+    return pa.table({"question": [0, 0, 1, 1, 2, 2], "verdict": verdicts})
 
 
 @pytest.fixture
@@ -98,7 +106,7 @@ def scores(experiment: Path) -> ExperimentScores:
 
 
 def test_scores_are_means_over_seeds(scores: ExperimentScores) -> None:
-    assert (scores.reference, scores.names) == ("control", ("macro loss", "micro loss"))
+    assert (scores.reference, scores.names) == ("control", ("macro loss", "micro loss", "sums"))
     assert [arm.trained_on for arm in scores.arms] == ["longest", "random", "pool", "none"]
     for arm in scores.arms:
         expected = [macro(losses_of(arm.arm, seed)) for seed in scores.seeds]
@@ -127,6 +135,10 @@ def test_one_seed_is_paired_by_row(experiment: Path, scores: ExperimentScores) -
     interval = stats.ttest_rel(first, second).confidence_interval(0.95)
     micro, weighted = found["micro loss"].difference, found["macro loss"].difference
     assert (micro.low, micro.high) == pytest.approx((interval.low, interval.high))
+    by_question = [np.reshape(answers_of(arm, 1)["verdict"], (3, 2)).mean(axis=1) for arm in ("better", "control")]
+    interval = stats.ttest_rel(*by_question).confidence_interval(0.95)
+    task = found["sums"].difference
+    assert (task.low, task.high, task.number) == pytest.approx((interval.low, interval.high, 3))
     assert weighted.mean == pytest.approx(macro(first) - macro(second)) and weighted.number == len(SOURCES)
 
 

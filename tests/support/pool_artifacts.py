@@ -40,7 +40,7 @@ SETTINGS: dict[str, Settings] = {
     "clusters": ClusterExecution("torch", 1, 0.0),
     "subset": SelectExecution(),
     "target": TrainExecution(2, 0.5, 1, 8, "ddp", "auto", False),
-    "evaluation": EvaluateExecution(1000, "auto", 1, 0.0),
+    "evaluation": EvaluateExecution(1000, "auto", 1, 0.0, "transformers", 8, 8),
 }
 ROW_TOKENS = 5
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Protocol
 
+from s2l_ray.core.clinical_notes import CATEGORY, read_radiology_note
 from s2l_ray.core.data.chat import SYSTEM_NAMES, chat_example, decode_json, is_chat, read_turns, turn_list
 from s2l_ray.core.data.columns import TrackedRow
 from s2l_ray.core.data.segments import check_characters
@@ -38,6 +39,7 @@ ALPACA_WITH_INPUT = (
     "Write a response that appropriately completes the request."
     "\n\n### Instruction:\n{instruction}\n\n### Input:\n{input}\n\n### Response:"
 )
+RADIOLOGY_INSTRUCTION = "Summarize the findings of this radiology report as an impression."
 # the text of both templates around instruction and input
 _ALPACA_PIECES = re.compile(
     "|".join(re.escape(piece) for text in (ALPACA_WITH_INPUT, ALPACA) for piece in re.split(r"\{\w+\}", text))
@@ -92,11 +94,23 @@ def read_messages(row: Row, fields: Fields, roles: Roles = NO_ROLES) -> Example:
     return _chat(row, fields, roles, "messages")
 
 
+def read_radiology(row: Row, fields: Fields, roles: Roles = NO_ROLES) -> Example:
+    """Fields CATEGORY, ISERROR and TEXT of a radiology note of MIMIC-III: from its findings to its impression."""
+    category = as_text(find_value(row, fields, "CATEGORY")[1]) or ""
+    if category.strip().lower() != CATEGORY:
+        raise RejectedRow("not_radiology", f"a note of the category {category.strip() or 'none'}")
+    if (as_text(find_value(row, fields, "ISERROR")[1]) or "").strip() in ("1", "1.0"):
+        raise RejectedRow("marked_as_error", "ISERROR is 1")
+    note = read_radiology_note(read_field(row, fields, str, "TEXT"))
+    return _pair([_alpaca(RADIOLOGY_INSTRUCTION, note.findings)], note.impression)
+
+
 FORMATS: dict[str, Format] = {
     "alpaca": read_alpaca,
     "prompt_response": read_prompt_response,
     "sharegpt": read_sharegpt,
     "messages": read_messages,
+    "radiology": read_radiology,
 }
 
 

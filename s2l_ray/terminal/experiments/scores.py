@@ -53,7 +53,7 @@ def method(scores: ExperimentScores) -> str:
     return (
         f"Mean ± standard deviation over the seeds {seeds} of {varied}. Differences are to {scores.reference}, with "
         f"95 % intervals of Student's t, paired by {paired}: they hold for {measured}. Losses are in nats (lower is "
-        "better), tasks are mean scores (higher is better). Costs are means over the seeds: FLOPs of the models alone, "
+        "better), tasks in percent (higher is better). Costs are means over the seeds: FLOPs of the models alone, "
         "seconds of the stages; what arms share counts for each of them, and - is not known."
     )
 
