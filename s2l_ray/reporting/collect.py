@@ -21,6 +21,7 @@ from s2l_ray.reporting.records import (
     StageRecord,
     Summary,
 )
+from s2l_ray.reporting.trajectories import clusters, flag_rows, maps, suspicions
 
 EXAMPLES_PER_REASON = 10
 LENGTH_BINS = 40
@@ -32,12 +33,16 @@ LEARNED_SHARE = 0.01
 def collect(parts: Parts, run: str, *, text: bool = True) -> Report:
     """The report of complete artifacts. run: the name of the job's run. text: include texts of rows."""
     columns = read_columns(parts)
+    flagged = flag_rows(columns)
     return Report(
         summary=_summary(parts, run, columns),
         account=_account(parts["dataset"]),
         sources=tuple(_sources(columns)),
         lengths=_lengths(columns),
         proxy=_proxy(parts.get("checkpoints")),
+        clusters=clusters(parts, columns, flagged, text=text),
+        maps=maps(parts, columns),
+        suspicions=suspicions(parts, columns, flagged, text=text),
         stages=tuple(_stage(artifact) for artifact in parts.values()),
     )
 

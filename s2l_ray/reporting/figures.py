@@ -6,9 +6,10 @@ Colours work on a light and on a dark background; the page sets those of texts a
 import html
 from collections.abc import Sequence
 
+import numpy as np
 import plotly.graph_objects as go
 
-from s2l_ray.reporting.records import Lengths, Proxy, Report, SourceCounts
+from s2l_ray.reporting.records import Cluster, Lengths, Maps, Proxy, Report, SourceCounts
 
 POOL, SUBSET, ACCENT = "#8795a8", "#e8890c", "#2f7fd1"
 SOURCES_SHOWN = 40
@@ -22,6 +23,11 @@ def figures(report: Report) -> dict[str, go.Figure]:
         found["lengths"] = _lengths(report.lengths)
     if report.proxy is not None:
         found["proxy"] = _proxy(report.proxy)
+    if report.clusters is not None and report.clusters.steps:
+        steps = report.clusters.steps
+        found |= {f"cluster-{one.cluster}": _cluster(one, steps) for one in report.clusters.shown}
+    if report.maps is not None:
+        found |= {"data-map": _data_map(report.maps), "plane": _plane(report.maps)}
     return found
 
 
@@ -64,17 +70,71 @@ def _proxy(proxy: Proxy) -> go.Figure:
         figure.add_scatter(x=proxy.held_out_steps, y=proxy.held_out_loss, **held_out)
     rate = {"name": "learning rate", "yaxis": "y2", "line": {"color": ACCENT, "width": 1, "dash": "dot"}}
     figure.add_scatter(x=proxy.steps, y=proxy.learning_rate, **rate)
-    figure.update_layout(yaxis2={"overlaying": "y", "side": "right", "showgrid": False, "exponentformat": "e"})
+    figure.update_layout(
+        yaxis={"title": "loss of a target token (nats)"},
+        yaxis2={"overlaying": "y", "side": "right", "showgrid": False, "rangemode": "tozero", "tickformat": ".0e"},
+    )
     figure.update_xaxes(title="optimizer step")
-    figure.update_yaxes(title="loss of a target token (nats)", selector={"anchor": "x"})
+    return figure
+
+
+def _cluster(cluster: Cluster, steps: Sequence[int]) -> go.Figure:
+    """The median trajectory of a cluster, with a band of quantiles."""
+    figure = go.Figure(layout=_layout(height=240))
+    edge = {"mode": "lines", "line": {"width": 0}, "hoverinfo": "skip"}
+    figure.add_scatter(x=steps, y=cluster.low, showlegend=False, **edge)
+    band = {"fill": "tonexty", "fillcolor": "rgba(47,127,209,0.22)", "name": "10 % to 90 % of the rows"}
+    figure.add_scatter(x=steps, y=cluster.high, **edge, **band)
+    figure.add_scatter(x=steps, y=cluster.median, name="median loss", mode="lines+markers", line_color=ACCENT)
+    figure.update_xaxes(title="optimizer step")
+    figure.update_yaxes(rangemode="tozero")
+    return figure
+
+
+def _data_map(maps: Maps) -> go.Figure:
+    """Mean against spread over the checkpoints."""
+    name = maps.quantity.replace("_", " ")
+    figure = _points(maps, maps.spread, maps.mean)
+    figure.update_xaxes(title=f"spread of the {name} over the checkpoints")
+    figure.update_yaxes(title=f"mean {name}")
+    return figure
+
+
+def _plane(maps: Maps) -> go.Figure:
+    """The two largest principal components of the trajectories."""
+    figure = _points(maps, maps.x, maps.y)
+    figure.update_xaxes(title="first principal component")
+    figure.update_yaxes(title="second principal component")
+    return figure
+
+
+def _points(maps: Maps, x: Sequence[float], y: Sequence[float]) -> go.Figure:
+    """A point a row, those of the subset above those of the pool."""
+    figure = go.Figure(layout=_layout(height=420, hovermode="closest"))
+    for name, selected, color, size in (("not selected", False, POOL, 4), ("selected", True, SUBSET, 5)):
+        at = [index for index, one in enumerate(maps.selected) if one is selected]
+        figure.add_scatter(
+            x=np.asarray([x[index] for index in at], np.float32),
+            y=np.asarray([y[index] for index in at], np.float32),
+            text=[maps.example_id[index] for index in at],
+            name=name,
+            mode="markers",
+            marker={"color": color, "size": size, "opacity": 0.7},
+        )
     return figure
 
 
 def _layout(height: int = 340, **changes: object) -> go.Layout:
-    """The common layout, without a background."""
+    """The common layout, without a background and without the defaults of Plotly, which take 7 kB a figure."""
     transparent = "rgba(0,0,0,0)"
     legend = {"orientation": "h", "yanchor": "bottom", "y": 1.0, "x": 0}
     margin = {"l": 8, "r": 8, "t": 36, "b": 8}
     return go.Layout(
-        height=height, margin=margin, legend=legend, paper_bgcolor=transparent, plot_bgcolor=transparent, **changes
+        height=height,
+        margin=margin,
+        legend=legend,
+        paper_bgcolor=transparent,
+        plot_bgcolor=transparent,
+        template=go.layout.Template(),
+        **changes,
     )

@@ -46,3 +46,28 @@ function sortBy(header) {
   body.append(...rows);
 }
 document.querySelectorAll(".sortable th").forEach((header) => header.addEventListener("click", () => sortBy(header)));
+
+// Rows without the text are hidden, and so are the boxes in which no row is left.
+function search(text) {
+  const wanted = text.trim().toLowerCase();
+  let found = 0;
+  for (const box of document.querySelectorAll("details:has(.row)")) {
+    let left = 0;
+    for (const row of box.querySelectorAll(".row")) {
+      row.hidden = wanted !== "" && !row.textContent.toLowerCase().includes(wanted);
+      left += row.hidden ? 0 : 1;
+    }
+    box.hidden = left === 0;
+    box.open = wanted !== "" && left > 0;
+    found += left;
+  }
+  document.getElementById("found").textContent = wanted ? `${found} rows` : "";
+}
+document.getElementById("search")?.addEventListener("input", (event) => search(event.target.value));
+
+function openTarget() {
+  const target = location.hash && document.getElementById(location.hash.slice(1));
+  if (target instanceof HTMLDetailsElement) target.open = true;
+}
+addEventListener("hashchange", openTarget);
+openTarget();

@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 
 from jinja2 import Environment, StrictUndefined
@@ -10,8 +10,18 @@ from markupsafe import Markup
 
 from s2l_ray.reporting.figures import figures
 from s2l_ray.reporting.records import Report
+from s2l_ray.reporting.trajectories import ROWS_PER_BAND, SELECTED_POINTS
 
-SECTIONS = {"summary": "Summary", "rows": "Rows", "sources": "Sources", "proxy": "Proxy", "provenance": "Provenance"}
+SECTIONS = {
+    "summary": "Summary",
+    "rows": "Rows",
+    "sources": "Sources",
+    "proxy": "Proxy",
+    "clusters": "Clusters",
+    "maps": "Maps",
+    "suspicious": "Suspicious rows",
+    "provenance": "Provenance",
+}
 
 
 def page(report: Report) -> str:
@@ -20,9 +30,12 @@ def page(report: Report) -> str:
 
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {"count": count, "percent": percent, "duration": duration}
-    environment.globals |= {"cell": _cell, "share_cell": _share_cell}
+    environment.globals |= {"cell": _cell, "share_cell": _share_cell, "decimal_cell": _decimal_cell}
+    environment.globals |= {"band_rows": ROWS_PER_BAND, "selected_points": SELECTED_POINTS}
     drawn = {name: json.loads(figure.to_json()) for name, figure in figures(report).items()}
-    present = [name for name in SECTIONS if name != "proxy" or report.proxy is not None]
+    optional = {name: getattr(report, name) for name in ("proxy", "clusters", "maps")}
+    optional["suspicious"] = report.suspicions
+    present = [name for name in SECTIONS if optional.get(name, True)]
     return environment.from_string(_resource("page.html.j2")).render(
         report=report,
         sections=[(name, SECTIONS[name]) for name in present],
@@ -76,3 +89,9 @@ def _cell(number: float | None) -> Markup:
 def _share_cell(part: float, whole: float) -> Markup:
     share = part / whole if whole else None
     return Markup('<td class="n" data-value="{}">{}</td>').format(-1 if share is None else share, percent(share))
+
+
+def _decimal_cell(values: Sequence[float], position: int) -> Markup:
+    """One of the values; a dash where there are none."""
+    shown = f"{values[position]:.3f}" if values else "-"
+    return Markup('<td class="n" data-value="{}">{}</td>').format(values[position] if values else -1, shown)

@@ -1,10 +1,12 @@
 """The output of `report --text`: the values of the page as tables."""
 
+from collections.abc import Sequence
+
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from s2l_ray.reporting.records import Report, RowAccount
+from s2l_ray.reporting.records import Clusters, Report, RowAccount, Suspicion
 from s2l_ray.terminal import humanize
 from s2l_ray.terminal.layout import facts, indented, table
 
@@ -14,6 +16,10 @@ def report_view(report: Report) -> RenderableType:
     parts = [_summary(report), _account(report.account), _sources(report)]
     if report.proxy is not None:
         parts.append(_proxy(report))
+    if report.clusters is not None:
+        parts.append(_clusters(report.clusters))
+    if report.suspicions:
+        parts.append(_suspicions(report.suspicions))
     return indented(*parts, _stages(report))
 
 
@@ -70,6 +76,27 @@ def _proxy(report: Report) -> RenderableType:
         "warning": proxy.warning,
     }
     return _titled("Proxy", facts(pairs))
+
+
+def _clusters(clusters: Clusters) -> RenderableType:
+    numbers = ("rows", "selected", "share", "first loss", "last loss")
+    shown = table("cluster", "source", "title", *numbers, right=("cluster", *numbers))
+    for one in clusters.shown:
+        share = humanize.percent(one.selected / one.rows)
+        losses = (f"{loss:.3f}" for loss in (one.median[0], one.median[-1])) if one.median else ("-", "-")
+        title = Text(", ".join(one.title))
+        shown.add_row(
+            str(one.cluster), Text(one.source or "all"), title, f"{one.rows:,}", f"{one.selected:,}", share, *losses
+        )
+    return _titled(f"Clusters: {len(clusters.shown)} of {clusters.total}", shown)
+
+
+def _suspicions(suspicions: Sequence[Suspicion]) -> RenderableType:
+    shown = table("flag", "rows", "selected", "worst row", right=("rows", "selected"))
+    for one in suspicions:
+        worst = one.worst[0].example_id if one.worst else "-"
+        shown.add_row(one.flag, f"{one.rows:,}", f"{one.selected:,}", worst)
+    return _titled("Suspicious rows", shown)
 
 
 def _stages(report: Report) -> Table:
