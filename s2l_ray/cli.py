@@ -264,13 +264,14 @@ def explain(subset: arg.Subset, row: arg.Row, set_: arg.Set = None, json_: arg.J
 def report(
     target: arg.ReportTarget,
     to: arg.ReportFile = "report.html",
+    explorer: arg.ExplorerFile = None,
     set_: arg.Set = None,
     text: arg.AsText = False,
     no_text: arg.NoText = False,
     json_: arg.Json = False,
 ) -> None:
     """Write a report of a job or subset as one HTML page, or print its values."""
-    report_commands.report(target, to, set_, as_text=text, as_json=json_, with_text=not no_text)
+    report_commands.report(target, to, explorer, set_, as_text=text, as_json=json_, with_text=not no_text)
 
 
 @verb

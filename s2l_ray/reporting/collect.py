@@ -9,7 +9,7 @@ from s2l_ray.artifacts.facts import CheckpointsFacts, DatasetFacts, SubsetFacts
 from s2l_ray.artifacts.manifest import Artifact
 from s2l_ray.artifacts.schemas import TRAINING_TABLE
 from s2l_ray.core.arrays import Int32
-from s2l_ray.reporting.pool import Parts, PoolColumns, read_columns
+from s2l_ray.reporting.pool import Parts, PoolColumns
 from s2l_ray.reporting.records import (
     Lengths,
     Proxy,
@@ -21,7 +21,8 @@ from s2l_ray.reporting.records import (
     StageRecord,
     Summary,
 )
-from s2l_ray.reporting.trajectories import clusters, flag_rows, maps, suspicions
+from s2l_ray.reporting.rows import Flagged
+from s2l_ray.reporting.trajectories import clusters, maps, suspicions
 
 EXAMPLES_PER_REASON = 10
 LENGTH_BINS = 40
@@ -30,10 +31,8 @@ CURVE_POINTS = 1000
 LEARNED_SHARE = 0.01
 
 
-def collect(parts: Parts, run: str, *, text: bool = True) -> Report:
+def collect(parts: Parts, columns: PoolColumns, flagged: Flagged, run: str, *, text: bool = True) -> Report:
     """The report of complete artifacts. run: the name of the job's run. text: include texts of rows."""
-    columns = read_columns(parts)
-    flagged = flag_rows(columns)
     return Report(
         summary=_summary(parts, run, columns),
         account=_account(parts["dataset"]),

@@ -95,9 +95,12 @@ Answers = Annotated[
 Weights = Annotated[bool, typer.Option("--weights", help="List the weights of scored checkpoints instead.")]
 ReportTarget = Annotated[str, typer.Argument(metavar="JOB", help="A job file, or the URI of a subset.")]
 ReportFile = Annotated[str, typer.Option("--to", metavar="FILE", help="Output path of the HTML page.")]
+ExplorerFile = Annotated[
+    str | None, typer.Option("--explorer", metavar="FILE", help="Also write the rows of the pool to a Parquet file.")
+]
 AsText = Annotated[bool, typer.Option("--text", help="Print the values instead of writing the page.")]
 NoText = Annotated[bool, typer.Option("--no-text", help="Leave out all texts of rows.")]
-NoReport = Annotated[bool, typer.Option("--no-report", help="Do not write report.html into the folder of the run.")]
+NoReport = Annotated[bool, typer.Option("--no-report", help="Write no report into the folder of the run.")]
 Yes = Annotated[bool, typer.Option("--yes", help="Delete what is listed (default: list only).")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show a traceback if the command fails.")]

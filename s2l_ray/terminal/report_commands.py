@@ -14,7 +14,16 @@ PAGE_LIBRARIES = ("plotly", "jinja2")
 HOW_TO_INSTALL = "pip install 's2l_ray[report]'"
 
 
-def report(target: str, to: str, overrides: list[str] | None, *, as_text: bool, as_json: bool, with_text: bool) -> None:
+def report(
+    target: str,
+    to: str,
+    explorer: str | None,
+    overrides: list[str] | None,
+    *,
+    as_text: bool,
+    as_json: bool,
+    with_text: bool,
+) -> None:
     """Write the page, or print the values."""
     from s2l_ray.reporting.report import report as make_report
     from s2l_ray.terminal.report_view import report_view
@@ -24,9 +33,10 @@ def report(target: str, to: str, overrides: list[str] | None, *, as_text: bool, 
         raise ConfigError(
             f"the page needs {', '.join(missing)}; install with {HOW_TO_INSTALL}, or use --text or --json"
         )
-    made = make_report(target, to if writes_page else None, overrides=overrides or (), text=with_text)
+    page = to if writes_page else None
+    made = make_report(target, page, explorer=explorer, overrides=overrides or (), text=with_text)
     if writes_page:
-        print_message(f"wrote {to}")
+        print_message(f"wrote {to}{f' and {explorer}' if explorer else ''}")
     else:
         print_result(as_json, dataclasses.asdict(made), report_view(made))
 

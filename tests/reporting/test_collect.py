@@ -7,14 +7,13 @@ import pytest
 
 from s2l_ray.artifacts.facts import CheckpointsFacts
 from s2l_ray.artifacts.schemas import TRAINING_TABLE
-from s2l_ray.reporting.collect import collect
 from s2l_ray.reporting.records import Report
-from tests.support.report_store import STEPS, ReportStore
+from tests.support.report_store import STEPS, ReportStore, collected
 
 
 @pytest.fixture(scope="module")
 def report(store: ReportStore) -> Report:
-    return collect(store.parts, "small")
+    return collected(store.parts)
 
 
 def test_the_account_of_rows_is_that_of_the_dataset(store: ReportStore, report: Report) -> None:

@@ -3,14 +3,13 @@
 import numpy as np
 import pytest
 
-from s2l_ray.reporting.collect import collect
 from s2l_ray.reporting.records import Report
-from tests.support.report_store import CLUSTERS, STEPS, ReportStore
+from tests.support.report_store import CLUSTERS, STEPS, ReportStore, collected
 
 
 @pytest.fixture(scope="module")
 def report(store: ReportStore) -> Report:
-    return collect(store.parts, "small")
+    return collected(store.parts)
 
 
 def losses(store: ReportStore) -> np.ndarray:
@@ -56,7 +55,7 @@ def test_suspicious_rows_come_first(store: ReportStore, report: Report) -> None:
 
 
 def test_without_text_no_row_has_one(store: ReportStore) -> None:
-    report = collect(store.parts, "small", text=False)
+    report = collected(store.parts, text=False)
     assert report.clusters is not None
     assert all(one.title == () for one in report.clusters.shown)
     shown = [row for one in report.clusters.shown for row in (*one.typical, *one.atypical)]
@@ -65,6 +64,6 @@ def test_without_text_no_row_has_one(store: ReportStore) -> None:
 
 
 def test_a_subset_of_the_dataset_alone_has_no_trajectories(store: ReportStore) -> None:
-    report = collect({"dataset": store.parts["dataset"]}, "small")
+    report = collected({"dataset": store.parts["dataset"]})
     assert (report.clusters, report.maps, report.suspicions) == (None, None, ())
     assert report.summary.selected is None

@@ -1,5 +1,6 @@
 """A root with complete artifacts of every kind that a report reads, over rows of two sources, written without Ray."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,10 @@ from s2l_ray.artifacts.manifest import Artifact
 from s2l_ray.artifacts.schemas import TRAINING_TABLE
 from s2l_ray.artifacts.tables import write_table
 from s2l_ray.core.training.records import CheckpointRecord
+from s2l_ray.reporting.collect import collect
+from s2l_ray.reporting.pool import read_columns
+from s2l_ray.reporting.records import Report
+from s2l_ray.reporting.trajectories import flag_rows
 from tests.support.pool_artifacts import PoolRow, write_artifact, write_clusters, write_subset, write_trajectories
 from tests.support.small_store import DATASET_NAME, write_store
 
@@ -53,6 +58,12 @@ def write_report_store(root: Path, rows: int = 120) -> ReportStore:
     inputs = {**scored, "clusters": f"{3:012x}"}
     parts["subset"] = write_subset(f"{root}/subset/{4:012x}", shards, selected, inputs, "s2l")
     return ReportStore(root, parts, pool, selected)
+
+
+def collected(parts: Mapping[str, Artifact], *, text: bool = True) -> Report:
+    """The report of artifacts."""
+    columns = read_columns(parts)
+    return collect(parts, columns, flag_rows(columns), "small", text=text)
 
 
 def _raw_row(number: int) -> dict[str, Any]:
