@@ -9,6 +9,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from s2l_ray.artifacts.execution import Execution
+from s2l_ray.artifacts.facts import EvaluationFacts
 from s2l_ray.artifacts.manifest import Artifact, Manifest
 from s2l_ray.artifacts.tables import FileRecord
 from s2l_ray.catalog.gc import Garbage
@@ -68,8 +69,8 @@ def artifact_view(artifact: Artifact, first: pa.Table | None) -> RenderableType:
         },
     )
     known = dataclasses.asdict(manifest.facts)
-    sections = {"facts": known, "identity": manifest.identity, "execution": dataclasses.asdict(manifest.execution)}
-    parts: list[RenderableType] = [*head, _files(artifact.present())]
+    sections = {"identity": manifest.identity, "execution": dataclasses.asdict(manifest.execution)}
+    parts: list[RenderableType] = [*head, _files(artifact.present()), facts_view(artifact)]
     parts += [_section(name, values) for name, values in sections.items() if values]
     parts += [_records(name, list(value), right=True) for name, value in known.items() if _are_records(value)]
     if first is not None and len(first):
@@ -79,7 +80,27 @@ def artifact_view(artifact: Artifact, first: pa.Table | None) -> RenderableType:
 
 def facts_view(artifact: Artifact) -> RenderableType:
     """The facts of an artifact, without its lists of records."""
+    if isinstance(artifact.manifest.facts, EvaluationFacts):
+        return evaluation_view(artifact.manifest.facts)
     return _section("facts", dataclasses.asdict(artifact.manifest.facts))
+
+
+def evaluation_view(known: EvaluationFacts) -> RenderableType:
+    """Held-out losses by source with their two means, and the score of each task with its standard error."""
+    losses = table("held-out loss", "rows", "nats", right=("rows", "nats"))
+    for source, loss in known.loss_by_source.items():
+        losses.add_row(source, f"{known.rows_by_source[source]:,}", f"{loss:.4f}")
+    if known.macro_loss is not None and known.micro_loss is not None:
+        losses.add_row("mean of sources (macro)", "", f"{known.macro_loss:.4f}", style="bold")
+        losses.add_row("mean of rows (micro)", f"{sum(known.rows_by_source.values()):,}", f"{known.micro_loss:.4f}")
+    names = ("questions", "score", "no answer", "tokens of an output")
+    tasks = table("task", *names, "other metrics", right=names)
+    for name, one in known.tasks.items():
+        score = f"{one.score:.1f}" + (f" ± {one.error:.1f}" if one.error is not None else "")
+        others = " · ".join(f"{metric} {value:.1f}" for metric, value in one.metrics.items())
+        no_answer = humanize.percent(one.no_answer)
+        tasks.add_row(name, f"{one.questions:,}", score, no_answer, f"{one.output_tokens:.1f}", others)
+    return Group(*([losses] if known.loss_by_source else []), *([Text(), tasks] if known.tasks else []))
 
 
 def incomplete_view(info: ArtifactInfo, execution: Execution | None) -> RenderableType:

@@ -1,5 +1,6 @@
 """SIGKILL of the driver in each stage that takes time; resumed, the subset has the bytes of an undisturbed run."""
 
+import json
 import signal
 import subprocess
 import time
@@ -9,9 +10,11 @@ import pytest
 import yaml
 
 from s2l_ray.catalog.verify import verify_artifact
+from s2l_ray.config.load import load_config
 from tests.support.driver import finish_run, kill_driver_when, run_command, start_driver
 from tests.support.jobs import copy_job, small_job, subset_sha256
 from tests.support.sentence_model import save_sentence_model
+from tests.support.target_artifact import write_target
 
 # a file of each complete unit, by kind
 UNITS = {
@@ -19,6 +22,7 @@ UNITS = {
     "checkpoints": "checkpoints/*/step-*/checkpoint.json",
     "trajectories": "trajectories/*/losses/*/*.parquet",
     "clusters": "clusters/*/centroids.parquet",
+    "evaluation": "evaluation/*/work/answers/*/*.parquet",
 }
 
 
@@ -99,6 +103,40 @@ def test_killed_in_clustering(undisturbed: Path, tmp_path: Path) -> None:
     finish_run(job)
     assert units(job, "clusters") == fitted, "the stored fit is reused"
     assert_same_subset(job, undisturbed)
+
+
+def evaluation_job(folder: Path) -> Path:
+    """A job with 20 questions and a target of random weights that is complete. Returns the job file."""
+    target = {"model": "none/such", "rows": "pool"}
+    tasks = [{"name": "sums", "path": "sums.jsonl"}]
+    job = small_job(
+        folder,
+        target=target,
+        evaluate={"tasks": tasks, "max_new_tokens": 40},
+        resources={"evaluate": {"workers": 1, "prompts_per_unit": 2, "prompts_per_batch": 2}},
+    )
+    rows = [{"question": f"{number} + {number}?", "answer": 2 * number} for number in range(20)]
+    (folder / "demo" / "sums.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    write_target(load_config(job), max_position_embeddings=256)
+    return job
+
+
+@pytest.mark.long
+def test_killed_in_generation(tmp_path: Path) -> None:
+    jobs = [evaluation_job(tmp_path / name) for name in ("undisturbed", "killed")]
+    finish_run(jobs[0], "evaluation")
+    kill_driver_when(jobs[1], lambda: len(units(jobs[1], "evaluation")) >= 2, "evaluation")
+    assert 2 <= len(units(jobs[1], "evaluation")) < 10
+    assert not list((jobs[1].parent / "artifacts").glob("evaluation/*/manifest.json"))
+    finish_run(jobs[1], "evaluation")
+    first, second = (
+        {
+            path.relative_to(job.parent): path.read_bytes()
+            for path in job.parent.glob("artifacts/evaluation/*/**/*.parquet")
+        }
+        for job in jobs
+    )
+    assert first == second and len(first) == 2, "one table of losses, one of answers"
 
 
 @pytest.mark.long

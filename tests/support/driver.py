@@ -18,16 +18,16 @@ def run_command(job: Path, *arguments: str) -> list[str]:
     return [sys.executable, "-m", "s2l_ray", "run", str(job), *arguments]
 
 
-def start_driver(job: Path) -> subprocess.Popen[bytes]:
+def start_driver(job: Path, to: str = "subset") -> subprocess.Popen[bytes]:
     """Start the job with a local Ray of its own; output is appended to `log` beside the job file."""
     with _log(job).open("ab") as log:
         environment = {**os.environ, "RAY_ADDRESS": ""}
-        return subprocess.Popen(run_command(job), stdout=log, stderr=log, env=environment)
+        return subprocess.Popen(run_command(job, "--to", to), stdout=log, stderr=log, env=environment)
 
 
-def kill_driver_when(job: Path, is_moment: Callable[[], bool], seconds: float = 240) -> None:
+def kill_driver_when(job: Path, is_moment: Callable[[], bool], to: str = "subset", seconds: float = 240) -> None:
     """Start the job, kill its driver once `is_moment()` is true, and wait until its workers have ended."""
-    driver = start_driver(job)
+    driver = start_driver(job, to)
     deadline = time.monotonic() + seconds
     while not is_moment():
         assert driver.poll() is None, f"the driver ended before the kill: {log_tail(job)}"
@@ -41,9 +41,9 @@ def kill_driver_when(job: Path, is_moment: Callable[[], bool], seconds: float = 
         time.sleep(POLL_SECONDS)
 
 
-def finish_run(job: Path, seconds: float = 240) -> None:
+def finish_run(job: Path, to: str = "subset", seconds: float = 240) -> None:
     """Run the job to its end; it must succeed."""
-    assert start_driver(job).wait(timeout=seconds) == 0, log_tail(job)
+    assert start_driver(job, to).wait(timeout=seconds) == 0, log_tail(job)
 
 
 def log_tail(job: Path) -> str:
