@@ -1,21 +1,24 @@
-"""Prompts as token ids, as the training encoded them, and the tokens that end an answer."""
+"""Prompts as token ids, up to the first token of an answer in training, and the tokens that end an answer."""
 
 from __future__ import annotations
 
 import datetime
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from s2l_ray.core.data.segments import CONTROL, PROBE, ExampleText, Segment
-from s2l_ray.core.data.turns import Turn
+from s2l_ray.core.data.chat_answers import render_chat
+from s2l_ray.core.data.segments import ExampleText, Segment, Segments
+from s2l_ray.core.data.turns import Example, Turn
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from s2l_ray.core.data.chat_template import ChatTemplate
+
+ANSWER = "answer"
+UNLIMITED = 1 << 30
 
 
 @dataclass(frozen=True)
@@ -36,26 +39,28 @@ class PromptEncoder:
         return cls(tokenizer, template)
 
     def encode(self, prompts: Sequence[str]) -> list[list[int]]:
-        """Token ids of each prompt, up to the first token of an answer."""
-        from s2l_ray.core.data.tokenization import Encoder
-
-        texts = [self._text(prompt) for prompt in prompts]
-        longest = 1 << 30
-        return [one.input_ids for one in Encoder(self.tokenizer, longest).encode(texts)]
-
-    def _text(self, prompt: str) -> ExampleText:
-        text = prompt if self.template is None else self.template.render([Turn("user", prompt)], generate=True)
-        return ExampleText((Segment(text, False),), self.template is not None, prompt, "")
+        """Token ids of each prompt."""
+        return self._encode([self._segments(prompt)[0] for prompt in prompts])
 
     @property
     def end_ids(self) -> tuple[int, ...]:
-        """The end-of-text token, and the special token that the template writes after an answer."""
+        """The end-of-text token, and the special token with which the chat template ends an answer."""
         end = self.tokenizer.eos_token_id
         assert isinstance(end, int)
+        last = self._encode([self._segments("question")[1]])[0][-1]
+        return (end, last) if last != end and last in self.tokenizer.all_special_ids else (end,)
+
+    def _encode(self, texts: Sequence[Segments]) -> list[list[int]]:
+        from s2l_ray.core.data.tokenization import Encoder
+
+        examples = [ExampleText(segments, self.template is not None, "", "") for segments in texts]
+        return [one.input_ids for one in Encoder(self.tokenizer, UNLIMITED).encode(examples)]
+
+    def _segments(self, prompt: str) -> tuple[Segments, Segments]:
+        """The segments of the prompt, and those of a short answer to it."""
         if self.template is None:
-            return (end,)
-        chat = self.template.render([Turn("user", "question"), Turn("assistant", PROBE)])
-        found = re.match(rf"\s*({self.template.control})", chat.rpartition(PROBE)[2])
-        token = self.tokenizer.convert_tokens_to_ids(found[1].removeprefix(CONTROL)) if found else end
-        assert isinstance(token, int)
-        return tuple(dict.fromkeys((end, token)))
+            return (Segment(prompt, False),), (Segment(ANSWER, True, append_end=True),)
+        chat = Example((Turn("user", prompt), Turn("assistant", ANSWER)))
+        (segments,) = render_chat(self.template, chat).texts
+        first = next(position for position, segment in enumerate(segments) if segment.learned)
+        return segments[:first], segments[first : first + 1]

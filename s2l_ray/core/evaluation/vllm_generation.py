@@ -37,6 +37,7 @@ def generate_with_vllm(
             seed=seed,
             max_tokens=options.max_new_tokens,
             stop=list(options.stop),
+            include_stop_str_in_output=True,  # else its last token is left out, which may begin before it
             stop_token_ids=list(options.end_ids),
             ignore_eos=True,  # the end tokens are those of the options
         )
