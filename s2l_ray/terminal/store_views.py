@@ -100,7 +100,9 @@ def evaluation_view(known: EvaluationFacts) -> RenderableType:
         others = " · ".join(f"{metric} {value:.1f}" for metric, value in one.metrics.items())
         no_answer = humanize.percent(one.no_answer)
         tasks.add_row(name, f"{one.questions:,}", score, no_answer, f"{one.output_tokens:.1f}", others)
-    return Group(*([losses] if known.loss_by_source else []), *([Text(), tasks] if known.tasks else []))
+    shown: list[RenderableType] = [losses] if known.loss_by_source else []
+    shown += [Text(), tasks] if known.tasks else []
+    return Group(*shown)
 
 
 def incomplete_view(info: ArtifactInfo, execution: Execution | None) -> RenderableType:

@@ -13,6 +13,7 @@ from s2l_ray.artifacts.facts import DatasetFacts, TargetFacts
 from s2l_ray.artifacts.schemas import HELD_OUT_FOLDER, HELD_OUT_LOSSES, TOKENS_FOLDER
 from s2l_ray.artifacts.tables import FileRecord, find_complete_unit
 from s2l_ray.catalog.scored_units import checkpoint_digest
+from s2l_ray.config.evaluate import EvaluationTask
 from s2l_ray.config.identity import local_folder
 from s2l_ray.config.sections import Config
 from s2l_ray.core.evaluation.metrics import MetricOptions, unavailable
@@ -150,20 +151,29 @@ def _answer_questions(build: EvaluateBuild, questions: dict[str, FileRecord], te
         date=str(build.config.data.date) if template == "chat" else None,
     )
     by_path = {file.path: file for file in files}
-    tasks = {}
-    for one in build.config.evaluate.tasks:
-        task, options = one.task(), metric_options(build.config, one.name)
-        missing = {metric: reason for metric in task.metrics if (reason := unavailable(metric, options))}
-        for reason in missing.values():
-            build.warn(f"{one.name}: skipped: {reason}")
-        metrics = tuple(metric for metric in task.metrics if metric not in missing)
-        tasks[one.name] = ScoredTask([by_path[unit.name] for unit in units[one.name]], metrics, options)
-    return tasks
+    return {
+        one.name: _scored_task(build, one, [by_path[unit.name] for unit in units[one.name]])
+        for one in build.config.evaluate.tasks
+    }
 
 
-def metric_options(config: Config, name: str) -> MetricOptions:
+def _scored_task(build: EvaluateBuild, task: EvaluationTask, files: list[FileRecord]) -> ScoredTask:
+    skipped = skipped_metrics(build.config, task)
+    for reason in skipped.values():
+        build.warn(f"{task.name}: skipped: {reason}")
+    metrics = tuple(metric for metric in task.task().metrics if metric not in skipped)
+    return ScoredTask(files, metrics, metric_options(build.config, task))
+
+
+def skipped_metrics(config: Config, task: EvaluationTask) -> dict[str, str]:
+    """The metrics of a task that cannot be computed, with the reasons."""
+    options = metric_options(config, task)
+    reasons = {metric: unavailable(metric, options) for metric in task.task().metrics}
+    return {metric: reason for metric, reason in reasons.items() if reason is not None}
+
+
+def metric_options(config: Config, task: EvaluationTask) -> MetricOptions:
     """The options of the metrics of a task."""
     evaluate = config.evaluate
-    task = next(one.task() for one in evaluate.tasks if one.name == name)
     folder = local_folder(config, evaluate.bert_model, "evaluate.bert_model") if evaluate.bert_model else None
-    return MetricOptions(task.answer_type, str(folder) if folder else None, evaluate.bert_layer)
+    return MetricOptions(task.task().answer_type, str(folder) if folder else None, evaluate.bert_layer)
