@@ -9,6 +9,7 @@ from s2l_ray.artifacts.facts import CheckpointsFacts, DatasetFacts, SubsetFacts
 from s2l_ray.artifacts.manifest import Artifact
 from s2l_ray.artifacts.schemas import TRAINING_TABLE
 from s2l_ray.core.arrays import Int32
+from s2l_ray.reporting.methods import methods
 from s2l_ray.reporting.pool import Parts, PoolColumns
 from s2l_ray.reporting.records import (
     Lengths,
@@ -42,6 +43,7 @@ def collect(parts: Parts, columns: PoolColumns, flagged: Flagged, run: str, *, t
         clusters=clusters(parts, columns, flagged, text=text),
         maps=maps(parts, columns),
         suspicions=suspicions(parts, columns, flagged, text=text),
+        methods=methods(parts),
         stages=tuple(_stage(artifact) for artifact in parts.values()),
     )
 

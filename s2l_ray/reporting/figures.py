@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 import plotly.graph_objects as go
 
-from s2l_ray.reporting.records import Cluster, Lengths, Maps, Proxy, Report, SourceCounts
+from s2l_ray.reporting.records import Cluster, Lengths, Maps, MethodOverlap, Proxy, Report, SourceCounts
 
 POOL, SUBSET, ACCENT = "#8795a8", "#e8890c", "#2f7fd1"
 SOURCES_SHOWN = 40
@@ -28,6 +28,8 @@ def figures(report: Report) -> dict[str, go.Figure]:
         found |= {f"cluster-{one.cluster}": _cluster(one, steps) for one in report.clusters.shown}
     if report.maps is not None:
         found |= {"data-map": _data_map(report.maps), "plane": _plane(report.maps)}
+    if report.methods is not None and report.methods.overlaps:
+        found["methods"] = _methods(report.methods.overlaps)
     return found
 
 
@@ -121,6 +123,18 @@ def _points(maps: Maps, x: Sequence[float], y: Sequence[float]) -> go.Figure:
             mode="markers",
             marker={"color": color, "size": size, "opacity": 0.7},
         )
+    return figure
+
+
+def _methods(overlaps: Sequence[MethodOverlap]) -> go.Figure:
+    """Overlaps with other methods, and what chance gives."""
+    names = [one.method for one in overlaps]
+    figure = go.Figure(layout=_layout(height=90 + 24 * len(names)))
+    figure.add_bar(x=[one.overlap for one in overlaps], y=names, orientation="h", name="overlap", marker_color=ACCENT)
+    chance = {"mode": "markers", "marker": {"symbol": "line-ns-open", "size": 14, "color": SUBSET}}
+    figure.add_scatter(x=[one.by_chance for one in overlaps], y=names, name="by chance", **chance)
+    figure.update_xaxes(title="shared rows of the subset", tickformat=".0%", rangemode="tozero")
+    figure.update_yaxes(autorange="reversed", automargin=True)
     return figure
 
 

@@ -20,6 +20,7 @@ SECTIONS = {
     "clusters": "Clusters",
     "maps": "Maps",
     "suspicious": "Suspicious rows",
+    "methods": "Other methods",
     "provenance": "Provenance",
 }
 
@@ -33,7 +34,7 @@ def page(report: Report) -> str:
     environment.globals |= {"cell": _cell, "share_cell": _share_cell, "decimal_cell": _decimal_cell}
     environment.globals |= {"band_rows": ROWS_PER_BAND, "selected_points": SELECTED_POINTS}
     drawn = {name: json.loads(figure.to_json()) for name, figure in figures(report).items()}
-    optional = {name: getattr(report, name) for name in ("proxy", "clusters", "maps")}
+    optional = {name: getattr(report, name) for name in ("proxy", "clusters", "maps", "methods")}
     optional["suspicious"] = report.suspicions
     present = [name for name in SECTIONS if optional.get(name, True)]
     return environment.from_string(_resource("page.html.j2")).render(

@@ -194,6 +194,38 @@ class Suspicion:
 
 
 @dataclass(frozen=True)
+class MethodOverlap:
+    """The subset of another method with the same budget, seed and constraints. overlap: shared rows over the rows of
+    the smaller subset. by_chance: that of random subsets of these sizes."""
+
+    method: str
+    summary: str
+    rows: int
+    shared: int
+    overlap: float
+    by_chance: float | None
+
+
+@dataclass(frozen=True)
+class SeedOverlap:
+    """Overlap between the subsets of one method with several values of select.seed, over all pairs."""
+
+    method: str
+    seeds: int
+    mean_overlap: float
+    lowest_overlap: float
+    by_chance: float
+
+
+@dataclass(frozen=True)
+class Methods:
+    """Overlaps with other methods, and between seeds of the method; stability is None for a method without a seed."""
+
+    overlaps: tuple[MethodOverlap, ...]
+    stability: SeedOverlap | None
+
+
+@dataclass(frozen=True)
 class StageRecord:
     """Provenance of one artifact. seeds: of its identity, by key."""
 
@@ -219,4 +251,5 @@ class Report:
     clusters: Clusters | None
     maps: Maps | None
     suspicions: tuple[Suspicion, ...]
+    methods: Methods | None
     stages: tuple[StageRecord, ...]

@@ -6,7 +6,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from s2l_ray.reporting.records import Clusters, Report, RowAccount, Suspicion
+from s2l_ray.reporting.records import Clusters, Methods, Report, RowAccount, Suspicion
 from s2l_ray.terminal import humanize
 from s2l_ray.terminal.layout import facts, indented, table
 
@@ -20,6 +20,8 @@ def report_view(report: Report) -> RenderableType:
         parts.append(_clusters(report.clusters))
     if report.suspicions:
         parts.append(_suspicions(report.suspicions))
+    if report.methods is not None:
+        parts.append(_methods(report.methods))
     return indented(*parts, _stages(report))
 
 
@@ -97,6 +99,19 @@ def _suspicions(suspicions: Sequence[Suspicion]) -> RenderableType:
         worst = one.worst[0].example_id if one.worst else "-"
         shown.add_row(one.flag, f"{one.rows:,}", f"{one.selected:,}", worst)
     return _titled("Suspicious rows", shown)
+
+
+def _methods(methods: Methods) -> RenderableType:
+    numbers = ("rows", "shared", "overlap", "by chance")
+    shown = table("method", *numbers, right=numbers)
+    for one in methods.overlaps:
+        shares = humanize.percent(one.overlap), humanize.percent(one.by_chance)
+        shown.add_row(one.method, f"{one.rows:,}", f"{one.shared:,}", *shares)
+    stable = methods.stability
+    if stable is None:
+        return _titled("Other methods", shown)
+    mean, lowest = humanize.percent(stable.mean_overlap), humanize.percent(stable.lowest_overlap)
+    return _titled("Other methods", shown, Text(f"between {stable.seeds} seeds: {mean} on average, at least {lowest}"))
 
 
 def _stages(report: Report) -> Table:

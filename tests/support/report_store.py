@@ -1,7 +1,7 @@
 """A root with complete artifacts of every kind that a report reads, over rows of two sources, written without Ray."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from s2l_ray.artifacts.facts import CheckpointsFacts
-from s2l_ray.artifacts.manifest import Artifact
+from s2l_ray.artifacts.manifest import Artifact, write_manifest
 from s2l_ray.artifacts.schemas import TRAINING_TABLE
 from s2l_ray.artifacts.tables import write_table
 from s2l_ray.core.training.records import CheckpointRecord
@@ -56,7 +56,11 @@ def write_report_store(root: Path, rows: int = 120) -> ReportStore:
     scored = {"dataset": DATASET_NAME, "trajectories": f"{2:012x}"}
     parts["clusters"] = write_clusters(f"{root}/clusters/{3:012x}", shards, "none", {"trajectories": f"{2:012x}"})
     inputs = {**scored, "clusters": f"{3:012x}"}
-    parts["subset"] = write_subset(f"{root}/subset/{4:012x}", shards, selected, inputs, "s2l")
+    uri = f"{root}/subset/{4:012x}"
+    subset = write_subset(uri, shards, selected, inputs, "s2l")
+    select = {"method": "s2l", "budget": len(selected)}
+    config = {"run": "small", "data": {"root": "."}, "cluster": {"features": "trajectories"}, "select": select}
+    parts["subset"] = write_manifest(uri, replace(subset.manifest, config=config))
     return ReportStore(root, parts, pool, selected)
 
 
