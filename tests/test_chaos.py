@@ -11,7 +11,7 @@ import pytest
 CHECKOUT = Path(__file__).parents[1]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(900)
 def test_a_run_that_is_killed_repeatedly_ends_in_the_same_subset(tmp_path: Path) -> None:
     results = tmp_path / "chaos.json"

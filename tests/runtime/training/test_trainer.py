@@ -183,7 +183,7 @@ def test_lost_workers_are_replaced_while_newer_states_appear(interrupted: TrainJ
     assert len(run_with_losses(interrupted, TrainWorkers(retries=1), 2)) == 2
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_stalled_training_ends_and_names_its_processes(tmp_path: Path, ray_session: None) -> None:
     job = long_job(tmp_path)
     stopped: list[psutil.Process] = []
