@@ -16,6 +16,7 @@ from s2l_ray.errors import ConfigError
 from s2l_ray.sources.checkpoints import CheckpointOrigin, artifact_origins, folder_origin, hub_origin
 from s2l_ray.sources.digests import content_references, folder_reference, source_reference
 from s2l_ray.sources.evaluation import EvaluationSpec
+from s2l_ray.sources.files.paths import ALL
 from s2l_ray.sources.losses import LossesSpec, check_values, losses_files
 from s2l_ray.sources.spec import SourceSpec, source_uri
 
@@ -28,7 +29,7 @@ def dataset_identity(config: Config) -> Identity:
     fields = data.model_dump(mode="json", exclude={"root", "sources", "tokenizer_revision"})
     fields["sources"] = [_source_identity(source, data.root) for source in data.sources]
     fields["exclude"] = [
-        {"question": spec.question, "files": source_reference(SourceSpec(path=spec.path), data.root)}
+        {"question": spec.question, "files": source_reference(SourceSpec(path=spec.path, split=ALL), data.root)}
         for spec in evaluation_specs(data)
     ]
     if isinstance(data.tokenizer, str):

@@ -16,7 +16,7 @@ from s2l_ray.core.data.segments import Segmented
 from s2l_ray.core.data.turns import Example, RejectedRow, Row, prompt_text, response_text
 from s2l_ray.errors import ConfigError
 from s2l_ray.sources.files.listing import skipped_files
-from s2l_ray.sources.ranges import RangeReader, list_ranges
+from s2l_ray.sources.ranges import Range, RangeReader, list_ranges
 from s2l_ray.sources.rows import RawRow
 from s2l_ray.sources.spec import SourceSpec
 
@@ -54,8 +54,9 @@ class DataSummary:
     source: the keys of the job for reading rows; format None guesses it for each row. template: renders the chats.
     lengths: characters of the examples. guesses: formats of rows. rejected: rows by reason. rejected_fields: their
     field names. values: rows by source (without `source`, by the field of that name), None where a row has none.
-    unread: rows with text in a column that nothing reads. rendered: rendered chats; rewritten: those of which later
-    turns change earlier answers; reasoning_lost: those whose template leaves out reasoning.
+    unread: rows with text in a column that nothing reads. converted: rows by a column whose value became text or null,
+    because Python cannot represent it. rendered: rendered chats; rewritten: those of which later turns change earlier
+    answers; reasoning_lost: those whose template leaves out reasoning.
     """
 
     root: str
@@ -71,19 +72,23 @@ class DataSummary:
     rejected_fields: dict[str, None] = field(default_factory=dict)
     values: Counter[str | None] = field(default_factory=Counter)
     unread: Counter[str] = field(default_factory=Counter)
+    converted: Counter[str] = field(default_factory=Counter)
     rendered: int = 0
     rewritten: int = 0
     reasoning_lost: int = 0
 
-    def add(self, file: str, raw: RawRow) -> None:
+    def add(self, one: Range, raw: RawRow) -> None:
+        """Count a row of a range."""
         self.rows += 1
+        self.converted.update(raw.converted)
         try:
             if raw.row is None:
                 raise RejectedRow(raw.reason or "undecodable", "")
-            if not self.spec.matches(raw.row):
+            columns = {**one.partitions, **raw.row}
+            if not self.spec.matches(columns):
                 raise RejectedRow("filtered", "")
             read = self._read(raw.row)
-            name = self._source_name(raw.row)
+            name = self._source_name(columns)
             if name is None and self.source is not None:
                 raise RejectedRow("missing_field", "")
             self.guesses.add((read.format, tuple(read.fields.items())))
@@ -96,7 +101,7 @@ class DataSummary:
         self.unread.update(name for name in read.unread if name not in self.spec.columns)
         self.lengths.append(len(prompt_text(read.example)) + len(response_text(read.example)))
         if len(self.samples) < SAMPLES:
-            self.samples.append(Sample(read.example, file, raw.line, text))
+            self.samples.append(Sample(read.example, one.file, raw.line, text))
 
     def _read(self, row: Row) -> ReadRow:
         if self.source is None:
@@ -173,13 +178,19 @@ def frequent_rejections(rejected: Mapping[str, int], rows: int) -> Iterator[str]
             yield f"{100 * count / rows:.0f} % of the rows ({count:,} of {rows:,}) are rejected: {reason}"
 
 
+def converted_lines(converted: Mapping[str, int]) -> Iterator[str]:
+    """A line for each column with values that Python cannot represent."""
+    for column, rows in converted.items():
+        yield f"{column}: values that Python cannot represent became text or null in {rows:,} rows"
+
+
 def summarise(summary: DataSummary, most: int) -> DataSummary:
     """Add the first `most` rows of its source to a summary."""
-    for file, raw in _read_rows(summary.root, summary.spec):
+    for one, raw in _read_rows(summary.root, summary.spec):
         if summary.rows == most:
             summary.complete = False
             break
-        summary.add(file, raw)
+        summary.add(one, raw)
     return summary
 
 
@@ -226,7 +237,7 @@ def folder_template(folder: Path, date: datetime.date) -> "ChatTemplate | None":
     return read_template(folder, date)
 
 
-def _read_rows(root: str, spec: SourceSpec) -> Iterator[tuple[str, RawRow]]:
-    for source_range in list_ranges([spec], root):
-        for raw in RangeReader(source_range):
-            yield source_range.file, raw
+def _read_rows(root: str, spec: SourceSpec) -> Iterator[tuple[Range, RawRow]]:
+    for one in list_ranges([spec], root):
+        for raw in RangeReader(one):
+            yield one, raw

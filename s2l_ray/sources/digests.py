@@ -25,7 +25,7 @@ def source_reference(spec: SourceSpec, root: str) -> list[Reference]:
     """References to the contents of the files of a source; [hub id, revision, split] as configured."""
     if spec.hub is not None:
         return [[spec.hub, spec.revision, spec.split]]
-    return content_references([(uri, entry) for uri, _, entry in find_source_files(spec, root).files])
+    return content_references([(file.uri, file.entry) for file in find_source_files(spec, root).files])
 
 
 def content_references(files: list[tuple[str, storage.Entry]]) -> list[Reference]:

@@ -6,6 +6,7 @@ from typing import Any
 
 from s2l_ray.core.data.decontamination import EvaluationRow
 from s2l_ray.errors import ConfigError
+from s2l_ray.sources.files.paths import ALL
 from s2l_ray.sources.ranges import RangeReader, list_ranges
 from s2l_ray.sources.spec import SourceSpec
 
@@ -49,7 +50,8 @@ def read_questions(specs: Sequence[EvaluationSpec], root: str) -> Iterator[Evalu
 
     Raises `ConfigError` for a missing file, and for a file with a row whose question is not known.
     """
-    for one in read_evaluation_rows([SourceSpec(path=spec.path) for spec in specs], root, "data.exclude"):
+    sets = [SourceSpec(path=spec.path, split=ALL) for spec in specs]
+    for one in read_evaluation_rows(sets, root, "data.exclude"):
         spec = specs[one.source]
         question = question_of(one.row, spec.question)
         if question is None:

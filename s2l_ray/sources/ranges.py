@@ -5,17 +5,20 @@ in which it starts; Parquet is split by row groups; every other file is one rang
 """
 
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import pairwise
 
 import pyarrow as pa
 
 from s2l_ray import storage
-from s2l_ray.sources.files.detect import detect_ranges
+from s2l_ray.sources.files.compression import decompress
+from s2l_ray.sources.files.delimited import read_delimited
+from s2l_ray.sources.files.detect import detect_layout
+from s2l_ray.sources.files.json_text import read_json
 from s2l_ray.sources.files.listing import find_source_files
 from s2l_ray.sources.files.tables import hub_dataset, read_arrow, read_hub, read_row_group
-from s2l_ray.sources.files.text import gunzip, read_byte_range, read_chunks, read_lines, read_list
+from s2l_ray.sources.files.text import read_byte_range, read_chunks, read_lines
 from s2l_ray.sources.rows import RawRow, SourceError
 from s2l_ray.sources.spec import SourceSpec
 
@@ -28,8 +31,9 @@ class Range:
     """A range of rows of one file: the unit of parsing.
 
     source: index of its entry in data.sources. uri: of the file, or [id, revision, split] of a data set of the hub.
-    file: the name of the file in tables and messages. start, stop: bytes, or rows for the kinds parquet and hub.
-    file_bytes: size of the file when it was listed.
+    file: the name of the file in tables and messages. kind, compression, line_end: see `Layout`, or the kind hub.
+    start, stop: bytes, or rows for the kinds parquet and hub. file_bytes: size of the file when it was listed.
+    partitions: columns in the names of the file's folders.
     """
 
     source: int
@@ -39,11 +43,14 @@ class Range:
     start: int
     stop: int
     file_bytes: int
+    compression: str | None = None
+    line_end: str = "\n"
+    partitions: Mapping[str, str | None] = field(default_factory=dict)
 
     @property
     def has_arrow_nulls(self) -> bool:
         """Whether objects of the rows have null for keys that only other rows have."""
-        return self.kind in ("parquet", "arrow", "hub")
+        return self.kind in ("parquet", "arrow", "arrow_stream", "hub")
 
 
 def list_ranges(specs: Sequence[SourceSpec], root: str, range_bytes: int = RANGE_BYTES) -> list[Range]:
@@ -61,13 +68,23 @@ def _ranges_of(source: int, spec: SourceSpec, root: str, range_bytes: int) -> It
         for start in range(0, total, HUB_ROWS):
             yield Range(source, json.dumps(reference), spec.hub, "hub", start, min(start + HUB_ROWS, total), 0)
         return
-    found = find_source_files(spec, root)
-    for uri, file, entry in found.files:
-        with _open(uri, file) as stream:
-            kind, bounds = ("arrow", [0, entry.bytes]) if found.arrow else detect_ranges(stream, file, range_bytes)
-        for start, stop in pairwise(bounds):
+    for file in find_source_files(spec, root).files:
+        with _open(file.uri, file.name) as stream:
+            layout = detect_layout(stream, file.name, range_bytes)
+        for start, stop in pairwise(layout.bounds):
             if start < stop:
-                yield Range(source, uri, file, kind, start, stop, entry.bytes)
+                yield Range(
+                    source,
+                    file.uri,
+                    file.name,
+                    layout.kind,
+                    start,
+                    stop,
+                    file.entry.bytes,
+                    layout.compression,
+                    layout.line_end,
+                    file.partitions,
+                )
 
 
 class RangeReader:
@@ -98,15 +115,26 @@ def _read(one: Range) -> Iterator[RawRow]:
         if stream.size() != one.file_bytes:
             raise SourceError(f"{one.file}: changed since it was listed; run again")
         match one.kind:
-            case "lines":
-                yield from read_byte_range(stream, one.start, one.stop)
             case "parquet":
                 yield from read_row_group(stream, one.file, one.start)
-            case "arrow":
-                yield from read_arrow(stream, one.file)
-            case kind:
-                chunks = gunzip(stream) if kind.endswith("_gz") else read_chunks(stream)
-                yield from read_list(chunks) if kind.startswith("list") else read_lines(chunks)
+            case "arrow" | "arrow_stream":
+                yield from read_arrow(stream, one.file, one.kind)
+            case "lines" if one.compression is None:
+                yield from read_byte_range(stream, one.line_end.encode(), one.start, one.stop)
+            case _:
+                yield from _read_text(one, stream)
+
+
+def _read_text(one: Range, stream: pa.NativeFile) -> Iterator[RawRow]:
+    """Rows of a whole file of text."""
+    chunks = decompress(stream, one.compression) if one.compression else read_chunks(stream)
+    match one.kind:
+        case "json":
+            return read_json(chunks)
+        case "lines":
+            return read_lines(chunks, one.line_end.encode())
+        case kind:
+            return read_delimited(chunks, kind, one.line_end.encode())
 
 
 def _open(uri: str, file: str) -> pa.NativeFile:

@@ -44,7 +44,8 @@ class RawRow:
     """One row, or a rejected row with `reason` and `detail`. line: counted from 1 within the range.
 
     A blank line has neither `row` nor `reason`; readers of files count it and do not return it. text: the row as the
-    file spells it, in one line; None for a row of a table.
+    file spells it, in one line; None for a row of a table. converted: columns of a table whose value Python cannot
+    represent, so that it became text or null.
     """
 
     line: int
@@ -52,6 +53,7 @@ class RawRow:
     reason: str | None = None
     detail: str = ""
     text: str | None = None
+    converted: tuple[str, ...] = ()
 
 
 def row_from_line(line: int, data: bytes | None) -> RawRow:
@@ -109,17 +111,29 @@ def _rows_of_batch(line: int, table: pa.Table | pa.RecordBatch) -> Iterator[RawR
         yield from _rows_of_batch(line + half, table.slice(half))
         return
     except (OverflowError, ValueError, pa.ArrowException):  # a value that Python cannot represent
-        columns = [[_python_value(value) for value in column] for column in table.columns]
-        rows = [dict(zip(table.column_names, values, strict=True)) for values in zip(*columns, strict=True)]
+        yield from _converted_rows(line, table)
+        return
     for position, row in enumerate(rows):
         yield RawRow(line + position, {str(name): _json_value(value) for name, value in row.items()})
 
 
-def _python_value(value: pa.Scalar) -> object:
-    """The value, or its text where Python cannot represent it, or None where that fails too."""
-    for one in (value.as_py, lambda: value.cast(pa.string()).as_py()):
-        with contextlib.suppress(OverflowError, ValueError, pa.ArrowException):
-            return one()
+def _converted_rows(line: int, table: pa.Table | pa.RecordBatch) -> Iterator[RawRow]:
+    """Rows in which values that Python cannot represent are their text, or null."""
+    for position in range(table.num_rows):
+        row, converted = {}, []
+        for name, column in zip(table.column_names, table.columns, strict=True):
+            try:
+                row[name] = _json_value(column[position].as_py())
+            except (OverflowError, ValueError, pa.ArrowException):
+                row[name] = _value_text(column[position])
+                converted.append(name)
+        yield RawRow(line + position, row, converted=tuple(converted))
+
+
+def _value_text(value: pa.Scalar) -> str | None:
+    with contextlib.suppress(OverflowError, ValueError, pa.ArrowException):
+        text: str | None = value.cast(pa.string()).as_py()
+        return text
     return None
 
 

@@ -208,6 +208,11 @@ def move_folder(source: str, target: str) -> None:
     store.move_folder(source_key, _resolve(target)[1])
 
 
+def list_broken_links(uri: str) -> list[str]:
+    """Paths of symbolic links below a folder to nothing or to a folder above them, which are not listed as files."""
+    return sorted(DISK.list_broken_links(str(local_path(uri).absolute()))) if is_local(uri) else []
+
+
 def list_temporary_files(uri: str) -> list[Entry]:
     """Temporary files below a folder on a disk, also of writes in progress; empty for a bucket.
 

@@ -76,7 +76,17 @@ class DiskStore:
         self.upload(Path(key), str(target))
 
     def list_files(self, key: str) -> list[Entry]:
-        return list(_files_below(Path(key), ""))
+        """Files below a folder, except those that are deleted during the listing."""
+        entries = []
+        for path, item in _items_below(Path(key)):
+            with contextlib.suppress(FileNotFoundError):
+                if _is_file(item):
+                    entries.append(_entry(item.stat(), path))
+        return entries
+
+    def list_broken_links(self, key: str) -> list[str]:
+        """Paths of symbolic links below a folder that are not followed: to nothing, or to a folder above them."""
+        return [path for path, item in _items_below(Path(key)) if item.is_symlink() and not _is_file(item)]
 
     def list_folders(self, key: str) -> list[str]:
         with contextlib.suppress(FileNotFoundError):
@@ -155,14 +165,34 @@ def _entry(status: os.stat_result, path: str) -> Entry:
     return Entry(path, status.st_size, status.st_mtime_ns)
 
 
-def _files_below(folder: Path, prefix: str) -> Iterator[Entry]:
-    """Files below a folder, except those that are deleted during the listing."""
+def _items_below(
+    folder: Path, prefix: str = "", above: frozenset[tuple[int, int]] = frozenset()
+) -> Iterator[tuple[str, os.DirEntry[str]]]:
+    """Path and item of everything below a folder but its folders; links to a folder in `above` are not followed."""
+    with contextlib.suppress(FileNotFoundError):
+        above |= {_identity(folder)}
     for item in _scan(folder):
-        if item.is_dir():
-            yield from _files_below(Path(item.path), f"{prefix}{item.name}/")
-        elif item.is_file():
-            with contextlib.suppress(FileNotFoundError):
-                yield _entry(item.stat(), f"{prefix}{item.name}")
+        if _is_folder(item) and not (item.is_symlink() and _identity(item) in above):
+            yield from _items_below(Path(item.path), f"{prefix}{item.name}/", above)
+        else:
+            yield f"{prefix}{item.name}", item
+
+
+def _identity(folder: Path | os.DirEntry[str]) -> tuple[int, int]:
+    status = folder.stat()
+    return status.st_dev, status.st_ino
+
+
+def _is_folder(item: os.DirEntry[str]) -> bool:
+    with contextlib.suppress(OSError):  # of a link to itself
+        return item.is_dir()
+    return False
+
+
+def _is_file(item: os.DirEntry[str]) -> bool:
+    with contextlib.suppress(OSError):
+        return item.is_file()
+    return False
 
 
 def _scan(folder: Path) -> list[os.DirEntry[str]]:

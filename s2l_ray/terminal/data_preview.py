@@ -10,8 +10,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from s2l_ray.config.row_summary import DataSummary, Sample, frequent_rejections
-from s2l_ray.core.data.columns import SPARE_FIELDS
+from s2l_ray.config.row_summary import DataSummary, Sample, converted_lines, frequent_rejections
+from s2l_ray.core.data.columns import unread_lines
 from s2l_ray.core.data.segments import CONTROL, Segments
 from s2l_ray.terminal import humanize
 from s2l_ray.terminal.layout import clipped, facts, indented
@@ -44,27 +44,23 @@ def _parts(summary: DataSummary, width: int, samples: int | None = None) -> list
         + (f", {rejected:,} rejected" if rejected else ""),
         "rejected": humanize.listed(summary.rejected) or None,
         "format": (summary.format or "differs from row to row") + (f" ({mapped})" if mapped else ""),
-        "not read": "\n".join(_unread(summary)) or None,
+        "not read": "\n".join(unread_lines(summary.unread_columns, len(summary.lengths), summary.format)) or None,
         "chats": _chats(summary),
         "mask": Text.assemble(("│ context", "dim"), "  ", ("┃ target", "bold green"), "  ⏎ end of text, target"),
         "sources": f"{len(counted)}: {clipped(humanize.listed(counted), 200)}" if counted else None,
     }
     shown = enumerate(summary.samples[:samples], 1)
-    warnings = [*summary.skipped_files, *frequent_rejections(summary.rejected, summary.rows)]
+    warnings = [
+        *summary.skipped_files,
+        *frequent_rejections(summary.rejected, summary.rows),
+        *converted_lines(summary.converted),
+    ]
     notices = [Text(f"WARNING: {line}", "bold red") for line in warnings]
     return [
         *([Group(*notices)] if notices else []),
         facts(pairs),
         *(_example(number, one, width) for number, one in shown),
     ]
-
-
-def _unread(summary: DataSummary) -> Iterator[str]:
-    """A line for each column with text that nothing reads, with the key that would map it."""
-    for name, rows in summary.unread_columns.items():
-        spare = SPARE_FIELDS.get(summary.format or "")
-        hint = f"; map it with fields: {{{spare}: {name}}}" if spare else ""
-        yield f"{name}: text in {_share(rows, len(summary.lengths))} of the rows, not used{hint}"
 
 
 def _chats(summary: DataSummary) -> str | None:
@@ -82,10 +78,6 @@ def _chats(summary: DataSummary) -> str | None:
     if summary.reasoning_lost:
         lines.append(f"{summary.reasoning_lost:,} have reasoning that the template leaves out; it is not learned")
     return "\n".join(lines)
-
-
-def _share(part: int, whole: int) -> str:
-    return f"{100 * part / whole:.0f} %"
 
 
 def _example(number: int, sample: Sample, width: int) -> RenderableType:

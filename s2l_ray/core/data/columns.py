@@ -41,5 +41,13 @@ def unread_columns(counts: Mapping[str, int], rows: int) -> dict[str, int]:
     return dict(many.most_common())
 
 
+def unread_lines(columns: Mapping[str, int], rows: int, name: str | None) -> Iterator[str]:
+    """A line for each column with text that nothing reads, with the key that would map it in the format `name`."""
+    spare = SPARE_FIELDS.get(name or "")
+    for column, count in columns.items():
+        hint = f"; map it with fields: {{{spare}: {column}}}" if spare else ""
+        yield f"{column}: text in {100 * count / rows:.0f} % of the rows, not used{hint}"
+
+
 def _has_prose(value: object) -> bool:
     return any(len(text.split(maxsplit=LEAST_PARTS)) >= LEAST_PARTS for text in texts_of(value))

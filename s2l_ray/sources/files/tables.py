@@ -1,4 +1,4 @@
-"""Rows of Parquet row groups, of Arrow files that `datasets` saved, and of data sets of the Hugging Face hub.
+"""Rows of Parquet row groups, of Arrow files and streams, and of data sets of the Hugging Face hub.
 
 A damaged table yields the rows before the damage and then one rejected row with the reason `file_broken`.
 """
@@ -6,7 +6,7 @@ A damaged table yields the rows before the damage and then one rejected row with
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 BATCH_ROWS, BUFFER_BYTES = 1000, 1 << 20
+# First bytes of an Arrow file, and of a file of Feather version 1.
+ARROW_FILE, FEATHER_1 = b"ARROW1", b"FEA1"
 ARROW_END = b"\xff\xff\xff\xff\x00\x00\x00\x00"
 TABLE_ERRORS = (pa.ArrowException, OSError)
 
@@ -44,14 +46,14 @@ def row_group_starts(stream: pa.NativeFile, file: str) -> list[int]:
         if not _is_damage(error):
             raise
         raise SourceError(f"{file}: not a Parquet file, or truncated ({error}); write it again") from error
-    _refuse_repeated_columns(metadata.schema.to_arrow_schema().names, file)
+    refuse_repeated_columns(metadata.schema.to_arrow_schema().names, file)
     starts = [0]
     for group in range(metadata.num_row_groups):
         starts.append(starts[-1] + metadata.row_group(group).num_rows)
     return starts
 
 
-def _refuse_repeated_columns(names: list[str], file: str) -> None:
+def refuse_repeated_columns(names: Sequence[str], file: str) -> None:
     """Raise `SourceError` for two columns of one name, of which a row can have one only."""
     for name, columns in Counter(names).items():
         if columns > 1:
@@ -67,18 +69,42 @@ def read_row_group(stream: pa.NativeFile, file: str, start: int) -> Iterator[Raw
     yield from _read_batches(parquet.iter_batches(min(BATCH_ROWS, rows), row_groups=[group]))
 
 
-def read_arrow(stream: pa.NativeFile, file: str) -> Iterator[RawRow]:
-    """Rows of an Arrow stream file."""
-    stream.seek(max(stream.size() - len(ARROW_END), 0))
-    complete = stream.read() == ARROW_END
+def arrow_kind(stream: pa.NativeFile, file: str) -> str:
+    """`arrow` for an Arrow file (Feather version 2), `arrow_stream` for an Arrow stream.
+
+    Raises `SourceError` for other files, and for two columns of one name.
+    """
+    stream.seek(0)
+    head = stream.read(len(ARROW_FILE))
+    if head.startswith(FEATHER_1):
+        raise SourceError(f"{file}: is a file of Feather version 1; save it with pyarrow.feather.write_feather")
+    kind = "arrow" if head == ARROW_FILE else "arrow_stream"
+    refuse_repeated_columns(_open_arrow(stream, file, kind).schema.names, file)
+    return kind
+
+
+def _open_arrow(
+    stream: pa.NativeFile, file: str, kind: str
+) -> pa.ipc.RecordBatchFileReader | pa.ipc.RecordBatchStreamReader:
     stream.seek(0)
     try:
-        batches = pa.ipc.open_stream(stream)
+        return pa.ipc.open_file(stream) if kind == "arrow" else pa.ipc.open_stream(stream)
     except TABLE_ERRORS as error:
         if not _is_damage(error):
             raise
-        raise SourceError(f"{file}: not an Arrow stream ({error}); save the data set again") from error
-    yield from _read_batches(iter(batches), complete)
+        raise SourceError(f"{file}: not an Arrow file, or truncated ({error}); write it again") from error
+
+
+def read_arrow(stream: pa.NativeFile, file: str, kind: str) -> Iterator[RawRow]:
+    """Rows of an Arrow file or stream."""
+    stream.seek(max(stream.size() - len(ARROW_END), 0))
+    complete = kind == "arrow" or stream.read() == ARROW_END
+    reader = _open_arrow(stream, file, kind)
+    if isinstance(reader, pa.ipc.RecordBatchFileReader):
+        batches = map(reader.get_batch, range(reader.num_record_batches))
+    else:
+        batches = iter(reader)
+    yield from _read_batches(batches, complete)
 
 
 def _read_batches(batches: Iterator[pa.RecordBatch], complete: bool = True) -> Iterator[RawRow]:

@@ -25,7 +25,7 @@ from s2l_ray.core.data.segments import Segmented, chat_to_json
 from s2l_ray.core.data.turns import Example, RejectedRow, example_id, response_text
 from s2l_ray.errors import S2LError
 from s2l_ray.sources.evaluation import read_questions
-from s2l_ray.sources.ranges import RangeReader
+from s2l_ray.sources.ranges import Range, RangeReader
 from s2l_ray.sources.rows import RawRow
 from s2l_ray.stages.prepare.records import ParsedRange, ParseUnit, Piece
 
@@ -56,7 +56,7 @@ class ParseWorker:
 
     def __call__(self, unit: ParseUnit) -> ParsedRange:
         source, reader = self._data.sources[unit.range.source], RangeReader(unit.range)
-        parser = RowParser(source, unit.range.has_arrow_nulls, self._render, self._evaluation)
+        parser = RowParser(source, unit.range, self._render, self._evaluation)
         pieces = PieceWriter(self._folder, unit, self._piece_rows)
         for raw in reader:
             try:
@@ -70,6 +70,8 @@ class ParseWorker:
             rejected=dict(pieces.reasons),
             pieces=pieces.written,
             unread=dict(parser.unread),
+            formats=dict(parser.formats),
+            converted=dict(parser.converted),
             chats=counts["chats"],
             rewritten=counts["rewritten"],
             reasoning_lost=counts["reasoning_lost"],
@@ -103,32 +105,33 @@ class RowParser:
     """Parse rows of a source, and count what their parsing reveals."""
 
     def __init__(
-        self,
-        source: Source,
-        has_arrow_nulls: bool,
-        render: Callable[[Example], Segmented],
-        evaluation: EvaluationIndex | None,
+        self, source: Source, one: Range, render: Callable[[Example], Segmented], evaluation: EvaluationIndex | None
     ) -> None:
         self.unread: Counter[str] = Counter()
+        self.formats: Counter[str] = Counter()
+        self.converted: Counter[str] = Counter()
         self.contaminated: Counter[str] = Counter()
         self.counts: Counter[str] = Counter()
         self._source, self._spec = source, source_spec(source)
-        self._has_arrow_nulls, self._render, self._evaluation = has_arrow_nulls, render, evaluation
+        self._range, self._render, self._evaluation = one, render, evaluation
 
     def parse(self, raw: RawRow) -> Row:
         """A row of `IDS` and `TEXTS`. Raises `RejectedRow`."""
         if raw.row is None:
             raise RejectedRow(raw.reason or "undecodable", raw.detail)
-        if not self._spec.matches(raw.row):
+        self.converted.update(raw.converted)
+        columns = {**self._range.partitions, **raw.row} if self._range.partitions else raw.row
+        if not self._spec.matches(columns):
             raise RejectedRow("filtered", f"not of {self._source.only}")
-        row = without_null_keys(raw.row) if self._has_arrow_nulls else raw.row
+        row = without_null_keys(raw.row) if self._range.has_arrow_nulls else raw.row
         read = read_row(row, self._source.format, self._source.fields, self._source.roles)
-        name = self._spec.source_name(raw.row)
+        name = self._spec.source_name(columns)
         if name is None:
             field = self._source.source["field"] if self._source.source else ""
             raise RejectedRow("missing_field", f"no {field} to name the source")
         self._refuse_contaminated(read.example)
         chat = self._chat(read.example) if read.example.chat else None
+        self.formats[read.format] += 1
         self.unread.update(column for column in read.unread if column not in self._spec.columns)
         text = raw.text or json.dumps(raw.row, ensure_ascii=False, separators=(",", ":"))
         return {"example_id": example_id(read.example), "source": name, "line": raw.line, "raw": text, "chat": chat}

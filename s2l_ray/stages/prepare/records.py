@@ -55,14 +55,17 @@ class Piece:
 class ParsedRange:
     """lines: of the file. rejected: rows by reason. unread: rows with text in a column that nothing reads.
 
-    chats: rendered chats; rewritten: those of which later turns change earlier answers; reasoning_lost: those whose
-    template leaves out reasoning. contaminated: rows by the file of the evaluation set that they repeat.
+    formats: examples by format. converted: rows by a column whose value became text or null, because Python cannot
+    represent it. chats: rendered chats; rewritten: those of which later turns change earlier answers; reasoning_lost:
+    those whose template leaves out reasoning. contaminated: rows by the file of the evaluation set that they repeat.
     """
 
     lines: int
     rejected: dict[str, int]
     pieces: list[Piece]
     unread: dict[str, int]
+    formats: dict[str, int]
+    converted: dict[str, int]
     chats: int
     rewritten: int
     reasoning_lost: int

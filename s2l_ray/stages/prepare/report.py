@@ -8,9 +8,9 @@ from s2l_ray.artifacts.facts import Counts, DatasetFacts
 from s2l_ray.artifacts.schemas import DATASET
 from s2l_ray.artifacts.tables import FileRecord
 from s2l_ray.config.identity import source_spec
-from s2l_ray.config.row_summary import frequent_rejections
+from s2l_ray.config.row_summary import converted_lines, frequent_rejections
 from s2l_ray.config.sections import Data
-from s2l_ray.core.data.columns import unread_columns
+from s2l_ray.core.data.columns import unread_columns, unread_lines
 from s2l_ray.errors import S2LError
 from s2l_ray.sources.files.listing import skipped_files
 from s2l_ray.sources.ranges import Range
@@ -29,17 +29,24 @@ from s2l_ray.stages.prepare.records import (
 class SourceCounts:
     """Counts of an entry of data.sources. per_answer: each answer of a chat is an example. See `ParsedRange`.
 
-    skipped: lines about files of the folder that are not read.
+    format: of all its examples, None if they have several. skipped: lines about files of the folder that are not read.
     """
 
     name: str
     read: int
     rejected: dict[str, int]
     unread: dict[str, int]
+    format: str | None
+    converted: dict[str, int]
     chats: int
     reasoning_lost: int
     per_answer: bool
     skipped: tuple[str, ...] = ()
+
+    @property
+    def examples(self) -> int:
+        """Rows that were not rejected."""
+        return self.read - sum(self.rejected.values())
 
 
 def summarise_sources(data: Data, ranges: Sequence[Range], parsed: Sequence[ParsedRange]) -> list[SourceCounts]:
@@ -49,12 +56,15 @@ def summarise_sources(data: Data, ranges: Sequence[Range], parsed: Sequence[Pars
         own = [result for one, result in zip(ranges, parsed, strict=True) if one.source == number]
         read, rejected = sum(one.read for one in own), total_counts(one.rejected for one in own)
         rewritten, spec = sum(one.rewritten for one in own), source_spec(source)
+        formats = list(total_counts(one.formats for one in own))
         summaries.append(
             SourceCounts(
                 name=spec.stem,
                 read=read,
                 rejected=rejected,
                 unread=unread_columns(total_counts(one.unread for one in own), read - sum(rejected.values())),
+                format=formats[0] if len(formats) == 1 else None,
+                converted=total_counts(one.converted for one in own),
                 chats=sum(one.chats for one in own),
                 reasoning_lost=sum(one.reasoning_lost for one in own),
                 per_answer=data.chat == "per_answer" or (data.chat == "auto" and rewritten > 0),
@@ -71,8 +81,8 @@ def warnings(sources: Sequence[SourceCounts]) -> Iterator[str]:
         yield from (f"{source.name}: {line}" for line in frequent_rejections(source.rejected, source.read))
         if source.reasoning_lost:
             yield f"{source.name}: {source.reasoning_lost:,} chats have reasoning that the chat template leaves out"
-        for column, rows in source.unread.items():
-            yield f"{source.name}: column {column} has text in {rows:,} rows and is not read"
+        lines = unread_lines(source.unread, source.examples, source.format)
+        yield from (f"{source.name}: {line}" for line in (*converted_lines(source.converted), *lines))
 
 
 def make_product(
