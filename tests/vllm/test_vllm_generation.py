@@ -20,7 +20,7 @@ def test_both_engines_give_the_same_outputs(tmp_path: Path, monkeypatch: pytest.
     subprocess.run([sys.executable, "-m", "tests.vllm.with_transformers", str(tmp_path)], check=True, timeout=300)
     prompts, expected = json.loads((tmp_path / "outputs.json").read_text())
     monkeypatch.setenv("VLLM_CPU_KVCACHE_SPACE", "1")
-    engine = load_vllm(tmp_path, "float32", LONGEST + OPTIONS.max_new_tokens)
+    engine = load_vllm(tmp_path, "float32", LONGEST + OPTIONS.max_new_tokens, gpus=0)
     found = generate_with_vllm(engine, load_tokenizer(str(tmp_path)), prompts, [0] * PROMPTS, OPTIONS)
     assert found == [Output(**output) for output in expected]
     assert len({output.text for output in found}) > PROMPTS / 2

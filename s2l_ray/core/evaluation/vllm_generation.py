@@ -12,13 +12,24 @@ from s2l_ray.core.evaluation.generation import GenerationOptions, Output, make_o
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+# the default of vLLM
+MEMORY_SHARE = 0.9
 
-def load_vllm(folder: str | Path, dtype: str, max_length: int) -> Any:
-    """An offline engine with the model in `folder`, for prompts and outputs of together `max_length` tokens."""
+
+def load_vllm(folder: str | Path, dtype: str, max_length: int, gpus: float) -> Any:
+    """An offline engine with the model in `folder`, for prompts and outputs of together `max_length` tokens.
+
+    gpus: 0 for a CPU; a share of a GPU bounds the memory that the engine takes of it.
+    """
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+    # in this process, which Ray ends
+    os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
     from vllm import LLM
 
-    return LLM(model=str(folder), dtype=dtype, max_model_len=max_length, enforce_eager=True, generation_config="vllm")
+    device: dict[str, Any] = (
+        {"gpu_memory_utilization": MEMORY_SHARE * min(1.0, gpus)} if gpus else {"enforce_eager": True}
+    )
+    return LLM(model=str(folder), dtype=dtype, max_model_len=max_length, generation_config="vllm", **device)
 
 
 def generate_with_vllm(
@@ -37,7 +48,6 @@ def generate_with_vllm(
             seed=seed,
             max_tokens=options.max_new_tokens,
             stop=list(options.stop),
-            include_stop_str_in_output=True,  # else its last token is left out, which may begin before it
             stop_token_ids=list(options.end_ids),
             ignore_eos=True,  # the end tokens are those of the options
         )

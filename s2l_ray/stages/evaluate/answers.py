@@ -23,7 +23,7 @@ from s2l_ray.stages.evaluate.losses import EvaluationModel
 from s2l_ray.stages.evaluate.questions import questions_of
 
 if TYPE_CHECKING:
-    from s2l_ray.core.evaluation.prompts import PromptEncoder
+    from transformers import PreTrainedTokenizerBase
 
 Continue = Callable[[Sequence[Sequence[int]], Sequence[int], GenerationOptions], list[Output]]
 
@@ -47,10 +47,10 @@ class AnswerUnit:
 class AnswerWorker:
     """The target model in memory, or in an engine of vLLM, with its tokenizer.
 
-    date: the only one that the chat template sees, where prompts are chats; else None.
+    date: the only one that the chat template sees, where prompts are chats; else None. questions: of all tasks.
     """
 
-    def __init__(self, folder: str, model: EvaluationModel, date: str | None) -> None:
+    def __init__(self, folder: str, model: EvaluationModel, date: str | None, questions: Sequence[FileRecord]) -> None:
         import torch
 
         from s2l_ray.core.evaluation.prompts import PromptEncoder
@@ -67,7 +67,9 @@ class AnswerWorker:
             temperature=model.evaluate.temperature,
             batch_size=model.execution.prompts_per_batch,
         )
-        self._continue, positions = _load_engine(dataset, target, model, self._encoder)
+        lengths = [self._longest_prompt(file) for file in questions]
+        longest = max(lengths) + model.evaluate.max_new_tokens
+        self._continue, positions = _load_engine(dataset, target, model, self._encoder.tokenizer, longest)
         self._longest = positions - model.evaluate.max_new_tokens
         if self._longest < 1:
             raise S2LError(
@@ -89,6 +91,11 @@ class AnswerWorker:
         ]
         answers = pa.Table.from_pylist(rows, schema=ANSWERS)
         return write_table(self._folder, unit.name, answers, unit.key)
+
+    def _longest_prompt(self, questions: FileRecord) -> int:
+        table = read_table(self._folder, questions, ["prompt", "program_prompt"])
+        prompts = [text for column in table.columns for text in column.to_pylist() if text is not None]
+        return max(map(len, self._encoder.encode(prompts)))
 
     def _generate(self, prompts: Sequence[Prompt]) -> list[Output]:
         """Outputs for prompts, in order; one that is too long for the model has none."""
@@ -128,16 +135,19 @@ def _response_row(response: Response) -> dict[str, object]:
 
 
 def _load_engine(
-    dataset: Artifact, target: Artifact, model: EvaluationModel, encoder: "PromptEncoder"
+    dataset: Artifact, target: Artifact, model: EvaluationModel, tokenizer: "PreTrainedTokenizerBase", longest: int
 ) -> tuple[Continue, int]:
-    """The function that continues prompts, and the positions of the model."""
+    """The function that continues prompts, and the positions of the model.
+
+    longest: tokens of the longest prompt and its output, for which vLLM reserves memory.
+    """
     from s2l_ray.core.evaluation.generation import generate
     from s2l_ray.core.model_config import max_positions
 
-    step, dtype = model.step(), model.evaluate.dtype
+    step, dtype, gpus = model.step(), model.evaluate.dtype, model.execution.gpus
     if model.execution.engine == "transformers":
-        loaded = load_checkpoint(dataset, target, step, dtype, device_of(model.execution.gpus), model.cache_bytes)
-        return partial(generate, loaded, encoder.tokenizer), max_positions(loaded.config)
+        loaded = load_checkpoint(dataset, target, step, dtype, device_of(gpus), model.cache_bytes)
+        return partial(generate, loaded, tokenizer), max_positions(loaded.config)
     from transformers import AutoConfig
 
     from s2l_ray.core.evaluation.vllm_generation import generate_with_vllm, load_vllm
@@ -145,4 +155,5 @@ def _load_engine(
     with target.hold(f"{step_name(step)}/", model.cache_bytes) as local:
         folder = local / step_name(step)
         positions = max_positions(AutoConfig.from_pretrained(folder, local_files_only=True))
-        return partial(generate_with_vllm, load_vllm(folder, dtype, positions), encoder.tokenizer), positions
+        engine = load_vllm(folder, dtype, min(positions, longest), gpus)
+    return partial(generate_with_vllm, engine, tokenizer), positions

@@ -149,6 +149,7 @@ def _answer_questions(build: EvaluateBuild, questions: dict[str, FileRecord], te
         folder=build.folder,
         model=_model(build),
         date=str(build.config.data.date) if template == "chat" else None,
+        questions=list(questions.values()),
     )
     by_path = {file.path: file for file in files}
     return {
