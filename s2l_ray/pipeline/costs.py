@@ -11,8 +11,8 @@ from s2l_ray.pipeline.plan import Plan
 
 # the kinds that are built for a selection alone; the dataset is needed without one, too
 SELECTION_KINDS = ("embeddings", "task", "checkpoints", "trajectories", "clusters", "subset")
-# FLOPs for a parameter and token: of the forward pass, and of both passes
-FORWARD, TRAINING = 2, 6
+# FLOPs for a parameter and token: of the forward pass, of both passes, and of both without gradients of the weights
+FORWARD, TRAINING, ADAPTERS = 2, 6, 4
 WEIGHT_BYTES = 4
 # sections of `resources` whose number of workers may change midway, so that no execution record has it
 RESOURCES = {"task": "prepare", "embeddings": "embed", "trajectories": "score"}
@@ -68,7 +68,7 @@ def _sum(values: Iterable[float | None]) -> float | None:
 
 
 def _flops(artifact: Artifact) -> float | None:
-    """2 N FLOPs a token of a forward pass, 6 N of a training step; N counts every stored parameter."""
+    """FLOPs a token: 2 N of a forward pass, 6 N of a training step, 4 N with adapters; N are all stored parameters."""
     facts = artifact.manifest.facts
     if isinstance(facts, CheckpointsFacts):
         tokens = sum(artifact.read_file(TRAINING_TABLE, ["tokens"])["tokens"].to_pylist())
@@ -78,7 +78,8 @@ def _flops(artifact: Artifact) -> float | None:
         size = parameters(checkpoints, checkpoints.facts(CheckpointsFacts).steps[0])
         return float(FORWARD * size * tokens * len(facts.steps))
     if isinstance(facts, TargetFacts):
-        return float(TRAINING * parameters(artifact, facts.checkpoint.step) * facts.tokens)
+        adapted = artifact.manifest.identity.get("target", {}).get("lora") is not None
+        return float((ADAPTERS if adapted else TRAINING) * parameters(artifact, facts.checkpoint.step) * facts.tokens)
     return None if artifact.manifest.kind == "embeddings" else 0.0
 
 

@@ -117,8 +117,12 @@ def check_training(config: Config, pool: int) -> None:
 
 
 def check_target(config: Config, figures: Estimate) -> None:
-    """Refuse batches of the target that are larger than the pool, or than a budget in rows."""
+    """Refuse batches of the target that are larger than the pool or a budget in rows, and adapters without peft."""
     target, select = config.target, config.select
+    if target.lora is not None and find_spec("peft") is None:
+        raise ConfigError("target.lora: needs the package peft; pip install 's2l_ray[lora]'")
+    if target.lora is not None and config.resources.train.strategy == "fsdp":
+        raise ConfigError("target.lora: adapters are not sharded; set resources.train.strategy: ddp")
     limits = [figures.max_rows]
     if target.rows == "subset" and budget_unit(select.budget) == ROWS and not select.official_parts:
         limits.append(select.budget if isinstance(select.budget, int) else figures.budget)

@@ -8,8 +8,8 @@ from s2l_ray.artifacts.execution import TrainExecution
 from s2l_ray.artifacts.facts import CheckpointsFacts, Counts, DatasetFacts, TargetFacts
 from s2l_ray.artifacts.manifest import Artifact
 from s2l_ray.config.identity import local_folder
-from s2l_ray.config.sections import Config, Target, TargetSteps
-from s2l_ray.core.training.schedule import CheckpointGrid, steps_per_epoch
+from s2l_ray.config.sections import Config, Lora, Target, TargetSteps
+from s2l_ray.core.training.schedule import CheckpointGrid, LoraSettings, steps_per_epoch
 from s2l_ray.errors import ConfigError
 from s2l_ray.runtime.contracts import Cluster, ResourceRequest
 from s2l_ray.runtime.training.job import TrainJob
@@ -135,7 +135,12 @@ def make_target_job(build: TrainBuild) -> TrainJob:
         longest=facts.longest,
         threads=build.execution.threads,
         save_minutes=build.config.resources.train.save_minutes,
+        lora=None if target.lora is None else lora_settings(target.lora),
     )
+
+
+def lora_settings(lora: Lora) -> LoraSettings:
+    return LoraSettings(lora.r, lora.alpha, tuple(lora.target_modules))
 
 
 def total_steps(target: Target, pool_rows: int, train_rows: int) -> int:

@@ -66,6 +66,19 @@ class FinetuneSettings:
     steps: int | None = None
 
 
+@dataclass(frozen=True)
+class LoraSettings:
+    """Adapters of a model (see lora.py). r: rank. alpha: scale times r.
+
+    target_modules: names of the layers, or their last parts; empty: all linear ones. There is no dropout, as everywhere
+    in training.
+    """
+
+    r: int
+    alpha: int
+    target_modules: tuple[str, ...] = ()
+
+
 def sample_train(rows: int, train_examples: int | None, seed: int) -> Int64:
     """The rows to train on, in order: all for None, else `train_examples` of them drawn by `seed`.
 

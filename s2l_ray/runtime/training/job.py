@@ -5,7 +5,7 @@ from typing import Any
 
 from s2l_ray.artifacts.tables import FileRecord
 from s2l_ray.core.training.records import CheckpointRecord
-from s2l_ray.core.training.schedule import FinetuneSettings, grid_steps, total_steps
+from s2l_ray.core.training.schedule import FinetuneSettings, LoraSettings, grid_steps, total_steps
 from s2l_ray.runtime.contracts import RemoteTask, ResourceRequest, RetryOptions
 
 MEMORY_HINT = "lower resources.train.micro_batch"
@@ -20,7 +20,7 @@ class TrainJob:
     `init_model`, which also needs `vocab_size`. vocab_size, longest: largest token id + 1 and tokens of the longest row
     over the whole dataset, which the model must fit; 0 if unknown. subset: URI of a subset of the dataset with
     `train_examples` rows, to train on those instead of a sample. threads: torch threads of each worker. save_minutes:
-    between saved states, by the clock.
+    between saved states, by the clock. lora: adapters to train instead of all weights.
     """
 
     output: str
@@ -35,6 +35,7 @@ class TrainJob:
     longest: int = 0
     threads: int = 1
     save_minutes: float = 5.0
+    lora: LoraSettings | None = None
 
     def train_rows(self) -> int:
         return self.train_examples or self.rows_ok

@@ -22,8 +22,9 @@ from s2l_ray.core.arrays import Int64
 from s2l_ray.core.causal_lm import check_model_fits, init_model, load_model
 from s2l_ray.core.data.token_rows import TokenRows
 from s2l_ray.core.data.tokenization import load_tokenizer, special_ids
-from s2l_ray.core.training.finetune import Hooks, finetune
-from s2l_ray.core.training.records import StepRecord
+from s2l_ray.core.training.finetune import Hooks, Weights, finetune
+from s2l_ray.core.training.lora import add_adapters, merge_adapters
+from s2l_ray.core.training.records import CheckpointRecord, StepRecord
 from s2l_ray.core.training.schedule import Signal, sample_train
 from s2l_ray.core.training.state import TrainingState
 from s2l_ray.errors import DamagedError, S2LError
@@ -97,9 +98,11 @@ def _train(job: TrainJob, monitor: ActorHandle, process: Process) -> None:
         model = _make_model(job, folder / "tokenizer")
         check_fit(model, job, [train_rows, held_out_rows])
         writer = CheckpointWriter(job.output, model, folder / "tokenizer")
+        if job.lora is not None:
+            add_adapters(model, job.lora, job.settings.seed)
         state = _read_state(job)
         torch.nn.Module.to(model, get_device())
-        hooks = _hooks(writer, Reporter(monitor, process, job))
+        hooks = _hooks(writer, Reporter(monitor, process, job), model if job.lora is not None else None)
         history = finetune(model, train_rows, held_out_rows, job.settings, hooks, state)
         writer.flush()
     if _is_rank_zero() and len(history.steps) == job.total_steps():
@@ -183,10 +186,16 @@ def check_fit(model: PreTrainedModel, job: TrainJob, sampled: list[TokenRows]) -
         raise S2LError(f"train: {error}") from error
 
 
-def _hooks(writer: CheckpointWriter, reporter: Reporter) -> Hooks:
-    """Rank 0 writes and reports; every rank takes part in Ray's report of a state, which is a barrier."""
+def _hooks(writer: CheckpointWriter, reporter: Reporter, adapted: PreTrainedModel | None) -> Hooks:
+    """Rank 0 writes and reports; every rank takes part in Ray's report of a state, which is a barrier.
+
+    adapted: a model with adapters, which are merged into its checkpoints.
+    """
     if not _is_rank_zero():
         return Hooks(on_state=lambda state: ray.train.report({}, checkpoint_dir_name=step_name(state.step)))
+
+    def put_checkpoint(record: CheckpointRecord, weights: Weights) -> None:
+        writer.put(record, weights if adapted is None else merge_adapters(adapted, weights))
 
     def put_state(state: TrainingState) -> None:
         # A training resumed from this state never writes the earlier checkpoints.
@@ -199,7 +208,7 @@ def _hooks(writer: CheckpointWriter, reporter: Reporter) -> Hooks:
 
     return Hooks(
         on_step=reporter.add_step,
-        on_checkpoint=writer.put,
+        on_checkpoint=put_checkpoint,
         signal=reporter.signal,
         on_attention=writer.set_training_attention,
         on_state=put_state,

@@ -1,0 +1,51 @@
+"""Low-rank adapters (LoRA) of linear layers, by peft: W + (alpha / r) B A, of which only A and B are trained.
+
+The adapters are injected into the model, whose class and forward pass stay as they are, so that packing, DDP and resume
+states work as for a full fine-tuning. A checkpoint holds the merged weights, which any reader of the model loads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+
+from s2l_ray.core.training.schedule import LoraSettings
+
+BASE, ADAPTER = ".base_layer.", ".lora_"
+# of peft: every linear layer but the output embeddings
+ALL_LINEAR = "all-linear"
+
+
+def add_adapters(model: PreTrainedModel, settings: LoraSettings, seed: int) -> None:
+    """Inject adapters in place and freeze everything else. B is 0, so the output of the model does not change.
+
+    Raises ValueError for names of no layer, and for the output embeddings, which the loss reads without their adapter.
+    """
+    from peft import LoraConfig, inject_adapter_in_model
+
+    modules = list(settings.target_modules) or ALL_LINEAR
+    config = LoraConfig(r=settings.r, lora_alpha=settings.alpha, lora_dropout=0.0, target_modules=modules)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        inject_adapter_in_model(config, model)
+    if not isinstance(model.get_output_embeddings(), torch.nn.Linear):
+        raise ValueError("target.lora.target_modules: names the output embeddings, which cannot have an adapter")
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(ADAPTER in name)
+
+
+def merge_adapters(model: PreTrainedModel, weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The weights of the model without adapters that computes the same; `weights` are those of `model`, by name."""
+    from peft.tuners.lora import LoraLayer
+
+    merged = {name.replace(BASE, "."): tensor for name, tensor in weights.items() if ADAPTER not in name}
+    for name, layer in model.named_modules():
+        if isinstance(layer, LoraLayer):
+            adapted: Any = layer  # its subclasses have get_delta_weight, which transposes where a layer does
+            with torch.no_grad():
+                delta = adapted.get_delta_weight(*layer.active_adapters)
+            merged[f"{name}.weight"] = merged[f"{name}.weight"] + delta.to("cpu", merged[f"{name}.weight"].dtype)
+    return merged
