@@ -1,4 +1,4 @@
-# make run         the demo job on an embedded data set
+# make run         the demo job on an embedded data set, and a comparison of its subset with a random one
 # make test        quick tests
 # make test-slow   tests of more than about 20 seconds
 # make test-long   tests that take minutes
@@ -25,6 +25,7 @@ PYTEST := $(BIN)/python -m pytest -q -n 2 --dist loadfile
 run: $(VENV)/.ready
 	$(BIN)/s2l demo $(DEMO)
 	$(BIN)/s2l run jobs/demo.yaml --set root=$(DEMO)/artifacts --set data.root=$(DEMO)
+	$(BIN)/s2l run jobs/demo_effect.yaml --set root=$(DEMO)/artifacts --set data.root=$(DEMO)
 
 test: $(VENV)/.ready
 	$(PYTEST) -m "not slow and not long"
