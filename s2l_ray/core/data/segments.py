@@ -21,6 +21,18 @@ class Segment:
 Segments = tuple[Segment, ...]
 
 
+def clip_segments(segments: Segments, characters: int) -> Segments:
+    """The segments up to a number of characters; the same object where they have no more."""
+    clipped: list[Segment] = []
+    left = characters
+    for one in segments:
+        if len(one.text) > left:
+            return (*clipped, replace(one, text=one.text[:left], append_end=False))
+        clipped.append(one)
+        left -= len(one.text)
+    return segments
+
+
 @dataclass(frozen=True)
 class Segmented:
     """A rendered chat: one list of segments, or one for each learned answer if no rendering has all of them.

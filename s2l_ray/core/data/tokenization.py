@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from s2l_ray.core.data.segment_encoder import SegmentEncoder
-from s2l_ray.core.data.segments import ExampleText, Segments
+from s2l_ray.core.data.segments import ExampleText, Segments, clip_segments
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -21,13 +21,16 @@ if TYPE_CHECKING:
 END_OF_TEXT = "<|endoftext|>"
 PADDING = "<|padding|>"
 BYTES = 256
+# A shorter text is always tokenised whole.
+LEAST_CHARACTERS = 64 << 10
 
 
 @dataclass(frozen=True)
 class Encoded:
     """One tokenised example, truncated to max_length.
 
-    target_spans: (start, end) of each response, end exclusive. full_length: tokens before truncation.
+    target_spans: (start, end) of each response, end exclusive. full_length: tokens before truncation; of a text that is
+    many times too long, a smaller number above max_length.
     """
 
     input_ids: list[int]
@@ -94,15 +97,29 @@ class Encoder:
     def __init__(self, tokenizer: PreTrainedTokenizerBase, max_length: int) -> None:
         self._segments = SegmentEncoder(tokenizer)
         self._max_length = max_length
+        self._most_characters = max(LEAST_CHARACTERS, 2 * max_length * max(map(len, tokenizer.get_vocab())))
         self._end = cast(int, tokenizer.eos_token_id)
         self._beginning = [cast(int, tokenizer.bos_token_id)] if adds_beginning(tokenizer) else []
 
     def encode(self, texts: Sequence[ExampleText]) -> list[Encoded]:
-        """Token ids and spans. A chat has the beginning-of-text token that its template writes, if any."""
-        ids = self._segments.encode([text.segments for text in texts])
+        """Token ids and spans. A chat has the beginning-of-text token that its template writes, if any.
+
+        Of a very long text only the beginning is tokenised, so that one row of many megabytes takes neither minutes nor
+        gigabytes. It has twice the characters that max_length tokens can have.
+        """
+        clipped = [clip_segments(text.segments, self._most_characters) for text in texts]
+        encoded = self._encode(texts, clipped)
+        for number, (text, segments) in enumerate(zip(texts, clipped, strict=True)):
+            # a normaliser that shortens texts, or an unknown token that covers any number of characters
+            if segments is not text.segments and encoded[number].full_length <= self._max_length:
+                (encoded[number],) = self._encode([text], [text.segments])
+        return encoded
+
+    def _encode(self, texts: Sequence[ExampleText], segments: Sequence[Segments]) -> list[Encoded]:
+        ids = self._segments.encode(segments)
         return [
-            self._join([] if text.chat else self._beginning, text.segments, own)
-            for text, own in zip(texts, ids, strict=True)
+            self._join([] if text.chat else self._beginning, own, own_ids)
+            for text, own, own_ids in zip(texts, segments, ids, strict=True)
         ]
 
     def _join(self, prefix: list[int], segments: Segments, segment_ids: list[list[int]]) -> Encoded:

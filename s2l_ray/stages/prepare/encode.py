@@ -163,7 +163,7 @@ class EncodeWorker:
             fitting = [one for one in own if not self._is_too_long(one[2])]
             kept += fitting
             if not fitting:
-                rejected.append(_rejected_row(row, "too_long", f"{own[0][2].full_length} tokens"))
+                rejected.append(_rejected_row(row, "too_long", f"more than {self._data.max_length} tokens"))
         return EncodedBatch(_tokens(kept), _text(kept), rejected, len(rows), _truncated(kept))
 
     def _is_too_long(self, encoded: Encoded) -> bool:

@@ -5,6 +5,7 @@ import gzip
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -66,6 +67,30 @@ def test_truncation_clips_target_spans(tokenizer: PreTrainedTokenizerBase) -> No
         assert cut.full_length == whole.full_length
         end = min(max_length, whole.full_length)
         assert cut.target_spans == ([(prompt_length, end)] if end > prompt_length else [])
+
+
+@pytest.mark.parametrize("text", ["a" * 3_000_000, "The end. " * 300_000, "QmFzZTY0" * 300_000])
+def test_a_very_long_text_is_truncated_in_little_time(tokenizer: PreTrainedTokenizerBase, text: str) -> None:
+    encoder = Encoder(tokenizer, max_length=512)
+    begin = time.process_time()
+    (encoded,) = encoder.encode([pair_text(Example((Turn("prompt", "Write:"), Turn("response", text))))])
+    assert time.process_time() - begin < 2
+    (whole,) = Encoder(tokenizer, max_length=512).encode(
+        [pair_text(Example((Turn("prompt", "Write:"), Turn("response", text[:60_000]))))]
+    )
+    assert (encoded.input_ids, encoded.target_spans) == (whole.input_ids, whole.target_spans)
+    assert encoded.full_length > 512
+
+
+def test_a_long_text_of_few_tokens_is_tokenised_whole() -> None:
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    words = Tokenizer(models.WordLevel({"[UNK]": 0, "<end>": 1, "yes": 2}, unk_token="[UNK]"))
+    words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, eos_token="<end>")
+    text = f"{'x' * 1_000_000} yes"
+    (encoded,) = Encoder(tokenizer, 64).encode([pair_text(Example((Turn("prompt", "yes"), Turn("response", text))))])
+    assert encoded.input_ids == [2, 0, 2, 1] and encoded.full_length == 4
 
 
 def test_beginning_of_text_token_comes_first(tmp_path: Path) -> None:
