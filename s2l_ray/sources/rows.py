@@ -27,7 +27,7 @@ MAX_ROW_BYTES = 64 << 20
 # Rows of tables become Python objects, several times their size, in batches of about so many bytes.
 BATCH_BYTES = 4 << 20
 
-_LINE_END = re.compile(r"\s*[\r\n]\s*")
+_LINE_ENDS = re.compile(r"[\r\n]+")
 _SURROGATE = re.compile(r"\\u[dD][89abAB]")
 
 
@@ -84,7 +84,8 @@ def row_from_value(line: int, value: object, text: str) -> RawRow:
     except UnicodeEncodeError:
         return RawRow(line, None, UNDECODABLE, "half of a surrogate pair, or bytes that are not UTF-8")
     # in JSON, a line end is white space between two values, never a part of a text
-    return RawRow(line, value, text=_LINE_END.sub(" ", text.strip()))
+    lines = [text] if "\n" not in text and "\r" not in text else _LINE_ENDS.split(text)
+    return RawRow(line, value, text=" ".join(filter(None, map(str.strip, lines))))
 
 
 def rows_of_bytes(wanted: int, rows: int, size: int) -> int:

@@ -5,6 +5,7 @@ import csv
 import gzip
 import io
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -174,6 +175,16 @@ def test_cells_are_read_as_they_were_written(rows: list[tuple[str, str]], size: 
     data = file.getvalue().encode()
     found = list(read_delimited([data[i : i + size] for i in range(0, len(data), size)], kind))
     assert [raw.row for raw in found] == [{"a": first, "b": second} for first, second in rows]
+
+
+@pytest.mark.parametrize("name", ["long.jsonl", "long.json", "long.csv"])
+def test_a_long_run_of_spaces_is_read_in_linear_time(name: str, tmp_path: Path) -> None:
+    row = {"prompt": "a" + " " * 1_000_000 + "b", "response": " " * 1_000_000}
+    texts = {"long.jsonl": json.dumps(row), "long.json": json.dumps(row, indent=1)}
+    (tmp_path / name).write_text(texts.get(name, f"prompt,response\n{row['prompt']},{row['response']}\n"))
+    begin = time.process_time()
+    assert [raw.row for raw in read(tmp_path, name)] == [row]
+    assert time.process_time() - begin < 2
 
 
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2146\nsize 12345\n"
