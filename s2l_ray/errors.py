@@ -13,6 +13,10 @@ class ConfigError(S2LError):
     """The job file or the command line is wrong; nothing was started."""
 
 
+class UnresolvedError(ConfigError):
+    """A revision has no known commit, because the hub cannot be reached."""
+
+
 class DamagedError(S2LError):
     """A stored file differs from its record in the manifest."""
 

@@ -1,7 +1,10 @@
 """What tests share: one local Ray for the whole session, the folder of real rows where there is one, tiny models."""
 
+import atexit
 import os
+import shutil
 import signal
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,11 +12,17 @@ import pytest
 
 from tests.support.azure import azure, running_azurite
 from tests.support.gcs import gcs, running_gcs
-from tests.support.s3 import running_s3, s3
+from tests.support.hub_server import Hub, running_hub
+from tests.support.s3 import free_ports, running_s3, s3
 
 __all__ = ["azure", "gcs", "running_azurite", "running_gcs", "running_s3", "s3"]  # fixtures
 
-os.environ.setdefault("HF_HUB_OFFLINE", "1")
+# A hub on this machine, which runs only while a test uses it. The libraries read this when they are imported.
+(HUB_PORT,) = free_ports(1)
+os.environ["HF_ENDPOINT"] = f"http://127.0.0.1:{HUB_PORT}"
+os.environ["HF_HOME"] = tempfile.mkdtemp(prefix="s2l-hub-")
+atexit.register(shutil.rmtree, os.environ["HF_HOME"], ignore_errors=True)
+os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's 15 starves its workers on a machine that does anything else
 
@@ -35,6 +44,19 @@ def shared_data() -> Path:
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Hashes of files are cached in a folder of the tests' own."""
     os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture
+def hub_port() -> int:
+    """The port of this machine where huggingface_hub and datasets expect the hub."""
+    return HUB_PORT
+
+
+@pytest.fixture
+def hub(hub_port: int) -> Iterator[Hub]:
+    """An empty hub, which huggingface_hub and datasets use instead of huggingface.co."""
+    with running_hub(hub_port) as running:
+        yield running
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,7 @@
 
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from s2l_ray import storage
@@ -19,11 +19,15 @@ REPORT, EXPLORER = "report.html", "explorer.parquet"
 
 @dataclass(frozen=True)
 class RunEntry:
-    """One run. started: UTC, as in the name of its folder. fingerprints: of its artifacts by kind."""
+    """One run. started: UTC, as in the name of its folder. fingerprints: of its artifacts by kind.
+
+    commits: of models and data sets of the hub, by reference.
+    """
 
     started: str
     fingerprints: dict[str, str]
     config: dict[str, Any]
+    commits: dict[str, str] = field(default_factory=dict)
 
 
 def read_history(root: str, name: str) -> list[RunEntry]:
@@ -47,12 +51,20 @@ def last_fingerprints(root: str, name: str) -> dict[str, str]:
     return dict(history[-1].fingerprints) if history else {}
 
 
-def record_run(root: str, name: str, fingerprints: dict[str, str], config: dict[str, Any]) -> RunEntry:
+def last_commits(root: str, name: str) -> dict[str, str]:
+    """The commits of the newest entry by reference; empty for a new run."""
+    history = read_history(root, name)
+    return dict(history[-1].commits) if history else {}
+
+
+def record_run(
+    root: str, name: str, fingerprints: dict[str, str], config: dict[str, Any], commits: Mapping[str, str] | None = None
+) -> RunEntry:
     """Append an entry to the history and return it. Entries that other drivers append at the same time are kept."""
     uri = storage.join(root, "runs", name, HISTORY)
     while True:
         history, version = _read(uri)
-        entry = RunEntry(_unused_start(history), fingerprints, config)
+        entry = RunEntry(_unused_start(history), fingerprints, config, dict(commits or {}))
         values = {"run": name, "entries": [asdict(one) for one in [*history, entry]]}
         if storage.write_if(uri, seal(values), version) is not None:
             return entry

@@ -16,6 +16,7 @@ from s2l_ray.artifacts.schemas import KINDS
 from s2l_ray.errors import DamagedError, S2LError
 
 COMPLETE, PARTIAL, MISSING, DAMAGED, BUILDING = "complete", "partial", "missing", "damaged", "building"
+UNRESOLVED = "unresolved"  # of a step whose fingerprint depends on an unknown commit
 REPLACED = "replaced"
 MANIFEST_THREADS = 16
 FINGERPRINT = re.compile(r"[0-9a-f]{12}")

@@ -22,6 +22,7 @@ class EvaluationTask(Section):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
     path: str | None = None
     hub: str | None = None
+    config: str | None = None
     split: str | None = None
     revision: str | None = None
     instruction: str | None = None

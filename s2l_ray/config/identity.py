@@ -1,7 +1,7 @@
 """Identity: the part of a config that decides each artifact.
 
 One function a kind returns the plain JSON of its section. References replace addresses: a local path becomes the
-sha256 of its files, a hub id stays as written with its revision.
+sha256 of its files, a revision of the hub is a commit. Raises `UnresolvedError` for a revision that is none.
 """
 
 from dataclasses import asdict
@@ -17,6 +17,7 @@ from s2l_ray.sources.checkpoints import CheckpointOrigin, artifact_origins, fold
 from s2l_ray.sources.digests import content_references, folder_reference, source_reference
 from s2l_ray.sources.evaluation import EvaluationSpec
 from s2l_ray.sources.files.paths import ALL
+from s2l_ray.sources.hub import require_commit
 from s2l_ray.sources.losses import LossesSpec, check_values, losses_files
 from s2l_ray.sources.spec import SourceSpec, source_uri
 
@@ -70,7 +71,7 @@ def embeddings_identity(config: Config) -> Identity:
 
 
 def checkpoints_identity(config: Config) -> Identity:
-    """`proxy` with the model as a reference, of which the revision of a hub id is a part."""
+    """`proxy` with the model as a reference, of which the commit of a hub id is a part."""
     proxy = config.proxy
     model = proxy.model
     reference = _reference(config, model, proxy.revision, "proxy.model") if isinstance(model, str) else model
@@ -80,7 +81,11 @@ def checkpoints_identity(config: Config) -> Identity:
 
 def imported_checkpoints_identity(config: Config) -> Identity:
     """`proxy.checkpoints_from`: what is known of each checkpoint, and references to the files of its model."""
-    return {"proxy": {"checkpoints_from": [[asdict(one.record), one.reference] for one in checkpoint_origins(config)]}}
+    origins = checkpoint_origins(config)
+    for one in origins:
+        if one.folder is None:
+            require_commit(f"proxy.checkpoints_from: {one.hub}", one.revision)
+    return {"proxy": {"checkpoints_from": [[asdict(one.record), one.reference] for one in origins]}}
 
 
 def trajectories_identity(config: Config) -> Identity:
@@ -150,7 +155,7 @@ def evaluation_identity(config: Config) -> Identity:
 def questions_spec(config: Config, task: EvaluationTask) -> SourceSpec:
     """The questions of a task as their reader takes them."""
     path = task.path or config.evaluate.files.get(task.name)
-    return SourceSpec(path=path, hub=task.hub, split=task.split, revision=task.revision)
+    return SourceSpec(path=path, hub=task.hub, config=task.config, split=task.split, revision=task.revision)
 
 
 def source_spec(source: Source) -> SourceSpec:
@@ -212,7 +217,7 @@ def _digest(config: Config, path: str, key: str) -> str:
 
 def _source_identity(source: Source, root: str) -> Identity:
     spec = source_spec(source)
-    fields = source.model_dump(mode="json", exclude={"path"})
+    fields = source.model_dump(mode="json", exclude={"path", "config"})  # a config is part of the reference
     if source.hub is None:
         fields["revision"] = None  # files have none
     if source.source is None:
@@ -222,4 +227,7 @@ def _source_identity(source: Source, root: str) -> Identity:
 
 def _reference(config: Config, name: str, revision: str | None, key: str) -> Identity:
     folder = local_folder(config, name, key)
-    return {"hub": name, "revision": revision} if folder is None else {"files": folder_reference(folder)}
+    if folder is not None:
+        return {"files": folder_reference(folder)}
+    require_commit(f"{key}: {name}", revision)
+    return {"hub": name, "revision": revision}

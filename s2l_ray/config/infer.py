@@ -13,6 +13,7 @@ from s2l_ray.config import row_summary
 from s2l_ray.config.row_summary import SOURCE_FIELD, DataSummary, folder_template, summarise
 from s2l_ray.core.data.examples import FORMATS
 from s2l_ray.errors import ConfigError
+from s2l_ray.sources.hub import find_commit
 from s2l_ray.sources.spec import SourceSpec
 
 if TYPE_CHECKING:
@@ -89,11 +90,18 @@ def job_values(summary: DataSummary, model: str | None, tokenizer: str | None, g
 def _split(location: str) -> tuple[str, SourceSpec]:
     """The folder of the rows, which becomes `data.root`, and the source in it."""
     if location.startswith(HUB):
-        return ".", SourceSpec(hub=location.removeprefix(HUB), split="train")
+        return ".", _hub_source(location.removeprefix(HUB))
     if not storage.exists(location):
         raise ConfigError(f"{location}: does not exist; name a file, a folder, or {HUB}ID for a data set of the hub")
     root, name = posixpath.split(storage.absolute(location).rstrip("/"))
     return root, SourceSpec(path=name)
+
+
+def _hub_source(name: str) -> SourceSpec:
+    commit = find_commit("dataset", name, None)
+    if commit is None:
+        raise ConfigError(f"{HUB}{name}: the hub cannot be reached; try again with a network")
+    return SourceSpec(hub=name, revision=commit, split="train")
 
 
 def _no_examples(location: str, summary: DataSummary) -> str:

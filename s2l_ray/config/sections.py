@@ -20,6 +20,7 @@ from s2l_ray.config.subsections import (
     EmbedResources,
     EvaluateResources,
     EvaluationSet,
+    HeldOut,
     LossesFrom,
     PrepareResources,
     ScoreResources,
@@ -44,10 +45,11 @@ from s2l_ray.errors import ConfigError
 
 
 class Source(Section):
-    """Raw rows: a file or folder (`path`), or a data set of the hub (`hub`)."""
+    """Raw rows: a file or folder (`path`), or a data set of the hub (`hub`, and `config` where it has several)."""
 
     path: str | None = None
     hub: str | None = None
+    config: str | None = None
     split: str | None = None
     revision: str | None = None
     format: Literal["alpaca", "prompt_response", "sharegpt", "messages", "radiology"] | None = None
@@ -61,6 +63,10 @@ class Source(Section):
     def _check_one_origin(self) -> Self:
         if (self.path is None) == (self.hub is None):
             raise ValueError("a source needs either path: (file or folder) or hub: (id of a data set)")
+        if self.config is not None and self.hub is None:
+            raise ValueError("config: names a part of a data set of the hub; remove it, or write hub: instead of path:")
+        if "[" in (self.split or ""):
+            raise ValueError(f"split: {self.split} is a part of a split; write the name of the split, and rows: N")
         if self.source is not None and len(self.source) != 1:
             raise ValueError("source: takes either {field: NAME} or {name: NAME}")
         return self
@@ -76,12 +82,6 @@ class TokenizerToTrain(Section):
     """The form `tokenizer: {train: {vocab_size: 2048}}`."""
 
     train: TrainTokenizer
-
-
-class HeldOut(Section):
-    """Rows of every source that are never trained on and never selected, at most a tenth of it."""
-
-    per_source: PositiveInt
 
 
 class Data(Section):

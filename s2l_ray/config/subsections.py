@@ -63,6 +63,12 @@ class LossesFrom(Section):
         return self
 
 
+class HeldOut(Section):
+    """Rows of every source that are never trained on and never selected, at most a tenth of it."""
+
+    per_source: PositiveInt
+
+
 class CheckpointWindow(Section):
     """Trained checkpoints between two shares of the examples seen, then every n-th of them, then the last m."""
 

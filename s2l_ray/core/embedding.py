@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -51,10 +50,8 @@ def text_to_embed(prompt: str, response: str, form: TextForm) -> str:
     return f"Instruction: {instruction.strip()} Response: {response.strip()}"
 
 
-def load_sentence_model(
-    name: str, *, revision: str | None = None, max_length: int, device: str = "cpu"
-) -> SentenceTransformer:
-    """Load a sentence-transformers model from a local folder, or from the hub if there is no such folder, in float32.
+def load_sentence_model(folder: str, *, max_length: int, device: str = "cpu") -> SentenceTransformer:
+    """Load a sentence-transformers model from a local folder in float32.
 
     max_length: tokens of a text, special tokens included; longer texts are truncated on the right. Code from a model
     repository is never run, and only safetensors files are read. Raises ValueError if the model has fewer positions, or
@@ -64,20 +61,18 @@ def load_sentence_model(
     from sentence_transformers import SentenceTransformer
     from transformers import PreTrainedTokenizerBase
 
-    local = Path(name).is_dir()
     model = SentenceTransformer(
-        name,
+        folder,
         device=device,
-        revision=None if local else revision,
-        local_files_only=local,
+        local_files_only=True,
         trust_remote_code=False,
         model_kwargs={"dtype": torch.float32, "use_safetensors": True},
     )
     if not isinstance(model.tokenizer, PreTrainedTokenizerBase):
-        raise ValueError(f"embed.model: {name} has no tokenizer of transformers; use {DEFAULT_MODEL}")
+        raise ValueError(f"embed.model: {folder} has no tokenizer of transformers; use {DEFAULT_MODEL}")
     positions = getattr(model[0].get_submodule("auto_model").config, "max_position_embeddings", None)
     if positions is not None and max_length > positions:
-        raise ValueError(f"embed.max_length: {max_length} exceeds the {positions} positions of {name}; lower it")
+        raise ValueError(f"embed.max_length: {max_length} exceeds the {positions} positions of {folder}; lower it")
     model.max_seq_length = max_length
     model.eval()
     return model

@@ -67,9 +67,13 @@ class ExperimentPlan:
 
 
 def plan_experiment(experiment: Experiment, allow_version_change: bool = False) -> ExperimentPlan:
-    """Plan every job of an experiment from storage alone, like `plan`."""
-    plans = [plan(job.config, experiment.to, allow_version_change=allow_version_change) for job in experiment.jobs]
-    return ExperimentPlan(experiment, tuple(map(PlannedArm, experiment.jobs, plans)))
+    """Plan every job of an experiment, like `plan`. A revision of the hub is the same commit in all of them."""
+    arms: list[PlannedArm] = []
+    for job in experiment.jobs:
+        commits = arms[-1].plan.commits if arms else None
+        planned = plan(job.config, experiment.to, allow_version_change=allow_version_change, commits=commits)
+        arms.append(PlannedArm(job, planned))
+    return ExperimentPlan(experiment, tuple(arms))
 
 
 def check_experiment(planned: ExperimentPlan) -> None:
@@ -93,7 +97,8 @@ def run_experiment(planned: ExperimentPlan, carry_out: Callable[[Plan], Plan] = 
 
     with connect():
         for arm in planned.arms:
-            fresh = plan(arm.job.config, arm.plan.to, allow_version_change=arm.plan.allow_version_change)
+            allow = arm.plan.allow_version_change
+            fresh = plan(arm.plan.config, arm.plan.to, allow_version_change=allow, commits=arm.plan.commits)
             if fresh.missing:  # earlier arms may have built it
                 carry_out(fresh)
     return plan_experiment(planned.experiment)

@@ -1,7 +1,8 @@
 """The plan of a run: what each artifact is called, whether it exists, and why it has to be built."""
 
 import hashlib
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 from s2l_ray import storage
 from s2l_ray.artifacts.execution import read_execution
@@ -9,13 +10,14 @@ from s2l_ray.artifacts.facts import CheckpointsFacts, TrajectoriesFacts
 from s2l_ray.artifacts.fingerprint import describe_differences, fingerprint
 from s2l_ray.artifacts.manifest import Artifact, open_artifact
 from s2l_ray.artifacts.provenance import libraries
-from s2l_ray.artifacts.runs import last_fingerprints
-from s2l_ray.catalog.listing import BUILDING, COMPLETE, MISSING, PARTIAL, artifact_state
+from s2l_ray.artifacts.runs import last_commits, last_fingerprints
+from s2l_ray.catalog.listing import BUILDING, COMPLETE, MISSING, PARTIAL, UNRESOLVED, artifact_state
 from s2l_ray.catalog.scored_units import find_stored_units, reused_units, unit_keys, unit_options
 from s2l_ray.catalog.weights import missing_weights
 from s2l_ray.config.identity import Identity
 from s2l_ray.config.sections import Config
-from s2l_ray.errors import ConfigError, S2LError
+from s2l_ray.errors import ConfigError, S2LError, UnresolvedError
+from s2l_ray.pipeline.commits import Commits, resolve_commits
 from s2l_ray.pipeline.steps import Step, step_of, steps_to
 
 
@@ -23,7 +25,8 @@ from s2l_ray.pipeline.steps import Step, step_of, steps_to
 class PlannedStep:
     """One artifact of a job.
 
-    state: complete, partial, missing or damaged. artifact: if complete. reasons: why it has to be built. rebuild: it
+    state: complete, partial, missing, damaged, or unresolved: without a fingerprint, because a commit that it depends
+    on is unknown. artifact: if complete. reasons: why it has to be built. rebuild: it
     is replaced although it may be complete. blocked: why it cannot be built, or an empty string.
     """
 
@@ -45,12 +48,16 @@ class PlannedStep:
 
 @dataclass(frozen=True)
 class Plan:
-    """The artifacts that a job needs for `to`, in the order in which they are built."""
+    """The artifacts that a job needs for `to`, in the order in which they are built.
+
+    config: with commits as revisions. commits: by reference, as they were looked up.
+    """
 
     config: Config
     to: str
     steps: tuple[PlannedStep, ...]
     allow_version_change: bool = False
+    commits: Mapping[str, str] = field(default_factory=dict)
 
     def __getitem__(self, kind: str) -> PlannedStep:
         return next(step for step in self.steps if step.kind == kind)
@@ -72,14 +79,24 @@ class Plan:
         return self[kind].artifact if kind in self else None
 
 
-def plan(config: Config, to: str = "subset", *, rebuild: str | None = None, allow_version_change: bool = False) -> Plan:
-    """Plan a job from storage alone, without Ray or a network.
+def plan(
+    config: Config,
+    to: str = "subset",
+    *,
+    rebuild: str | None = None,
+    allow_version_change: bool = False,
+    commits: Mapping[str, str] | None = None,
+) -> Plan:
+    """Plan a job from storage, without Ray. Only the commits of names of the hub need a network.
 
     rebuild: a kind to build again, with everything that depends on it. allow_version_change: resume artifacts that were
-    begun under other library versions. Raises `ConfigError` for an unknown kind or a missing file of the job.
+    begun under other library versions. commits: those of an earlier plan, which are not looked up again. Raises
+    `ConfigError` for an unknown kind, a missing file of the job, or what the hub does not have.
     """
     previous = last_fingerprints(config.root, config.run)
     steps = steps_to(to, config)
+    found = Commits(dict(commits or {}), last_commits(config.root, config.run))
+    config = resolve_commits(config, [step.kind for step in steps], found)
     if rebuild is not None and rebuild not in [step.kind for step in steps]:
         raise ConfigError(f"--rebuild {rebuild}: this job builds {', '.join(step.kind for step in steps)}")
     planned: dict[str, PlannedStep] = {}
@@ -91,12 +108,18 @@ def plan(config: Config, to: str = "subset", *, rebuild: str | None = None, allo
     if "trajectories" in planned and "checkpoints" in planned:
         planned["trajectories"] = _with_blocked(planned["trajectories"], config, planned["checkpoints"])
         planned["trajectories"] = _with_reuse(planned["trajectories"], config, planned)
-    return Plan(config, to, tuple(planned.values()), allow_version_change)
+    return Plan(config, to, tuple(planned.values()), allow_version_change, found.known)
 
 
 def _planned_step(step: Step, config: Config, planned: dict[str, PlannedStep], previous: dict[str, str]) -> PlannedStep:
     inputs = {kind: planned[kind].fingerprint for kind in step.inputs(config)}
-    identity = step.identity(config)
+    unresolved = [kind for kind in inputs if planned[kind].state == UNRESOLVED]
+    try:
+        identity = step.identity(config)
+    except UnresolvedError as error:
+        return _unresolved_step(step.kind, config, inputs, (str(error),), blocked=str(error))
+    if unresolved:
+        return _unresolved_step(step.kind, config, inputs, tuple(f"{kind} is unresolved" for kind in unresolved))
     if skipped := _digest_of_skipped(planned.get("trajectories") if "trajectories" in inputs else None):
         identity |= {"skipped": skipped}
     name = fingerprint(step.kind, step.version, identity, inputs)
@@ -110,6 +133,13 @@ def _planned_step(step: Step, config: Config, planned: dict[str, PlannedStep], p
     if state.name == BUILDING:
         return replace(one, state=PARTIAL, reasons=(f"being built {state.problem}",))
     return replace(one, reasons=(state.problem,))
+
+
+def _unresolved_step(
+    kind: str, config: Config, inputs: dict[str, str], reasons: tuple[str, ...], blocked: str = ""
+) -> PlannedStep:
+    uri = storage.join(storage.absolute(config.root), kind, UNRESOLVED)
+    return PlannedStep(kind, "", uri, {}, inputs, UNRESOLVED, reasons=reasons, blocked=blocked)
 
 
 def _with_allowance(one: PlannedStep, config: Config) -> PlannedStep:

@@ -21,9 +21,9 @@ from s2l_ray.config.sections import Config, TokenizerToTrain
 from s2l_ray.core.embedding import DEFAULT_MODEL
 from s2l_ray.core.training.schedule import CheckpointGrid, checkpoint_steps, steps_per_epoch
 from s2l_ray.errors import ConfigError
-from s2l_ray.pipeline.evaluation_checks import check_evaluation
+from s2l_ray.pipeline.checks.evaluation import check_evaluation
+from s2l_ray.pipeline.checks.selection import check_selection, check_steps
 from s2l_ray.pipeline.plan import Plan
-from s2l_ray.pipeline.selection_checks import check_selection, check_steps
 
 WEIGHT_BYTES = 4
 # two resume states, each the weights and two moments of the optimizer

@@ -13,9 +13,9 @@ from s2l_ray.artifacts.lock import raise_if_locked
 from s2l_ray.artifacts.manifest import MANIFEST, Artifact, Manifest, open_artifact
 from s2l_ray.artifacts.provenance import libraries, provenance
 from s2l_ray.artifacts.runs import record_run, write_plan
-from s2l_ray.catalog.listing import COMPLETE, DAMAGED, REPLACED
+from s2l_ray.catalog.listing import COMPLETE, DAMAGED, REPLACED, UNRESOLVED
 from s2l_ray.config.sections import Config
-from s2l_ray.errors import DamagedError, S2LError
+from s2l_ray.errors import ConfigError, DamagedError, S2LError
 from s2l_ray.pipeline.plan import Plan, PlannedStep, plan, plan_to_json
 from s2l_ray.pipeline.preflight import check_feasible
 from s2l_ray.pipeline.steps import Step, step_of
@@ -46,7 +46,7 @@ def check_plan(planned: Plan) -> None:
         if step.state == DAMAGED and not step.rebuild:
             raise DamagedError(f"{step.uri}: {step.reasons[0]}; build it again with --rebuild {step.kind}")
         if step.blocked:
-            raise S2LError(step.blocked)
+            raise ConfigError(step.blocked) if step.state == UNRESOLVED else S2LError(step.blocked)
     check_feasible(planned)
 
 
@@ -59,7 +59,7 @@ def run_plan(planned: Plan, report: Report = ignore_progress) -> Plan:
     if not planned.missing:
         return planned
     config = planned.config
-    entry = record_run(config.root, config.run, planned.fingerprints, config.model_dump(mode="json"))
+    entry = record_run(config.root, config.run, planned.fingerprints, config.model_dump(mode="json"), planned.commits)
     record = {"started": entry.started, "steps": plan_to_json(planned)}
     write_plan(config.root, config.run, entry.started, record)
     for step in planned.missing:
@@ -83,11 +83,11 @@ def _with_artifact(planned: Plan, artifact: Artifact) -> Plan:
     """The plan after a step. Skipped units change the fingerprints of later artifacts, so that a new plan is needed."""
     config, kind = planned.config, artifact.manifest.kind
     if isinstance(artifact.manifest.facts, TrajectoriesFacts) and artifact.manifest.facts.skipped:
-        fresh = plan(config, planned.to, allow_version_change=planned.allow_version_change)
+        fresh = plan(config, planned.to, allow_version_change=planned.allow_version_change, commits=planned.commits)
         steps = (replace(step, rebuild=planned[step.kind].rebuild and step.kind != kind) for step in fresh.steps)
         fresh = replace(fresh, steps=tuple(steps))
         check_plan(fresh)
-        record_run(config.root, config.run, fresh.fingerprints, config.model_dump(mode="json"))
+        record_run(config.root, config.run, fresh.fingerprints, config.model_dump(mode="json"), fresh.commits)
         _move_replaced(fresh)
         return fresh
     complete = replace(planned[kind], state=COMPLETE, artifact=artifact, rebuild=False, reasons=())

@@ -13,6 +13,7 @@ from typing import Any
 
 from s2l_ray import storage
 from s2l_ray.sources.files.listing import find_source_files
+from s2l_ray.sources.hub import require_commit
 from s2l_ray.sources.spec import SourceSpec
 
 # A file modified more recently than this may change again without a new modification time; it is not cached.
@@ -22,9 +23,13 @@ Reference = list[str | int | None]
 
 
 def source_reference(spec: SourceSpec, root: str) -> list[Reference]:
-    """References to the contents of the files of a source; [hub id, revision, split] as configured."""
+    """References to the contents of the files of a source; [hub id, config, commit, split].
+
+    Raises `UnresolvedError` for a revision that is no commit.
+    """
     if spec.hub is not None:
-        return [[spec.hub, spec.revision, spec.split]]
+        require_commit(f"hub: {spec.hub}", spec.revision)
+        return [[spec.hub, spec.config, spec.revision, spec.split]]
     return content_references([(file.uri, file.entry) for file in find_source_files(spec, root).files])
 
 

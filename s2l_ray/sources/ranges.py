@@ -17,8 +17,9 @@ from s2l_ray.sources.files.delimited import read_delimited
 from s2l_ray.sources.files.detect import detect_layout
 from s2l_ray.sources.files.json_text import read_json
 from s2l_ray.sources.files.listing import find_source_files
-from s2l_ray.sources.files.tables import hub_dataset, read_arrow, read_hub, read_row_group
+from s2l_ray.sources.files.tables import read_arrow, read_row_group
 from s2l_ray.sources.files.text import read_byte_range, read_chunks, read_lines
+from s2l_ray.sources.hub import hub_dataset, read_hub
 from s2l_ray.sources.rows import RawRow, SourceError
 from s2l_ray.sources.spec import SourceSpec
 
@@ -30,8 +31,8 @@ HUB_ROWS = 100_000
 class Range:
     """A range of rows of one file: the unit of parsing.
 
-    source: index of its entry in data.sources. uri: of the file, or [id, revision, split] of a data set of the hub.
-    file: the name of the file in tables and messages. kind, compression, line_end: see `Layout`, or the kind hub.
+    source: index of its entry in data.sources. uri: of the file, or [id, config, commit, split] of a data set of the
+    hub. file: the name of the file in tables and messages. kind, compression, line_end: see `Layout`, or the kind hub.
     start, stop: bytes, or rows for the kinds parquet and hub. file_bytes: size of the file when it was listed.
     partitions: columns in the names of the file's folders.
     """
@@ -63,7 +64,7 @@ def list_ranges(specs: Sequence[SourceSpec], root: str, range_bytes: int = RANGE
 
 def _ranges_of(source: int, spec: SourceSpec, root: str, range_bytes: int) -> Iterator[Range]:
     if spec.hub is not None:
-        reference = spec.hub, spec.revision, spec.split
+        reference = spec.hub, spec.config, spec.revision, spec.split
         total = len(hub_dataset(*reference))
         for start in range(0, total, HUB_ROWS):
             yield Range(source, json.dumps(reference), spec.hub, "hub", start, min(start + HUB_ROWS, total), 0)

@@ -14,12 +14,13 @@ from s2l_ray.sources.files.detect import extension_of
 class SourceSpec:
     """The rows of one entry of data.sources.
 
-    path: a file or folder. hub: the id of a data set. source: {"field": name} or {"name": text}. only: maps a field to
-    the value or values that a row must have.
+    path: a file or folder. hub: the id of a data set; config, revision, split: which part, at which commit. source:
+    {"field": name} or {"name": text}. only: maps a field to the value or values that a row must have.
     """
 
     path: str | None = None
     hub: str | None = None
+    config: str | None = None
     revision: str | None = None
     split: str | None = None
     source: Mapping[str, str] | None = None

@@ -22,6 +22,7 @@ from s2l_ray.core.arrays import Bool, Float32
 from s2l_ray.core.embedding import embed_texts, load_sentence_model, text_to_embed
 from s2l_ray.errors import S2LError
 from s2l_ray.runtime.contracts import Cluster, PoolOptions, ResourceRequest
+from s2l_ray.sources.hub import SENTENCE_MODEL_FILES, model_folder
 from s2l_ray.stages.build import Build, Product, ShardUnit, cpus_per_actor, pool_size, total_counts
 
 MEMORY_HINT = "lower resources.embed.rows_per_batch"
@@ -110,9 +111,8 @@ class EmbedWorker:
         torch.set_num_threads(execution.threads)
         device = "cuda" if execution.gpus and torch.cuda.is_available() else "cpu"
         try:
-            self._model = load_sentence_model(
-                model, revision=settings.revision, max_length=settings.max_length, device=device
-            )
+            local = model_folder(model, settings.revision, SENTENCE_MODEL_FILES)
+            self._model = load_sentence_model(str(local), max_length=settings.max_length, device=device)
         except (ValueError, OSError) as error:
             raise S2LError(f"embed.model: {model} cannot be loaded: {error}") from error
         self._folder = folder

@@ -19,6 +19,7 @@ from s2l_ray.artifacts.tables import FileRecord
 from s2l_ray.core.training.records import CheckpointRecord
 from s2l_ray.errors import S2LError
 from s2l_ray.sources.checkpoints import MODEL_FILES, CheckpointOrigin, is_model_file
+from s2l_ray.sources.hub import model_folder
 
 
 @dataclass(frozen=True)
@@ -73,9 +74,7 @@ class ImportWorker:
 def _local_files(origin: CheckpointOrigin) -> Iterator[Path]:
     """A local folder with the files of the checkpoint, while the block runs."""
     if origin.folder is None:
-        from huggingface_hub import snapshot_download
-
-        yield Path(snapshot_download(origin.hub, revision=origin.revision, allow_patterns=list(MODEL_FILES)))
+        yield model_folder(origin.hub, origin.revision, MODEL_FILES)
     elif storage.is_local(origin.folder):
         yield storage.local_path(origin.folder)
     else:

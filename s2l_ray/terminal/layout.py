@@ -7,7 +7,14 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-STATE_STYLES = {"complete": "green", "partial": "yellow", "building": "cyan", "missing": "dim", "damaged": "bold red"}
+STATE_STYLES = {
+    "complete": "green",
+    "partial": "yellow",
+    "building": "cyan",
+    "missing": "dim",
+    "unresolved": "yellow",
+    "damaged": "bold red",
+}
 
 
 def table(*columns: str, right: tuple[str, ...] = ()) -> Table:

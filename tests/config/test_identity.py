@@ -22,6 +22,7 @@ from tests.support.pool_artifacts import write_artifact
 
 Changed = Callable[[Mapping[str, object]], set[str]]
 
+COMMIT, OTHER_COMMIT = "0" * 40, "1" * 40
 # What a job of the method s2l builds, where trajectories are clustered.
 BUILT = ("dataset", "checkpoints", "trajectories", "clusters", "subset", "target", "evaluation")
 # Each key with another value than in `values`. A key decides the first kind built from its section, and all that is
@@ -169,6 +170,7 @@ OTHERS = {
     "data.root",
     "data.sources.0.path",
     "data.sources.0.hub",
+    "data.sources.0.config",
     "data.sources.0.split",
     "data.sources.0.revision",
     "data.tokenizer_revision",
@@ -458,14 +460,16 @@ def test_the_name_of_a_source_is_identity(values: dict[str, Any], tmp_path: Path
 
 def test_revisions_of_the_hub_are_identity(values: dict[str, Any]) -> None:
     hub = {"data.tokenizer": "owner/tokenizer", "proxy.model": "owner/model", "target.model": "owner/model"}
-    hub_source = {"data.sources": [{"hub": "owner/rows", "split": "train"}]}
+    hub |= dict.fromkeys(("data.tokenizer_revision", "proxy.revision", "target.revision"), COMMIT)
+    hub_source = {"data.sources": [{"hub": "owner/rows", "split": "train", "revision": COMMIT}]}
     before = fingerprints(values, {**hub, **hub_source})
     for changes, first in (
-        ({"data.tokenizer_revision": "abc"}, "dataset"),
-        ({"data.sources": [{"hub": "owner/rows", "split": "train", "revision": "abc"}]}, "dataset"),
-        ({"data.sources": [{"hub": "owner/rows", "split": "test"}]}, "dataset"),
-        ({"proxy.revision": "abc"}, "checkpoints"),
-        ({"target.revision": "abc"}, "target"),
+        ({"data.tokenizer_revision": OTHER_COMMIT}, "dataset"),
+        ({"data.sources": [{"hub": "owner/rows", "split": "train", "revision": OTHER_COMMIT}]}, "dataset"),
+        ({"data.sources": [{"hub": "owner/rows", "split": "test", "revision": COMMIT}]}, "dataset"),
+        ({"data.sources": [{"hub": "owner/rows", "config": "a", "split": "train", "revision": COMMIT}]}, "dataset"),
+        ({"proxy.revision": OTHER_COMMIT}, "checkpoints"),
+        ({"target.revision": OTHER_COMMIT}, "target"),
     ):
         after = fingerprints(values, {**hub, **hub_source, **changes})
         assert {kind for kind in BUILT if after[kind] != before[kind]} == set(BUILT[BUILT.index(first) :])

@@ -17,6 +17,7 @@ from s2l_ray.core.data.examples import FORMATS
 from s2l_ray.errors import ConfigError
 from s2l_ray.sources.spec import SourceSpec
 from tests.support.chat_tokenizers import chat_tokenizer
+from tests.support.hub_server import Hub
 
 Rows = Sequence[object]
 
@@ -173,11 +174,11 @@ def test_a_missing_file_is_refused(tmp_path: Path) -> None:
         inspect_rows(str(tmp_path / "none.jsonl"))
 
 
-def test_a_data_set_of_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    datasets = pytest.importorskip("datasets")
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
-    write(tmp_path / "hub" / "train.jsonl", [alpaca(n) for n in range(3)])
-    summary = inspect_rows(f"hub:{tmp_path}/hub")
+def test_a_data_set_of_the_hub(tmp_path: Path, hub: Hub) -> None:
+    pytest.importorskip("datasets")
+    write(tmp_path / "train.jsonl", [alpaca(n) for n in range(3)])
+    hub.push_folder("datasets/owner/alpaca", tmp_path)
+    summary = inspect_rows("hub:owner/alpaca")
     assert (summary.rows, summary.format) == (3, "alpaca")
     (source,) = make_config(job_values(summary, None, None, False), "test").data.sources
-    assert (source.hub, source.path, source.split) == (f"{tmp_path}/hub", None, "train")
+    assert (source.hub, source.path, source.split) == ("owner/alpaca", None, "train")

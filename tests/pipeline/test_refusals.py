@@ -118,12 +118,12 @@ def test_a_tokenizer_larger_than_the_embedding_is_refused(job: Path, tmp_path: P
 def test_embeddings_that_cannot_be_computed_are_refused(
     job: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    embedded = "cluster.features=embeddings"
+    embedded, commit = "cluster.features=embeddings", f"embed.revision={'a' * 40}"
     assert_refused(without_dataset(job, tmp_path, embedded, f"embed.model={job.parent / 'model'}"), r"modules\.json")
     assert_refused(without_dataset(job, tmp_path, embedded, "embed.model=./nowhere"), r"embed\.model")
-    assert_started(without_dataset(job, tmp_path / "hub", embedded))
+    assert_started(without_dataset(job, tmp_path / "hub", embedded, commit))
     monkeypatch.setattr(preflight, "find_spec", lambda name: None)
-    assert_refused(without_dataset(job, tmp_path, embedded), r"pip install 's2l_ray\[embed\]'")
+    assert_refused(without_dataset(job, tmp_path, embedded, commit), r"pip install 's2l_ray\[embed\]'")
     assert_started(without_dataset(job, tmp_path / "unused"))
 
 

@@ -17,7 +17,10 @@ def config_of(*, features: str = "trajectories", **select: Any) -> Config:
         {
             "root": "runs",
             "run": "test",
-            "data": {"sources": [{"hub": "owner/rows"}], "tokenizer": {"train": {"vocab_size": 400}}},
+            "data": {
+                "sources": [{"hub": "owner/rows", "revision": "0" * 40}],
+                "tokenizer": {"train": {"vocab_size": 400}},
+            },
             "proxy": {"model": {"architecture": "gpt_neox", "hidden_size": 16}, "epochs": 2},
             "cluster": {"k": 7, "features": features},
             "select": {"budget": "10%", **select},

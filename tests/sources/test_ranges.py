@@ -32,6 +32,7 @@ from s2l_ray.sources.ranges import Range, RangeReader, list_ranges
 from s2l_ray.sources.rows import RawRow, SourceError
 from s2l_ray.sources.spec import SourceSpec
 from tests.support.bad_files import lines_of, row, write_bad_files
+from tests.support.hub_server import Hub
 
 
 def read_all(spec: SourceSpec, root: Path, range_bytes: int = 1 << 20) -> list[tuple[str, RawRow]]:
@@ -256,21 +257,17 @@ def test_an_io_error_is_not_a_damaged_file(tmp_path: Path) -> None:
             next(read_row_group(stream, "rows.parquet", 0))
 
 
-def test_a_data_set_of_the_hub_is_split_by_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    datasets = pytest.importorskip("datasets")
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+def test_a_data_set_of_the_hub_is_split_by_rows(tmp_path: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("datasets")
     monkeypatch.setattr("s2l_ray.sources.ranges.HUB_ROWS", 10)
-    (tmp_path / "hub").mkdir()
     rows = [row(f"hub {i}") for i in range(25)]
-    (tmp_path / "hub" / "train.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    spec = SourceSpec(hub=str(tmp_path / "hub"), split="train", revision="abc")
+    commit = hub.push("datasets/owner/rows", {"train.jsonl": "\n".join(map(json.dumps, rows)).encode()})
+    spec = SourceSpec(hub="owner/rows", split="train", revision=commit)
     assert [(one_range.start, one_range.stop) for one_range in list_ranges([spec], "")] == [(0, 10), (10, 20), (20, 25)]
     found = read_all(spec, tmp_path)
     assert [raw.row for _, raw in found] == rows
     assert [raw.line for _, raw in found] == list(range(1, 26))
-    assert source_reference(spec, "") == [[spec.hub, "abc", "train"]]
-    with pytest.raises(ConfigError, match="train"):
-        list_ranges([SourceSpec(hub=spec.hub)], "")
+    assert source_reference(spec, "") == [["owner/rows", None, commit, "train"]]
 
 
 def test_every_row_of_a_folder_of_bad_files_is_counted_by_reason(tmp_path: Path) -> None:

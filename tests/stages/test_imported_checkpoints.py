@@ -14,6 +14,7 @@ from s2l_ray.artifacts.manifest import drop, open_artifact
 from s2l_ray.catalog.verify import verify_artifact
 from s2l_ray.errors import ConfigError, S2LError
 from s2l_ray.pipeline.plan import plan
+from tests.support.hub_server import Hub
 from tests.support.local_build import build_locally
 from tests.support.tiny_models import STEPS, imported_job, save_checkpoint, save_tokenizer, write_models
 
@@ -80,24 +81,13 @@ def test_a_checkpoints_artifact_is_imported_by_its_uri(tmp_path: Path, models: P
         plan(imported_job(tmp_path / "third", models, plan(first)["dataset"].uri))
 
 
-def test_a_revision_of_the_hub_is_downloaded_by_its_id(
-    tmp_path: Path, models: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As in the cache of huggingface_hub, the files are links."""
-    asked = []
-
-    def snapshot_download(name: str, *, revision: str | None, allow_patterns: list[str]) -> str:
-        asked.append((name, revision))
-        folder = tmp_path / "cache" / str(revision)
-        folder.mkdir(parents=True)
-        for file in (models / str(revision)).iterdir():
-            (folder / file.name).symlink_to(file)
-        return str(folder)
-
-    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
-    hub = [{"hub": "owner/tiny", "revision": f"step{step}", "step": step} for step in STEPS]
-    artifact = build_locally(imported_job(tmp_path / "root", models, hub), "checkpoints")
-    assert asked == [("owner/tiny", f"step{step}") for step in STEPS]
+def test_revisions_of_the_hub_are_imported_at_their_commits(tmp_path: Path, models: Path, hub: Hub) -> None:
+    for step in STEPS:
+        hub.push_folder("models/owner/tiny", models / f"step{step}", branch=f"step{step}")
+    named = [{"hub": "owner/tiny", "revision": f"step{step}", "step": step} for step in STEPS]
+    artifact = build_locally(imported_job(tmp_path / "root", models, named), "checkpoints")
+    commits = [reference[0][1] for _, reference in artifact.manifest.identity["proxy"]["checkpoints_from"]]
+    assert commits == [hub.repositories["models/owner/tiny"].branches[f"step{step}"] for step in STEPS]
     for step in STEPS:
         stored = Path(artifact.uri, f"step-{step:06d}", "model.safetensors")
         assert stored.read_bytes() == (models / f"step{step}" / "model.safetensors").read_bytes()

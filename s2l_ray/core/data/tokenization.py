@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from s2l_ray.core.data.segment_encoder import SegmentEncoder
@@ -59,22 +58,19 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenize
     return wrap(tokenizer_object=tokenizer, eos_token=END_OF_TEXT, pad_token=PADDING)
 
 
-def load_tokenizer(name_or_path: str, revision: str | None = None) -> PreTrainedTokenizerBase:
-    """Load the tokenizer of a local folder, or of a hub id if no such folder exists.
+def load_tokenizer(folder: str) -> PreTrainedTokenizerBase:
+    """Load the tokenizer of a local folder.
 
     A missing padding token is set to the end-of-text token. Raises ValueError if there is no end-of-text token, or if
     the library `tokenizers` does not run it.
     """
     from transformers import AutoTokenizer
 
-    local = Path(name_or_path).is_dir()
-    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-        name_or_path, revision=None if local else revision, local_files_only=local
-    )
+    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     if not tokenizer.is_fast:
-        raise ValueError(f"tokenizer {name_or_path} has no tokenizer.json; save it as a fast tokenizer")
+        raise ValueError(f"tokenizer {folder} has no tokenizer.json; save it as a fast tokenizer")
     if tokenizer.eos_token_id is None:
-        raise ValueError(f"tokenizer {name_or_path} has no eos_token; name one in its tokenizer_config.json")
+        raise ValueError(f"tokenizer {folder} has no eos_token; name one in its tokenizer_config.json")
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer

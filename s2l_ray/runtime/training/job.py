@@ -16,7 +16,7 @@ class TrainJob:
     """One training.
 
     output: URI of the checkpoints artifact. dataset: URI of a complete dataset with `rows_ok` rows of status ok and its
-    tokenizer in `tokenizer/`. model: a local folder, a hub id (at `revision`), or the fields of a config for
+    tokenizer in `tokenizer/`. model: a local folder, a hub id (at the commit `revision`), or the fields of a config for
     `init_model`, which also needs `vocab_size`. vocab_size, longest: largest token id + 1 and tokens of the longest row
     over the whole dataset, which the model must fit; 0 if unknown. subset: URI of a subset of the dataset with
     `train_examples` rows, to train on those instead of a sample. threads: torch threads of each worker. save_minutes:

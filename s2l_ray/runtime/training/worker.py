@@ -34,6 +34,8 @@ from s2l_ray.runtime.training.checkpoint_writer import CheckpointWriter, put_tab
 from s2l_ray.runtime.training.job import TrainJob
 from s2l_ray.runtime.training.store import newest_state
 from s2l_ray.runtime.worker_process import Process, join_monitor
+from s2l_ray.sources.checkpoints import MODEL_FILES
+from s2l_ray.sources.hub import model_folder
 
 # Errors of a collective, which fails if a peer was lost, contain one of these.
 COLLECTIVE_SIGNS = ("gloo", "NCCL")
@@ -165,12 +167,7 @@ def _read_ok_rows(dataset: Artifact, folder: str) -> Iterator[TokenRows]:
 def _make_model(job: TrainJob, tokenizer: Path) -> PreTrainedModel:
     if isinstance(job.model, dict):
         return init_model(job.model, job.vocab_size, job.settings.seed, special_ids(load_tokenizer(str(tokenizer))))
-    if Path(job.model).is_dir():
-        return load_model(Path(job.model))
-    from huggingface_hub import snapshot_download
-
-    patterns = ["*.safetensors", "*.json"]
-    return load_model(snapshot_download(job.model, revision=job.revision, allow_patterns=patterns))
+    return load_model(model_folder(job.model, job.revision, MODEL_FILES))
 
 
 def check_fit(model: PreTrainedModel, job: TrainJob, sampled: list[TokenRows]) -> None:

@@ -1,23 +1,15 @@
-"""Rows of Parquet row groups, of Arrow files and streams, and of data sets of the Hugging Face hub.
+"""Rows of Parquet row groups, and of Arrow files and streams.
 
 A damaged table yields the rows before the damage and then one rejected row with the reason `file_broken`.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from functools import lru_cache
-from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from s2l_ray.errors import ConfigError
 from s2l_ray.sources.rows import BATCH_BYTES, FILE_BROKEN, RawRow, SourceError, rows_from_table, rows_of_bytes
-
-if TYPE_CHECKING:
-    from datasets import Dataset
 
 BATCH_ROWS, BUFFER_BYTES = 1000, 1 << 20
 # First bytes of an Arrow file, and of a file of Feather version 1.
@@ -124,27 +116,3 @@ def _read_batches(batches: Iterator[pa.RecordBatch], complete: bool = True) -> I
         line += batch.num_rows
     if not complete:
         yield RawRow(line, None, FILE_BROKEN, "the Arrow stream ends before its end marker")
-
-
-@lru_cache(maxsize=4)
-def hub_dataset(hub: str, revision: str | None, split: str | None) -> Dataset:
-    """The data set, downloaded unless it is cached. Raises `ConfigError` if it cannot be loaded."""
-    try:
-        import datasets
-    except ImportError as error:
-        raise ConfigError(f"hub: {hub} needs the package datasets; pip install 's2l_ray[hub]'") from error
-    try:
-        loaded = datasets.load_dataset(hub, revision=revision, split=split)
-    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
-        raise ConfigError(f"hub: {hub} at revision {revision}: {error}") from error
-    if isinstance(loaded, datasets.Dataset):
-        return loaded
-    raise ConfigError(f"hub: {hub} has the splits {', '.join(loaded)}; set split: to one of them")
-
-
-def read_hub(dataset: Dataset, start: int, stop: int) -> Iterator[RawRow]:
-    """Rows [start, stop) of a data set of the hub."""
-    line = 1
-    for table in dataset.select(range(start, stop)).with_format("arrow").iter(BATCH_ROWS):
-        yield from rows_from_table(line, table)
-        line += table.num_rows

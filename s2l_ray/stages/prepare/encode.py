@@ -34,6 +34,7 @@ from s2l_ray.core.data.segments import ExampleText, chat_texts, pair_text
 from s2l_ray.core.data.tokenization import Encoded
 from s2l_ray.core.data.turns import answer_id
 from s2l_ray.runtime.worker_process import track
+from s2l_ray.sources.hub import TOKENIZER_FILES, model_folder
 from s2l_ray.stages.prepare.filter import read_decisions
 from s2l_ray.stages.prepare.parse import IDS, TEXTS
 from s2l_ray.stages.prepare.records import EncodedCounts, EncodedShard, EncodeUnit, Piece, PieceSlice, total_encoded
@@ -72,10 +73,10 @@ class TokenizerFiles:
 
 
 def load_tokenizer_files(name: str, revision: str | None) -> TokenizerFiles:
-    """Files of the tokenizer in the folder or hub id `name`."""
+    """Files of the tokenizer in the folder `name`, or of that name on the hub at the commit `revision`."""
     from s2l_ray.core.data.tokenization import load_tokenizer
 
-    return _tokenizer_files(load_tokenizer(name, revision))
+    return _tokenizer_files(load_tokenizer(str(model_folder(name, revision, TOKENIZER_FILES))))
 
 
 def train_tokenizer_files(vocab_size: int, folder: str, data: Data, slices: Sequence[PieceSlice]) -> TokenizerFiles:

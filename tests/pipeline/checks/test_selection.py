@@ -9,8 +9,8 @@ import pytest
 
 from s2l_ray.config.load import make_config
 from s2l_ray.errors import ConfigError
+from s2l_ray.pipeline.checks.selection import check_selection
 from s2l_ray.pipeline.plan import plan
-from s2l_ray.pipeline.selection_checks import check_selection
 
 
 def check(folder: Path, select: dict[str, Any], **proxy: Any) -> None:
