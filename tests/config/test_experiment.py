@@ -39,13 +39,13 @@ def test_an_arm_is_the_job_with_overrides_and_seeds(tmp_path: Path) -> None:
     assert list(found) == [f"base.{arm}.{seed}" for arm in arms for seed in (0, 5)]
     for arm, changes in arms.items():
         for seed in (0, 5):
-            seeds = {"select.seed": seed, "cluster.seed": seed, "proxy.seed": seed}
+            seeds = dict.fromkeys(("select.seed", "cluster.seed", "target.seed", "proxy.seed"), seed)
             expected = [f"{key}={value}" for key, value in {**seeds, **changes, "run": f"base.{arm}.{seed}"}.items()]
             assert found[f"base.{arm}.{seed}"] == load_config(tmp_path / "job.yaml", expected).model_dump()
     assert [list(arms), experiment.run, set(experiment.varied)] == [
         list(experiment.arms),
         "base",
-        {"select.seed", "cluster.seed", "proxy.seed"},
+        {"select.seed", "cluster.seed", "target.seed", "proxy.seed"},
     ]
     assert is_experiment(path) and not is_experiment(tmp_path / "job.yaml")
 

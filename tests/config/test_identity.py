@@ -102,6 +102,7 @@ TARGET = {
     "target.batch_size": 2,
     "target.precision": "float32",
     "target.seed": 1,
+    "target.lora": {"r": 4},
 }
 EVALUATION = {"evaluate.dtype": "bfloat16"}
 # The keys of tasks decide an evaluation that has any.
@@ -128,6 +129,8 @@ ANSWERS = {
 NOT_IDENTITY = {
     "root": "elsewhere",
     "run": "other",
+    "prices.gpu_hour": 2.5,
+    "prices.cpu_hour": 0.5,
     "resources.prepare.workers": 2,
     "resources.prepare.range_bytes": 99,
     "resources.train.workers": 2,
