@@ -101,7 +101,10 @@ def read_radiology(row: Row, fields: Fields, roles: Roles = NO_ROLES) -> Example
         raise RejectedRow("not_radiology", f"a note of the category {category.strip() or 'none'}")
     if (as_text(find_value(row, fields, "ISERROR")[1]) or "").strip() in ("1", "1.0"):
         raise RejectedRow("marked_as_error", "ISERROR is 1")
-    note = read_radiology_note(read_field(row, fields, str, "TEXT"))
+    text = read_field(row, fields, str, "TEXT")
+    if not text.strip():
+        raise RejectedRow("missing_field", "TEXT is empty")
+    note = read_radiology_note(text)
     return _pair([_alpaca(RADIOLOGY_INSTRUCTION, note.findings)], note.impression)
 
 
