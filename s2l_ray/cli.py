@@ -139,7 +139,9 @@ def run(
     from s2l_ray.terminal.summary import run_view
 
     if is_experiment(job):
-        experiments.run(job, set_, to, rebuild, allow_version_change)
+        arms = experiments.run(job, set_, to, rebuild, allow_version_change)
+        if not no_report:
+            report_commands.write_after_run(arms, with_text=not no_text)
         return
     planned = _plan(job, set_, to, rebuild, allow_version_change)
     check_plan(planned)  # before the log file is created

@@ -1,27 +1,30 @@
 """Collection of the values of a report from the complete artifacts of a job."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pyarrow.compute as pc
 
-from s2l_ray.artifacts.facts import CheckpointsFacts, DatasetFacts, SubsetFacts
+from s2l_ray.artifacts.facts import CheckpointsFacts, DatasetFacts, EvaluationFacts, SubsetFacts, TargetFacts
 from s2l_ray.artifacts.manifest import Artifact
 from s2l_ray.artifacts.schemas import TRAINING_TABLE
+from s2l_ray.config.sections import Prices
 from s2l_ray.core.arrays import Int32
+from s2l_ray.pipeline.costs import artifact_cost
 from s2l_ray.reporting.methods import methods
 from s2l_ray.reporting.pool import Parts, PoolColumns
-from s2l_ray.reporting.records import (
+from s2l_ray.reporting.records.comparisons import Evaluation, Experiment
+from s2l_ray.reporting.records.pool import (
     Lengths,
     Proxy,
     RejectedExample,
     Rejection,
-    Report,
     RowAccount,
     SourceCounts,
     StageRecord,
     Summary,
 )
+from s2l_ray.reporting.records.report import Report
 from s2l_ray.reporting.rows import Flagged
 from s2l_ray.reporting.trajectories import clusters, maps, suspicions
 
@@ -32,10 +35,19 @@ CURVE_POINTS = 1000
 LEARNED_SHARE = 0.01
 
 
-def collect(parts: Parts, columns: PoolColumns, flagged: Flagged, run: str, *, text: bool = True) -> Report:
+def collect(
+    parts: Parts,
+    columns: PoolColumns,
+    flagged: Flagged,
+    run: str,
+    *,
+    text: bool = True,
+    experiment: Experiment | None = None,
+) -> Report:
     """The report of complete artifacts. run: the name of the job's run. text: include texts of rows."""
+    stages = tuple(_stage(artifact) for artifact in parts.values())
     return Report(
-        summary=_summary(parts, run, columns),
+        summary=_summary(parts, run, columns, stages),
         account=_account(parts["dataset"]),
         sources=tuple(_sources(columns)),
         lengths=_lengths(columns),
@@ -44,15 +56,18 @@ def collect(parts: Parts, columns: PoolColumns, flagged: Flagged, run: str, *, t
         maps=maps(parts, columns),
         suspicions=suspicions(parts, columns, flagged, text=text),
         methods=methods(parts),
-        stages=tuple(_stage(artifact) for artifact in parts.values()),
+        evaluation=_evaluation(parts),
+        experiment=experiment,
+        stages=stages,
     )
 
 
-def _summary(parts: Parts, run: str, columns: PoolColumns) -> Summary:
+def _summary(parts: Parts, run: str, columns: PoolColumns, stages: Sequence[StageRecord]) -> Summary:
     dataset, facts = parts["dataset"].manifest, parts["dataset"].facts(DatasetFacts)
     subset = parts["subset"].facts(SubsetFacts) if "subset" in parts else None
     with_tokens = bool(columns.tokens_N.any())
     selected = columns.tokens_N[columns.selected_N]
+    seconds = [one.seconds for one in stages if one.seconds is not None]
     return Summary(
         run=run,
         read=dataset.counts.read,
@@ -66,7 +81,34 @@ def _summary(parts: Parts, run: str, columns: PoolColumns) -> Summary:
         method=subset.method if subset is not None else None,
         budget=subset.budget if subset is not None else None,
         unit=subset.unit if subset is not None else None,
-        seconds=sum(one.manifest.timings.get("seconds", 0.0) for one in parts.values()),
+        seconds=sum(seconds) if seconds else None,
+        money=_money(parts),
+    )
+
+
+def _money(parts: Parts) -> float | None:
+    """The price of all stages; None where any is not known."""
+    last = list(parts.values())[-1]
+    prices = Prices.model_validate(last.manifest.config.get("prices", {}))
+    if prices == Prices():
+        return None
+    costs = [artifact_cost(one, prices).money for one in parts.values()]
+    return None if None in costs else float(sum(cost for cost in costs if cost is not None))
+
+
+def _evaluation(parts: Parts) -> Evaluation | None:
+    """The scores of the target; None without an evaluation."""
+    if "evaluation" not in parts:
+        return None
+    facts, target = parts["evaluation"].facts(EvaluationFacts), parts["target"].facts(TargetFacts)
+    return Evaluation(
+        target.rows,
+        facts.macro_loss,
+        facts.micro_loss,
+        facts.loss_by_source,
+        facts.rows_by_source,
+        {name: one.score for name, one in facts.tasks.items()},
+        {name: one.error for name, one in facts.tasks.items()},
     )
 
 

@@ -9,7 +9,10 @@ from collections.abc import Sequence
 import numpy as np
 import plotly.graph_objects as go
 
-from s2l_ray.reporting.records import Cluster, Lengths, Maps, MethodOverlap, Proxy, Report, SourceCounts
+from s2l_ray.reporting.records.comparisons import ArmRow, Experiment, MethodOverlap
+from s2l_ray.reporting.records.pool import Lengths, Proxy, SourceCounts
+from s2l_ray.reporting.records.report import Report
+from s2l_ray.reporting.records.trajectories import Cluster, Maps
 
 POOL, SUBSET, ACCENT = "#8795a8", "#e8890c", "#2f7fd1"
 SOURCES_SHOWN = 40
@@ -30,6 +33,10 @@ def figures(report: Report) -> dict[str, go.Figure]:
         found |= {"data-map": _data_map(report.maps), "plane": _plane(report.maps)}
     if report.methods is not None and report.methods.overlaps:
         found["methods"] = _methods(report.methods.overlaps)
+    if report.experiment is not None and report.experiment.scores:
+        found["differences"] = _differences(report.experiment)
+        if (budget := _budget(report.experiment)) is not None:
+            found["budget"] = budget
     return found
 
 
@@ -74,7 +81,7 @@ def _proxy(proxy: Proxy) -> go.Figure:
     figure.add_scatter(x=proxy.steps, y=proxy.learning_rate, **rate)
     figure.update_layout(
         yaxis={"title": "loss of a target token (nats)"},
-        yaxis2={"overlaying": "y", "side": "right", "showgrid": False, "rangemode": "tozero", "tickformat": ".0e"},
+        yaxis2={"overlaying": "y", "side": "right", "showgrid": False, "rangemode": "tozero", "tickformat": ".1e"},
     )
     figure.update_xaxes(title="optimizer step")
     return figure
@@ -133,8 +140,52 @@ def _methods(overlaps: Sequence[MethodOverlap]) -> go.Figure:
     figure.add_bar(x=[one.overlap for one in overlaps], y=names, orientation="h", name="overlap", marker_color=ACCENT)
     chance = {"mode": "markers", "marker": {"symbol": "line-ns-open", "size": 14, "color": SUBSET}}
     figure.add_scatter(x=[one.by_chance for one in overlaps], y=names, name="by chance", **chance)
-    figure.update_xaxes(title="shared rows of the subset", tickformat=".0%", rangemode="tozero")
+    figure.update_xaxes(title="shared rows", tickformat=".0%", rangemode="tozero")
     figure.update_yaxes(autorange="reversed", automargin=True)
+    return figure
+
+
+def _differences(experiment: Experiment) -> go.Figure:
+    """Difference of each arm to the reference arm on the main score, with its interval."""
+    name = experiment.scores[0]
+    arms = [one for one in experiment.arms if name in one.scores and one.scores[name].difference is not None]
+    scores = [one.scores[name] for one in arms]
+    means = [one.difference or 0.0 for one in scores]
+    half = [one.high - mean if one.high is not None else None for one, mean in zip(scores, means, strict=True)]
+    figure = go.Figure(layout=_layout(height=120 + BAR_HEIGHT * len(arms)))
+    error = {"array": half, "thickness": 2, "width": 6}
+    marker = {"size": 9, "color": ACCENT}
+    names = [html.escape(one.arm) for one in arms]
+    figure.add_scatter(x=means, y=names, error_x=error, mode="markers", marker=marker, name=name)
+    figure.add_vline(x=0, line={"color": SUBSET, "dash": "dot"})
+    better = "lower is better" if name in experiment.losses else "higher is better"
+    figure.update_xaxes(title=f"{name}: difference to {html.escape(experiment.reference or '')} ({better})")
+    figure.update_yaxes(autorange="reversed", automargin=True)
+    return figure
+
+
+def _budget(experiment: Experiment) -> go.Figure | None:
+    """The main score by the number of selected rows; None unless a method has arms of several budgets."""
+    name = experiment.scores[0]
+    by_method: dict[str, list[ArmRow]] = {}
+    for arm in experiment.arms:
+        if arm.rows is not None and name in arm.scores:
+            by_method.setdefault(arm.method, []).append(arm)
+    if all(len({arm.rows for arm in arms}) < 2 for arms in by_method.values()):
+        return None
+    figure = go.Figure(layout=_layout())
+    for method, arms in by_method.items():
+        ordered = sorted(arms, key=lambda arm: arm.rows or 0)
+        figure.add_scatter(
+            x=[arm.rows for arm in ordered],
+            y=[arm.scores[name].mean for arm in ordered],
+            error_y={"array": [arm.scores[name].error for arm in ordered]},
+            text=[html.escape(arm.arm) for arm in ordered],
+            name=html.escape(method),
+            mode="lines+markers",
+        )
+    figure.update_xaxes(title="selected rows")
+    figure.update_yaxes(title=name)
     return figure
 
 
@@ -142,6 +193,7 @@ def _layout(height: int = 340, **changes: object) -> go.Layout:
     """The common layout, without a background and without the defaults of Plotly, which take 7 kB a figure."""
     transparent = "rgba(0,0,0,0)"
     legend = {"orientation": "h", "yanchor": "bottom", "y": 1.0, "x": 0}
+    axis = {"automargin": True, "title": {"standoff": 12}}
     margin = {"l": 8, "r": 8, "t": 36, "b": 8}
     return go.Layout(
         height=height,
@@ -149,6 +201,6 @@ def _layout(height: int = 340, **changes: object) -> go.Layout:
         legend=legend,
         paper_bgcolor=transparent,
         plot_bgcolor=transparent,
-        template=go.layout.Template(),
+        template=go.layout.Template(layout={"xaxis": axis, "yaxis": axis}),
         **changes,
     )

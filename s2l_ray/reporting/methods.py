@@ -18,7 +18,7 @@ from s2l_ray.core.selection.registry import SELECTORS
 from s2l_ray.errors import ConfigError
 from s2l_ray.pipeline.compare import stability
 from s2l_ray.reporting.pool import Parts, first_rows, selected_numbers
-from s2l_ray.reporting.records import MethodOverlap, Methods, SeedOverlap
+from s2l_ray.reporting.records.comparisons import MethodOverlap, Methods, SeedOverlap
 from s2l_ray.stages.select import choose
 
 SEEDS = 3

@@ -9,18 +9,20 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from s2l_ray.reporting.figures import figures
-from s2l_ray.reporting.records import Report
+from s2l_ray.reporting.records.report import Report
 from s2l_ray.reporting.trajectories import ROWS_PER_BAND, SELECTED_POINTS
 
 SECTIONS = {
+    "experiment": "Arms",
     "summary": "Summary",
     "rows": "Rows",
     "sources": "Sources",
     "proxy": "Proxy",
     "clusters": "Clusters",
     "maps": "Maps",
-    "suspicious": "Suspicious rows",
+    "suspicions": "Suspicious rows",
     "methods": "Other methods",
+    "evaluation": "Evaluation",
     "provenance": "Provenance",
 }
 
@@ -31,12 +33,15 @@ def page(report: Report) -> str:
 
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {"count": count, "percent": percent, "duration": duration}
-    environment.globals |= {"cell": _cell, "share_cell": _share_cell, "decimal_cell": _decimal_cell}
+    environment.globals |= {
+        "cell": _cell,
+        "share_cell": _share_cell,
+        "decimal_cell": _decimal_cell,
+        "duration_cell": _duration_cell,
+    }
     environment.globals |= {"band_rows": ROWS_PER_BAND, "selected_points": SELECTED_POINTS}
     drawn = {name: json.loads(figure.to_json()) for name, figure in figures(report).items()}
-    optional = {name: getattr(report, name) for name in ("proxy", "clusters", "maps", "methods")}
-    optional["suspicious"] = report.suspicions
-    present = [name for name in SECTIONS if optional.get(name, True)]
+    present = [name for name in SECTIONS if getattr(report, name, True)]
     return environment.from_string(_resource("page.html.j2")).render(
         report=report,
         sections=[(name, SECTIONS[name]) for name in present],
@@ -84,15 +89,24 @@ def duration(seconds: float | None) -> str:
 
 
 def _cell(number: float | None) -> Markup:
-    return Markup('<td class="n" data-value="{}">{}</td>').format(-1 if number is None else number, count(number))
+    return _cell_of(number, count(number))
 
 
-def _share_cell(part: float, whole: float) -> Markup:
-    share = part / whole if whole else None
-    return Markup('<td class="n" data-value="{}">{}</td>').format(-1 if share is None else share, percent(share))
+def _share_cell(part: float | None, whole: float) -> Markup:
+    share = part / whole if whole and part is not None else None
+    return _cell_of(share, percent(share))
 
 
-def _decimal_cell(values: Sequence[float], position: int) -> Markup:
+def _duration_cell(seconds: float | None) -> Markup:
+    return _cell_of(seconds, duration(seconds))
+
+
+def _decimal_cell(values: Sequence[float | None], position: int) -> Markup:
     """One of the values; a dash where there are none."""
-    shown = f"{values[position]:.3f}" if values else "-"
-    return Markup('<td class="n" data-value="{}">{}</td>').format(values[position] if values else -1, shown)
+    value = values[position] if values else None
+    return _cell_of(value, "-" if value is None else f"{value:.3f}")
+
+
+def _cell_of(value: float | None, shown: str) -> Markup:
+    """A cell with its value for sorting; missing values sort as the smallest."""
+    return Markup('<td class="n" data-value="{}">{}</td>').format("-Infinity" if value is None else value, shown)

@@ -1,23 +1,28 @@
-"""Reports of jobs, subsets and plans: the artifacts that a target means, and the files that are written of them."""
+"""Reports of jobs, experiments and subsets: the artifacts that a target means, and the files that are written."""
 
 import posixpath
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from s2l_ray import storage
 from s2l_ray.artifacts.manifest import Artifact, open_artifact
 from s2l_ray.artifacts.runs import EXPLORER, REPORT, read_history, run_folder
 from s2l_ray.artifacts.schemas import KINDS
+from s2l_ray.config.experiment import is_experiment, load_experiment
 from s2l_ray.config.load import load_config
 from s2l_ray.config.sections import Config
 from s2l_ray.errors import ConfigError
+from s2l_ray.pipeline.experiment import ExperimentPlan, plan_experiment
 from s2l_ray.pipeline.plan import Plan, plan
 from s2l_ray.reporting.collect import collect
+from s2l_ray.reporting.experiment import collect_experiment
 from s2l_ray.reporting.explorer import write_explorer
 from s2l_ray.reporting.pool import Parts, read_columns
-from s2l_ray.reporting.records import Report
+from s2l_ray.reporting.records.comparisons import Experiment
+from s2l_ray.reporting.records.report import Report
 from s2l_ray.reporting.trajectories import flag_rows
 
-Target = str | Config | Artifact | Plan
+Target = str | Config | Artifact | Plan | ExperimentPlan
 
 
 def report(
@@ -28,48 +33,77 @@ def report(
     overrides: Sequence[str] = (),
     text: bool = True,
 ) -> Report:
-    """Collect the report of a job, a subset or a plan, and write it to the HTML file `to`.
+    """Collect the report of a job, an experiment or a subset, and write it to the HTML file `to`.
 
-    target: a job file, a `Config`, the URI of a subset, an `Artifact` or a `Plan`. explorer: write the rows of the pool
-    to this Parquet file. overrides: keys of the job. text: include texts of rows. Raises `ConfigError` where the target
-    has no complete dataset.
+    target: a job file or experiment file, a `Config`, the URI of a subset, an `Artifact` or a plan. explorer: write the
+    rows of the pool to this Parquet file. overrides: keys of the job. text: include texts of rows. Raises `ConfigError`
+    where the target has no complete dataset.
     """
-    parts, run = resolve(target, overrides)
-    columns = read_columns(parts)
+    meant = resolve(target, overrides)
+    columns = read_columns(meant.parts)
     flagged = flag_rows(columns)
-    collected = collect(parts, columns, flagged, run, text=text)
+    collected = collect(meant.parts, columns, flagged, meant.name, text=text, experiment=meant.experiment)
     if to is not None:
         from s2l_ray.reporting.page import page
 
         storage.write_bytes(to, page(collected).encode())
     if explorer is not None:
         folder, name = posixpath.split(explorer)
-        write_explorer(folder or ".", name, parts, columns, flagged, text=text)
+        write_explorer(folder or ".", name, meant.parts, columns, flagged, text=text)
     return collected
 
 
-def report_of_run(planned: Plan, *, text: bool = True) -> str:
-    """Write the report and the explorer table of a job into the folder of its newest run, and return the folder."""
-    config = planned.config
-    folder = run_folder(config.root, config.run, read_history(config.root, config.run)[-1].started)
+def report_of_run(planned: Plan | ExperimentPlan, *, text: bool = True) -> str:
+    """Write the report and the explorer table into the folder of the newest run, or of the experiment. Return it."""
+    if isinstance(planned, ExperimentPlan):
+        folder = storage.join(planned.experiment.root, "runs", planned.experiment.run)
+    else:
+        root, run = planned.config.root, planned.config.run
+        folder = run_folder(root, run, read_history(root, run)[-1].started)
     report(planned, storage.join(folder, REPORT), explorer=storage.join(folder, EXPLORER), text=text)
     return folder
 
 
-def resolve(target: Target, overrides: Sequence[str] = ()) -> tuple[Parts, str]:
-    """The complete artifacts that a target means, by kind in the order in which they are built, and a name for them."""
+@dataclass(frozen=True)
+class Meant:
+    """The complete artifacts that a target means, by kind in the order in which they are built, and its name."""
+
+    name: str
+    parts: Parts
+    experiment: Experiment | None = None
+
+
+def resolve(target: Target, overrides: Sequence[str] = ()) -> Meant:
+    """Open what a target means; of an experiment, the artifacts of its first arm that has a subset."""
     if isinstance(target, Artifact):
         if target.manifest.kind != "subset":
             raise ConfigError(f"{target.uri}: is a {target.manifest.kind} artifact; give a subset or a job file")
-        found = _with_inputs(target)
-        return {kind: found[kind] for kind in KINDS if kind in found}, str(target.manifest.config.get("run", "subset"))
+        return Meant(str(target.manifest.config.get("run", "subset")), _in_order(_with_inputs(target)))
     if isinstance(target, Plan):
-        return _complete(target), target.config.run
+        return Meant(target.config.run, _complete(target))
+    if isinstance(target, ExperimentPlan):
+        arm = next((one for one in target.arms if "subset" in one.plan), target.arms[0])
+        experiment = collect_experiment(target, arm.job.config.run)
+        return Meant(target.experiment.run, _complete(arm.plan), experiment)
     if isinstance(target, Config):
-        return resolve(plan(target))
+        return Meant(target.run, _of_job(target))
     if not target.endswith((".yaml", ".yml")):
         return resolve(open_artifact(target))
+    if is_experiment(target):
+        return resolve(plan_experiment(load_experiment(target, overrides)))
     return resolve(load_config(target, overrides))
+
+
+def _of_job(config: Config) -> dict[str, Artifact]:
+    """The complete artifacts of a job, with its target and evaluation where it names a model."""
+    found = _complete(plan(config))
+    if config.target.model is not None:
+        found |= _complete(plan(config, "evaluation"))
+    return _in_order(found)
+
+
+def _in_order(parts: Parts) -> dict[str, Artifact]:
+    return {kind: parts[kind] for kind in KINDS if kind in parts}
 
 
 def _with_inputs(artifact: Artifact) -> dict[str, Artifact]:

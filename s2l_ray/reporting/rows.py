@@ -11,10 +11,10 @@ from s2l_ray.artifacts.schemas import TEXT_FOLDER
 from s2l_ray.core.arrays import Bool, Int64
 from s2l_ray.core.embedding import text_to_embed
 from s2l_ray.reporting.pool import Parts, PoolColumns, take_rows
-from s2l_ray.reporting.records import Row
+from s2l_ray.reporting.records.trajectories import Row
 
 CLIP = 400
-TERM = re.compile(r"[^\W\d_]{3,}")
+TERM = re.compile(r"[^\W\d_]{4,}")
 TITLE_TERMS = 4
 # a term that fewer rows of a group hold is no title of it
 LEAST_SHARE = 0.1

@@ -14,7 +14,7 @@ from s2l_ray.core.arrays import Float32, Int64
 from s2l_ray.core.diagnostics import FLAGS
 from s2l_ray.core.selection.balancing import rows_by_group
 from s2l_ray.reporting.pool import Parts, PoolColumns, take_rows, trained_columns
-from s2l_ray.reporting.records import Cluster, Clusters, Maps, Suspicion
+from s2l_ray.reporting.records.trajectories import Cluster, Clusters, Maps, Suspicion
 from s2l_ray.reporting.rows import Flagged, shown_rows, titles
 
 CLUSTERS_SHOWN = 40

@@ -93,7 +93,9 @@ Answers = Annotated[
     typer.Option("--answers", help="Where answers of chats are examples, write the selected answers, not whole chats."),
 ]
 Weights = Annotated[bool, typer.Option("--weights", help="List the weights of scored checkpoints instead.")]
-ReportTarget = Annotated[str, typer.Argument(metavar="JOB", help="A job file, or the URI of a subset.")]
+ReportTarget = Annotated[
+    str, typer.Argument(metavar="JOB", help="A job file, an experiment file, or the URI of a subset.")
+]
 ReportFile = Annotated[str, typer.Option("--to", metavar="FILE", help="Output path of the HTML page.")]
 ExplorerFile = Annotated[
     str | None, typer.Option("--explorer", metavar="FILE", help="Also write the rows of the pool to a Parquet file.")

@@ -4,10 +4,12 @@ import dataclasses
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-from s2l_ray.errors import ConfigError, S2LError
+from s2l_ray.errors import ConfigError
 from s2l_ray.terminal.console import print_message, print_result
+from s2l_ray.terminal.failures import message_of
 
 if TYPE_CHECKING:
+    from s2l_ray.pipeline.experiment import ExperimentPlan
     from s2l_ray.pipeline.plan import Plan
 
 PAGE_LIBRARIES = ("plotly", "jinja2")
@@ -41,7 +43,7 @@ def report(
         print_result(as_json, dataclasses.asdict(made), report_view(made))
 
 
-def write_after_run(result: "Plan", *, with_text: bool) -> None:
+def write_after_run(result: "Plan | ExperimentPlan", *, with_text: bool) -> None:
     """Write the report of a run. A failure is reported and does not fail the run, whose artifacts are complete."""
     from s2l_ray.reporting.report import report_of_run
 
@@ -50,8 +52,8 @@ def write_after_run(result: "Plan", *, with_text: bool) -> None:
         return
     try:
         print_message(f"report: {report_of_run(result, text=with_text)}")
-    except (S2LError, OSError) as error:
-        print_message(f"no report: {error}")
+    except Exception as error:
+        print_message(f"no report: {message_of(error, debug=False)}")
 
 
 def _missing_libraries() -> list[str]:

@@ -6,7 +6,10 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from s2l_ray.reporting.records import Clusters, Methods, Report, RowAccount, Suspicion
+from s2l_ray.reporting.records.comparisons import Methods
+from s2l_ray.reporting.records.pool import RowAccount
+from s2l_ray.reporting.records.report import Report
+from s2l_ray.reporting.records.trajectories import Clusters, Suspicion
 from s2l_ray.terminal import humanize
 from s2l_ray.terminal.layout import facts, indented, table
 
@@ -38,7 +41,7 @@ def _summary(report: Report) -> RenderableType:
         "rows": f"{one.read:,} read = {one.kept:,} kept + {one.rejected:,} rejected",
         "selected": selected if one.selected is not None else None,
         "target tokens": f"{tokens} ({humanize.percent(one.token_share)})",
-        "time": humanize.duration(one.seconds),
+        "time": humanize.duration(one.seconds) if one.seconds is not None else None,
     }
     return _titled(one.run, facts(pairs))
 

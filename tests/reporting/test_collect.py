@@ -7,7 +7,7 @@ import pytest
 
 from s2l_ray.artifacts.facts import CheckpointsFacts
 from s2l_ray.artifacts.schemas import TRAINING_TABLE
-from s2l_ray.reporting.records import Report
+from s2l_ray.reporting.records.report import Report
 from tests.support.report_store import STEPS, ReportStore, collected
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from s2l_ray.reporting.records import Report
+from s2l_ray.reporting.records.report import Report
 from tests.support.report_store import CLUSTERS, STEPS, ReportStore, collected
 
 

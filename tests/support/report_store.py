@@ -15,7 +15,7 @@ from s2l_ray.artifacts.tables import write_table
 from s2l_ray.core.training.records import CheckpointRecord
 from s2l_ray.reporting.collect import collect
 from s2l_ray.reporting.pool import read_columns
-from s2l_ray.reporting.records import Report
+from s2l_ray.reporting.records.report import Report
 from s2l_ray.reporting.trajectories import flag_rows
 from tests.support.pool_artifacts import PoolRow, write_artifact, write_clusters, write_subset, write_trajectories
 from tests.support.small_store import DATASET_NAME, write_store

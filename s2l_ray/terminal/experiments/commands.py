@@ -26,8 +26,10 @@ def show(path: str, overrides: list[str] | None, to: str, as_json: bool) -> None
     check_experiment(planned)
 
 
-def run(path: str, overrides: list[str] | None, to: str, rebuild: str | None, allow_version_change: bool) -> None:
-    """Build what is missing of every arm, show the progress, and print the results."""
+def run(
+    path: str, overrides: list[str] | None, to: str, rebuild: str | None, allow_version_change: bool
+) -> "ExperimentPlan":
+    """Build what is missing of every arm, show the progress, and print the results. Return the plan as it ended."""
     from s2l_ray.config.experiment import load_experiment
     from s2l_ray.pipeline.experiment import check_experiment, plan_experiment, run_experiment
     from s2l_ray.terminal.follow import follow
@@ -48,6 +50,7 @@ def run(path: str, overrides: list[str] | None, to: str, rebuild: str | None, al
         result = run_experiment(planned, carry_out)
     for view in _result_views(result):
         stdout_console().print(view)
+    return result
 
 
 def _result_views(planned: "ExperimentPlan") -> "list[RenderableType]":
