@@ -116,8 +116,12 @@ def _text_layout(file: str, kind: str, head: bytes, complete: bool, bounds: list
 
 
 def _check_header(file: str, kind: str, lines: list[bytes]) -> None:
-    for cells in csv.reader((line.decode(errors="replace") for line in lines), delimiter=DELIMITERS[kind]):
-        refuse_repeated_columns(column_names(cells), file)
+    """Raise `SourceError` unless the first line has a name for each column."""
+    try:
+        for cells in csv.reader((line.decode(errors="replace") for line in lines), delimiter=DELIMITERS[kind]):
+            refuse_repeated_columns(column_names(cells), file)
+    except csv.Error as error:
+        raise SourceError(f"{file}: its first line does not name the columns ({error}); add a header") from error
 
 
 def _check_lines(file: str, lines: list[bytes], text: str) -> None:

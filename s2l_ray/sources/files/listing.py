@@ -16,8 +16,8 @@ from s2l_ray.sources.files.paths import ALL, HELD_BACK, hidden_part, partitions_
 from s2l_ray.sources.rows import SourceError
 from s2l_ray.sources.spec import SourceSpec, source_uri
 
-# Describes the files of a folder to a trainer.
-REGISTRY = "dataset_info.json"
+# Describes the files of a folder to a trainer, or to older versions of `datasets`.
+REGISTRY, REGISTRIES = "dataset_info.json", ("dataset_info.json", "dataset_infos.json")
 # Reasons for which files of a folder are not read.
 UNSUPPORTED = "because of their extensions"
 OTHER_SPLIT = "because they are of other splits"
@@ -77,7 +77,7 @@ def _supported(spec: SourceSpec, file: storage.Entry) -> storage.Entry:
 
 def _files_of_folder(spec: SourceSpec, paths: list[str]) -> tuple[list[str], dict[str, list[str]]]:
     """Paths that are read, in order, and the others by the reason for which they are not."""
-    visible = [path for path in paths if hidden_part(path) is None and posixpath.basename(path) != REGISTRY]
+    visible = [path for path in paths if hidden_part(path) is None and posixpath.basename(path) not in REGISTRIES]
     supported = [path for path in visible if extension_of(path)]
     if not supported:
         found = f"; found {', '.join(paths[:5])}" if paths else ""

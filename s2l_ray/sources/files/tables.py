@@ -96,7 +96,13 @@ def read_arrow(stream: pa.NativeFile, file: str, kind: str) -> Iterator[RawRow]:
         batches = map(reader.get_batch, range(reader.num_record_batches))
     else:
         batches = iter(reader)
-    yield from _read_batches(batches, complete)
+    yield from _read_batches(map(_validated, batches), complete)
+
+
+def _validated(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """The batch after a check of its offsets and texts: Arrow data has no checksum, and wrong offsets crash pyarrow."""
+    batch.validate(full=True)
+    return batch
 
 
 def _read_batches(batches: Iterator[pa.RecordBatch], complete: bool = True) -> Iterator[RawRow]:

@@ -5,6 +5,7 @@ import csv
 import gzip
 import io
 import json
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +15,7 @@ import pyarrow as pa
 import pyarrow.feather as feather
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from s2l_ray.errors import S2LError
@@ -206,3 +207,43 @@ def test_two_columns_of_one_name_are_refused(tmp_path: Path) -> None:
     for name in ("twice.parquet", "twice.arrow", "twice.csv"):
         with pytest.raises(S2LError, match="response"):
             read(tmp_path, name)
+
+
+@st.composite
+def damaged_files(draw: st.DrawFn) -> tuple[str, bytes]:
+    """A name with any supported extension, and any bytes or those of a file with a part replaced."""
+    name = draw(st.sampled_from(list(FILES)))
+    if draw(st.booleans()):
+        return name, draw(st.binary(max_size=200))
+    data = FILES[draw(st.sampled_from([name, *FILES]))]
+    start = draw(st.integers(0, len(data)))
+    stop = draw(st.integers(start, min(len(data), start + 30)))
+    piece = draw(st.binary(max_size=8) | st.sampled_from([b"[", b"{", b'"', b"\r", b"\n"]))
+    return name, data[:start] + piece + data[stop:]
+
+
+def check_any_bytes(folder: Path, name: str, data: bytes) -> None:
+    """Each row has an object or a reason, in the order of lines; a file is refused with its name."""
+    (folder / name).write_bytes(data)
+    try:
+        found = read(folder, name, range_bytes=64)
+    except S2LError as error:
+        assert name in str(error)
+        return
+    assert all((raw.row is None) != (raw.reason is None) for raw in found)
+    json.dumps([raw.row for raw in found], ensure_ascii=False).encode()
+
+
+@given(damaged_files())
+@settings(deadline=None, max_examples=100)
+def test_any_bytes_are_rows_or_an_error_with_the_name_of_the_file(file: tuple[str, bytes]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        check_any_bytes(Path(folder), *file)
+
+
+@pytest.mark.long
+@given(damaged_files())
+@settings(deadline=None, max_examples=10_000)
+def test_ten_thousand_damaged_files(file: tuple[str, bytes]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        check_any_bytes(Path(folder), *file)
