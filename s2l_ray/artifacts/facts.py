@@ -175,10 +175,10 @@ class TargetFacts:
 
 @dataclass(frozen=True)
 class TaskScore:
-    """Score of one task. score: mean of the task's first metric over its questions. error: its standard error.
+    """Score of one task, in percent. score: mean of the task's first metric over its questions, or that of all answers.
 
-    no_answer: share of outputs without an extractable answer. output_tokens: their mean length. metrics: further
-    metrics, by name.
+    error: standard error of that mean; None for a metric of all answers, and for one question. no_answer: share of
+    outputs without an extractable answer, from 0 to 1. output_tokens: their mean length. metrics: further ones.
     """
 
     questions: int

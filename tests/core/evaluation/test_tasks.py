@@ -2,15 +2,17 @@
 
 import gzip
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from s2l_ray.core.data.examples import ALPACA, ALPACA_WITH_INPUT
 from s2l_ray.core.evaluation.answers import answers_equal
+from s2l_ray.core.evaluation.generation import Output, Prompt
 from s2l_ray.core.evaluation.metrics import METRICS
 from s2l_ray.core.evaluation.sandbox import ProgramRun
-from s2l_ray.core.evaluation.tasks import PROGRAM_REQUEST, TASKS, Answer, Task, answer_from_output, make_question
+from s2l_ray.core.evaluation.tasks import PROGRAM_REQUEST, TASKS, Answer, Task, answer_from_output, ask, make_question
 
 GSM8K = {"question": "How many eggs?", "answer": "1,018"}
 
@@ -57,6 +59,40 @@ def test_a_row_without_the_fields_of_its_task_is_refused(row: dict[str, object])
 def test_answers_in_outputs(output: str, done: ProgramRun | None, answer: Answer) -> None:
     question = make_question(TASKS["gsm8k"], GSM8K)
     assert answer_from_output(question, output, never if done is None else lambda source: done) == answer
+
+
+def test_a_question_is_asked_for_text_where_its_program_yields_no_answer() -> None:
+    rows = [{"question": f"Question {number}?", "answer": "7"} for number in range(4)]
+    questions = [make_question(TASKS["gsm8k"], row) for row in rows]
+    to_program = ["print(7)", "print(1 / 0)", "It is hard", "The answer is 9"]
+    to_text = {questions[1].prompt: "The answer is 7", questions[2].prompt: "Indeed"}
+    runs = {"print(7)": ProgramRun("finished", "7"), "print(1 / 0)": ProgramRun("failed", "", "by zero")}
+    asked: list[Prompt] = []
+
+    def generate(prompts: Sequence[Prompt]) -> list[Output]:
+        asked.extend(prompts)
+        texts = [to_text[prompt.text] for prompt in prompts] if len(asked) > 4 else to_program
+        return [Output(text, len(text)) for text in texts]
+
+    responses = ask(questions, [10, 20, 30, 40], generate, lambda source: runs[source])
+    assert [(prompt.text, prompt.seed) for prompt in asked] == [
+        *((str(question.program_prompt), 10 * at) for at, question in enumerate(questions, 1)),
+        (questions[1].prompt, 21),
+        (questions[2].prompt, 31),
+    ]
+    assert [response.answer for response in responses] == [
+        Answer("7", "print(7)"),
+        Answer("7", error="by zero"),
+        Answer(None),
+        Answer("9"),
+    ]
+    outputs = [(response.output.text, response.earlier and response.earlier.text) for response in responses]
+    assert outputs == [
+        ("print(7)", None),
+        ("The answer is 7", "print(1 / 0)"),
+        ("Indeed", "It is hard"),
+        ("The answer is 9", None),
+    ]
 
 
 def test_a_program_is_text_where_a_task_asks_for_none() -> None:
