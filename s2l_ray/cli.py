@@ -139,9 +139,9 @@ def run(
     from s2l_ray.terminal.summary import run_view
 
     if is_experiment(job):
-        arms = experiments.run(job, set_, to, rebuild, allow_version_change)
+        arms, changed = experiments.run(job, set_, to, rebuild, allow_version_change)
         if not no_report:
-            report_commands.write_after_run(arms, with_text=not no_text)
+            report_commands.write_after_run(arms, built=changed, with_text=not no_text)
         return
     planned = _plan(job, set_, to, rebuild, allow_version_change)
     check_plan(planned)  # before the log file is created
@@ -151,7 +151,7 @@ def run(
     artifacts = {step.kind: open_artifact(step.uri) for step in result.steps}
     stdout_console().print(run_view(artifacts, to, built, time.monotonic() - started, invocation()))
     if not no_report:
-        report_commands.write_after_run(result, with_text=not no_text)
+        report_commands.write_after_run(result, built=bool(built), with_text=not no_text)
 
 
 @verb

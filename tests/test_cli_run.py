@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
@@ -56,6 +57,12 @@ def test_a_run_prints_its_result(job: Path, ended: subprocess.CompletedProcess[s
     duplicates = sum(row["reason"] == "duplicate" for row in truth)
     assert printed[printed.index("duplicate") + 1] == str(duplicates)
     assert printed[printed.index("export") + 1] == planned["subset"].uri
+    written = Path(printed[printed.index("report") + 1])
+    assert written.stat().st_size < 8_000_000
+    assert (
+        pq.read_metadata(written.with_name("explorer.parquet")).num_rows
+        == planned["subset"].artifact.manifest.counts.read
+    )
 
 
 def test_progress_is_whole_lines_without_output_of_ray(ended: subprocess.CompletedProcess[str]) -> None:

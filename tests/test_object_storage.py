@@ -32,7 +32,7 @@ def temporary() -> Iterator[Path]:
 def run_in_process(job: Path, root: str, temporary: Path) -> str:
     """The output of `s2l run`, in a process whose Ray workers inherit the environment."""
     environment = {**os.environ, "RAY_ADDRESS": "", "TMPDIR": str(temporary)}
-    command = [sys.executable, "-m", "s2l_ray", "run", str(job), "--set", f"root={root}"]
+    command = [sys.executable, "-m", "s2l_ray", "run", str(job), "--no-text", "--set", f"root={root}"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=900, env=environment)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout + done.stderr

@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
-from s2l_ray.core.arrays import Bool, Float32, Float64, Integers
+from s2l_ray.core.arrays import Bool, Float32, Float64, Integers, UInt64
 from s2l_ray.core.selection.balancing import rows_by_group
 
 # a source with fewer rows has no outliers
@@ -16,16 +16,20 @@ LEAST_ROWS = 20
 # smallest share of its highest loss by which a row has to fall to count as learned, in `learned_then_lost`
 LEARNED_SHARE = 0.25
 RISE_SHARE = 0.05
+SIMILAR_SHARE = 0.05
+NO_TEXT = 0
 SMALLEST_LOSS = 1e-6
 
 
 @dataclass(frozen=True)
 class TrajectoryStatistics:
-    """Statistics of trajectories over the trained checkpoints. early, last: loss at the first and the last of them.
+    """Statistics of trajectories over the trained checkpoints.
 
-    lowest: smallest loss. peak: largest loss up to the smallest one.
+    mean: of the loss. early, last: loss at the first and the last checkpoint. lowest: smallest loss. peak: largest loss
+    up to the smallest one.
     """
 
+    mean_N: Float32
     early_N: Float32
     last_N: Float32
     lowest_N: Float32
@@ -46,7 +50,11 @@ def trajectory_statistics(loss_BT: Float32) -> TrajectoryStatistics:
     at_B = loss_BT.argmin(axis=1)
     up_to_lowest_BT = np.where(np.arange(loss_BT.shape[1]) <= at_B[:, None], loss_BT, -np.inf)
     return TrajectoryStatistics(
-        loss_BT[:, 0], loss_BT[:, -1], loss_BT.min(axis=1), up_to_lowest_BT.max(axis=1).astype(np.float32)
+        loss_BT.mean(axis=1),
+        loss_BT[:, 0],
+        loss_BT[:, -1],
+        loss_BT.min(axis=1),
+        up_to_lowest_BT.max(axis=1).astype(np.float32),
     )
 
 
@@ -102,6 +110,28 @@ FLAGS: dict[str, Flag] = {
         lambda known: known.last_N - known.early_N,
     ),
 }
+
+
+NEAR_DUPLICATE = (
+    "Another row has the same prompt and response but for case, digits, punctuation and spaces, and a mean loss that "
+    "differs by at most 5 %."
+)
+
+
+def near_duplicates(text_N: UInt64, mean_N: Float32) -> tuple[Bool, Float32]:
+    """Rows with another row of equal text_N and similar mean_N, and their smallest difference in mean_N.
+
+    text_N: hashes, or NO_TEXT. The difference of other rows is infinite.
+    """
+    order_N = np.lexsort((mean_N, text_N))
+    gap = np.diff(mean_N[order_N])
+    equal = (text_N[order_N][1:] == text_N[order_N][:-1]) & (text_N[order_N][1:] != NO_TEXT)
+    similar = equal & (gap <= SIMILAR_SHARE * np.abs(mean_N[order_N][1:]))
+    gap = np.where(similar, gap, np.inf).astype(np.float32)
+    gap_N = np.full(len(mean_N), np.inf, np.float32)
+    gap_N[order_N[1:]] = gap
+    gap_N[order_N[:-1]] = np.minimum(gap_N[order_N[:-1]], gap)
+    return np.isfinite(gap_N), gap_N
 
 
 @dataclass(frozen=True)

@@ -78,7 +78,7 @@ def _of_pool(columns: PoolColumns, flagged: Flagged, here: slice) -> dict[str, p
         cluster_B = columns.cluster_N[here]
         found["cluster"] = pa.array(cluster_B, mask=cluster_B < 0)
         found["distance"] = pa.array(columns.distance_N[here], from_pandas=True)
-    return found | {name: pa.array(flagged_N[here]) for name, flagged_N in flagged.items()}
+    return found | {name: pa.array(one.mask_N[here]) for name, one in flagged.items()}
 
 
 def _of_trajectories(

@@ -9,14 +9,15 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import xxhash
 
 from s2l_ray.artifacts.facts import TrajectoriesFacts
 from s2l_ray.artifacts.manifest import Artifact
-from s2l_ray.artifacts.schemas import OK
+from s2l_ray.artifacts.schemas import OK, TEXT_FOLDER
 from s2l_ray.catalog.pool import shard_and_row
 from s2l_ray.catalog.pool_columns import Columns, lists, target_tokens
-from s2l_ray.core.arrays import Bool, Float32, Int32, Int64
-from s2l_ray.core.diagnostics import Moments, Plane, TrajectoryStatistics, joined, trajectory_statistics
+from s2l_ray.core.arrays import Bool, Float32, Int32, Int64, UInt64
+from s2l_ray.core.diagnostics import NO_TEXT, Moments, Plane, TrajectoryStatistics, joined, trajectory_statistics
 from s2l_ray.core.selection.balancing import rows_by_group
 
 PROBABILITY = "mean_probability"
@@ -44,7 +45,8 @@ class PoolColumns:
     """The rows that have status ok or are selected, in dataset order. number_N: their row numbers in the dataset.
 
     start_S: row number of the first row of each shard. source_N: positions in `sources`. cluster_N: -1 for rows without
-    a cluster; None without clusters. distance_N: to the centroid of the cluster.
+    a cluster; None without clusters. distance_N: to the centroid of the cluster. text_N: hashes of prompt and response
+    without case, digits, punctuation and spaces; None without trajectories.
     """
 
     start_S: Int64
@@ -55,6 +57,7 @@ class PoolColumns:
     selected_N: Bool
     cluster_N: Int32 | None = None
     distance_N: Float32 | None = None
+    text_N: UInt64 | None = None
     trajectories: Trajectories | None = None
 
     def __len__(self) -> int:
@@ -69,7 +72,9 @@ def read_columns(parts: Parts) -> PoolColumns:
     reader = _Reader(parts)
     read = [reader.read(shard, start, selected_M, codes) for shard, start in enumerate(start_S.tolist())]
     number_N = _concatenated([one["number"] for one in read], np.int64)
-    columns = {name: [one[name] for one in read if name in one] for name in ("cluster", "distance", "mean", "spread")}
+    columns = {
+        name: [one[name] for one in read if name in one] for name in ("cluster", "distance", "text", "mean", "spread")
+    }
     clustered = "clusters" in parts
     return PoolColumns(
         start_S,
@@ -80,6 +85,7 @@ def read_columns(parts: Parts) -> PoolColumns:
         np.isin(number_N, selected_M),
         _concatenated(columns["cluster"], np.int32) if clustered else None,
         _concatenated(columns["distance"], np.float32) if clustered else None,
+        _concatenated(columns["text"], np.uint64) if columns["text"] else None,
         reader.trajectories(columns["mean"], columns["spread"]),
     )
 
@@ -133,6 +139,9 @@ class _Reader:
             columns["distance"] = own["distance"].to_numpy()
         if self._columns_T:
             columns |= self._add_trajectories(rows)
+            dataset = parts["dataset"]
+            texts = dataset.read_file(dataset.shards(TEXT_FOLDER)[shard].path, ["prompt", "response"])
+            columns["text"] = text_hashes(texts.filter(pa.array(kept_B)))
         return columns
 
     @property
@@ -153,6 +162,14 @@ class _Reader:
             return None
         columns = (_concatenated(one, np.float32) for one in (mean, spread))
         return Trajectories(joined(self._known), self._moments.plane(), self._quantity, *columns)
+
+
+def text_hashes(rows: pa.Table) -> UInt64:
+    """Hashes of the letters of prompt and response; NO_TEXT for rows without a letter."""
+    texts = pc.binary_join_element_wise(rows["prompt"].fill_null(""), rows["response"].fill_null(""), " ")
+    letters = pc.replace_substring_regex(pc.utf8_lower(texts), r"[^\pL]+", "")
+    hashes = (xxhash.xxh3_64_intdigest(text) if text else NO_TEXT for text in letters.cast(pa.binary()).to_pylist())
+    return np.fromiter(hashes, np.uint64, len(rows))
 
 
 def trained_columns(parts: Parts) -> list[int]:

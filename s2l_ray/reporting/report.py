@@ -53,15 +53,20 @@ def report(
     return collected
 
 
-def report_of_run(planned: Plan | ExperimentPlan, *, text: bool = True) -> str:
-    """Write the report and the explorer table into the folder of the newest run, or of the experiment. Return it."""
+def report_of_run(planned: Plan | ExperimentPlan, *, built: bool, text: bool = True) -> str:
+    """The URI of the report in the folder of the newest run, or of the experiment.
+
+    It is written with the explorer table where something was built, or where it is missing.
+    """
     if isinstance(planned, ExperimentPlan):
         folder = storage.join(planned.experiment.root, "runs", planned.experiment.run)
     else:
         root, run = planned.config.root, planned.config.run
         folder = run_folder(root, run, read_history(root, run)[-1].started)
-    report(planned, storage.join(folder, REPORT), explorer=storage.join(folder, EXPLORER), text=text)
-    return folder
+    uri = storage.join(storage.absolute(folder), REPORT)
+    if built or not storage.exists(uri):
+        report(planned, uri, explorer=storage.join(folder, EXPLORER), text=text)
+    return uri
 
 
 @dataclass(frozen=True)

@@ -4,11 +4,12 @@ import math
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from s2l_ray.artifacts.schemas import TEXT_FOLDER
-from s2l_ray.core.arrays import Bool, Int64
+from s2l_ray.core.arrays import Bool, Float32, Int64
 from s2l_ray.core.embedding import text_to_embed
 from s2l_ray.reporting.pool import Parts, PoolColumns, take_rows
 from s2l_ray.reporting.records.trajectories import Row
@@ -19,8 +20,18 @@ TITLE_TERMS = 4
 # a term that fewer rows of a group hold is no title of it
 LEAST_SHARE = 0.1
 
-Flagged = Mapping[str, Bool]
-"""Rows of the pool that have each flag."""
+
+@dataclass(frozen=True)
+class FlaggedRows:
+    """The rows of the pool that have a flag, and the severity of all rows."""
+
+    definition: str
+    mask_N: Bool
+    severity_N: Float32
+
+
+Flagged = Mapping[str, FlaggedRows]
+"""The rows of each flag, by its name."""
 
 
 def shown_rows(
@@ -41,7 +52,7 @@ def shown_rows(
             cluster=None if columns.cluster_N is None else int(columns.cluster_N[index]),
             selected=bool(columns.selected_N[index]),
             value=values[index],
-            flags=tuple(name for name, flagged_N in flagged.items() if flagged_N[index]),
+            flags=tuple(name for name, one in flagged.items() if one.mask_N[index]),
             prompt=clipped(text_to_embed(stored[position].get("prompt") or "", "", "prompt")),
             response=clipped(stored[position].get("response")),
         )

@@ -4,6 +4,7 @@ N rows of the pool, M rows of a sample, T checkpoints
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import chain
 
 import numpy as np
@@ -11,11 +12,11 @@ import numpy as np
 from s2l_ray.artifacts.facts import ClustersFacts, TrajectoriesFacts
 from s2l_ray.catalog.pool_columns import lists
 from s2l_ray.core.arrays import Float32, Int64
-from s2l_ray.core.diagnostics import FLAGS
+from s2l_ray.core.diagnostics import FLAGS, NEAR_DUPLICATE, near_duplicates
 from s2l_ray.core.selection.balancing import rows_by_group
 from s2l_ray.reporting.pool import Parts, PoolColumns, take_rows, trained_columns
 from s2l_ray.reporting.records.trajectories import Cluster, Clusters, Maps, Suspicion
-from s2l_ray.reporting.rows import Flagged, shown_rows, titles
+from s2l_ray.reporting.rows import Flagged, FlaggedRows, shown_rows, titles
 
 CLUSTERS_SHOWN = 40
 ROWS_PER_BAND = 200
@@ -27,29 +28,40 @@ SEED = 0
 DIGITS = 4
 
 
-def flag_rows(columns: PoolColumns) -> dict[str, np.ndarray]:
-    """Rows of the pool that have each flag; no flags without trajectories."""
-    if columns.trajectories is None:
+def flag_rows(columns: PoolColumns) -> dict[str, FlaggedRows]:
+    """The rows of each flag; no flags without trajectories."""
+    if columns.trajectories is None or columns.text_N is None:
         return {}
-    return {name: flag.flagged(columns.trajectories.known, columns.source_N) for name, flag in FLAGS.items()}
+    known = columns.trajectories.known
+    found = {
+        name: FlaggedRows(flag.definition, flag.flagged(known, columns.source_N), flag.severity(known))
+        for name, flag in FLAGS.items()
+    }
+    similar_N, gap_N = near_duplicates(columns.text_N, known.mean_N)
+    return found | {"near_duplicate": FlaggedRows(NEAR_DUPLICATE, similar_N, -gap_N)}
 
 
 def suspicions(parts: Parts, columns: PoolColumns, flagged: Flagged, *, text: bool) -> tuple[Suspicion, ...]:
     """Every flag with its rows, the worst first."""
-    if columns.trajectories is None:
-        return ()
-    found = []
-    for name, flagged_N in flagged.items():
-        severity_N = FLAGS[name].severity(columns.trajectories.known)
-        rows = np.flatnonzero(flagged_N)
-        worst = rows[np.argsort(-severity_N[rows], kind="stable")][:WORST]
-        values = {int(row): _rounded(severity_N[row]) for row in worst}
-        shown = shown_rows(parts, columns, values, flagged, text=text)
-        selected = int(columns.selected_N[rows].sum())
-        found.append(
-            Suspicion(name, FLAGS[name].definition, len(rows), selected, tuple(shown[int(row)] for row in worst))
+    worst = {name: _worst(one) for name, one in flagged.items()}
+    values = dict.fromkeys(chain(*worst.values()), 0.0)
+    rows = shown_rows(parts, columns, values, flagged, text=text) if values else {}
+    return tuple(
+        Suspicion(
+            name,
+            one.definition,
+            int(one.mask_N.sum()),
+            int((one.mask_N & columns.selected_N).sum()),
+            tuple(replace(rows[row], value=_rounded(one.severity_N[row])) for row in worst[name]),
         )
-    return tuple(found)
+        for name, one in flagged.items()
+    )
+
+
+def _worst(flagged: FlaggedRows) -> list[int]:
+    rows = np.flatnonzero(flagged.mask_N)
+    ordered = rows[np.argsort(-flagged.severity_N[rows], kind="stable")]
+    return [int(row) for row in ordered[:WORST]]
 
 
 def clusters(parts: Parts, columns: PoolColumns, flagged: Flagged, *, text: bool) -> Clusters | None:
@@ -132,4 +144,4 @@ def _tuple(values: np.ndarray) -> tuple[float, ...]:
 
 
 def _rounded(value: float) -> float:
-    return round(float(value), DIGITS)
+    return round(float(value), DIGITS) + 0.0  # no negative zero

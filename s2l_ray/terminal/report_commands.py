@@ -5,8 +5,9 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from s2l_ray.errors import ConfigError
-from s2l_ray.terminal.console import print_message, print_result
+from s2l_ray.terminal.console import print_message, print_result, stdout_console
 from s2l_ray.terminal.failures import message_of
+from s2l_ray.terminal.layout import facts, indented
 
 if TYPE_CHECKING:
     from s2l_ray.pipeline.experiment import ExperimentPlan
@@ -43,7 +44,7 @@ def report(
         print_result(as_json, dataclasses.asdict(made), report_view(made))
 
 
-def write_after_run(result: "Plan | ExperimentPlan", *, with_text: bool) -> None:
+def write_after_run(result: "Plan | ExperimentPlan", *, built: bool, with_text: bool) -> None:
     """Write the report of a run. A failure is reported and does not fail the run, whose artifacts are complete."""
     from s2l_ray.reporting.report import report_of_run
 
@@ -51,9 +52,11 @@ def write_after_run(result: "Plan | ExperimentPlan", *, with_text: bool) -> None
         print_message(f"no report: {', '.join(missing)} not installed; {HOW_TO_INSTALL}")
         return
     try:
-        print_message(f"report: {report_of_run(result, text=with_text)}")
+        uri = report_of_run(result, built=built, text=with_text)
     except Exception as error:
         print_message(f"no report: {message_of(error, debug=False)}")
+    else:
+        stdout_console().print(indented(facts({"report": uri})))
 
 
 def _missing_libraries() -> list[str]:

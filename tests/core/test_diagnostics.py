@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.decomposition import PCA
 
-from s2l_ray.core.diagnostics import FLAGS, Moments, joined, trajectory_statistics
+from s2l_ray.core.diagnostics import FLAGS, NO_TEXT, Moments, joined, near_duplicates, trajectory_statistics
 
 ROWS = 60
 
@@ -63,3 +63,12 @@ def test_a_single_checkpoint_has_a_plane() -> None:
     assert moments.plane().project(np.asarray([[1.0], [2.0]], np.float32)) == pytest.approx(
         np.asarray([[-0.5, 0], [0.5, 0]])
     )
+
+
+def test_near_duplicates_share_a_text_and_a_loss() -> None:
+    text = np.asarray([7, 8, 7, 7, 8, NO_TEXT, NO_TEXT], np.uint64)
+    mean = np.asarray([1.0, 2.0, 1.5, 1.01, 3.0, 1.0, 1.0], np.float32)
+    similar, gap = near_duplicates(text, mean)
+    assert np.flatnonzero(similar).tolist() == [0, 3]
+    assert gap[[0, 3]] == pytest.approx([0.01, 0.01], abs=1e-6)
+    assert np.isinf(gap[[1, 2, 4, 5, 6]]).all()

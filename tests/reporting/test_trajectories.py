@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 
+from s2l_ray.reporting.pool import read_columns
 from s2l_ray.reporting.records.report import Report
+from s2l_ray.reporting.trajectories import flag_rows
 from tests.support.report_store import CLUSTERS, STEPS, ReportStore, collected
 
 
@@ -67,3 +69,14 @@ def test_a_subset_of_the_dataset_alone_has_no_trajectories(store: ReportStore) -
     report = collected({"dataset": store.parts["dataset"]})
     assert (report.clusters, report.maps, report.suspicions) == (None, None, ())
     assert report.summary.selected is None
+
+
+def test_near_duplicates_differ_in_digits_alone(store: ReportStore) -> None:
+    flagged = flag_rows(read_columns(store.parts))["near_duplicate"].mask_N
+    assert not flagged[7], "the only row with its text"
+    means = losses(store)[:, 1:].mean(axis=1)
+    for row in range(20):
+        others = [other for other in range(len(means)) if other not in (row, 7)]
+        nearest = np.abs(means[others] - means[row]).min()
+        if nearest < 0.04 * means[row]:
+            assert row == 7 or flagged[row]

@@ -15,7 +15,7 @@ POLL_SECONDS = 0.02
 
 def run_command(job: Path, *arguments: str) -> list[str]:
     """The command `s2l run` for a job file."""
-    return [sys.executable, "-m", "s2l_ray", "run", str(job), *arguments]
+    return [sys.executable, "-m", "s2l_ray", "run", str(job), "--no-report", *arguments]
 
 
 def start_driver(job: Path, to: str = "subset") -> subprocess.Popen[bytes]:

@@ -197,7 +197,7 @@ def kill_raylet(node: Any) -> None:
 def lost(argument: str) -> dict[str, Any]:
     """Run a job and kill a node after some scored units; `argument`: {"job": FILE, "root": URI, "units": N}."""
     wanted = json.loads(argument)
-    command = [sys.executable, "-m", "s2l_ray", "run", wanted["job"], "--set", f"root={wanted['root']}"]
+    command = [sys.executable, "-m", "s2l_ray", "run", wanted["job"], "--no-report", "--set", f"root={wanted['root']}"]
     with fixed_cluster([2, 2]) as nodes, tempfile.TemporaryFile("w+") as log:
         driver = subprocess.Popen(command, stdout=log, stderr=log)
         wait_until(lambda: driver.poll() is not None or len(units_of(wanted["root"])) >= wanted["units"], 240)
@@ -221,7 +221,16 @@ def cold(argument: str) -> dict[str, Any]:
     """Run a job on an autoscaling cluster without nodes; `argument`: {"job": FILE, "root": URI}."""
     wanted = json.loads(argument)
     with autoscaling_cluster(max_nodes=2):
-        command = [sys.executable, "-m", "s2l_ray", "run", wanted["job"], "--set", f"root={wanted['root']}"]
+        command = [
+            sys.executable,
+            "-m",
+            "s2l_ray",
+            "run",
+            wanted["job"],
+            "--no-report",
+            "--set",
+            f"root={wanted['root']}",
+        ]
         done = subprocess.run(command, capture_output=True, text=True, timeout=300)
         with connect():
             wait_until(lambda: not cpus(), 90)

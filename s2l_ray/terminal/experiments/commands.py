@@ -28,8 +28,11 @@ def show(path: str, overrides: list[str] | None, to: str, as_json: bool) -> None
 
 def run(
     path: str, overrides: list[str] | None, to: str, rebuild: str | None, allow_version_change: bool
-) -> "ExperimentPlan":
-    """Build what is missing of every arm, show the progress, and print the results. Return the plan as it ended."""
+) -> "tuple[ExperimentPlan, bool]":
+    """Build what is missing of every arm, show the progress, and print the results.
+
+    Returns the plan as it ended, and whether anything was built.
+    """
     from s2l_ray.config.experiment import load_experiment
     from s2l_ray.pipeline.experiment import check_experiment, plan_experiment, run_experiment
     from s2l_ray.terminal.follow import follow
@@ -50,7 +53,7 @@ def run(
         result = run_experiment(planned, carry_out)
     for view in _result_views(result):
         stdout_console().print(view)
-    return result
+    return result, bool(planned.missing)
 
 
 def _result_views(planned: "ExperimentPlan") -> "list[RenderableType]":
