@@ -423,6 +423,24 @@ def test_a_large_range_is_read_in_bounded_memory(tmp_path: Path, name: str) -> N
     assert peak < 150e6
 
 
+@pytest.mark.long
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the system does not report the peak of a process")
+def test_a_row_group_of_chats_over_2_gigabytes_is_read_in_bounded_memory(tmp_path: Path) -> None:
+    """2,400 chats of 1 MB as list<struct>, of which pyarrow cannot make one array."""
+    rows, size = 600, 1_000_000
+    offsets = np.repeat(np.arange(rows + 1, dtype=np.int32), 2)[: 2 * rows + 1] * size
+    texts = np.repeat(np.arange(97, 117, dtype=np.uint8), rows * size // 20)
+    content = pa.StringArray.from_buffers(2 * rows, pa.py_buffer(offsets), pa.py_buffer(texts))
+    turns = pa.StructArray.from_arrays([pa.array(["user", "assistant"] * rows), content], ["role", "content"])
+    messages = pa.ListArray.from_arrays(pa.array(np.arange(0, 2 * rows + 1, 2, dtype=np.int32)), turns)
+    table = pa.concat_tables([pa.table({"messages": messages})] * 4)
+    pq.write_table(table, tmp_path / "chats.parquet", row_group_size=len(table), compression="zstd")
+    command = [sys.executable, "-c", PEAK_OF_READING, str(tmp_path / "chats.parquet")]
+    read, peak = map(int, subprocess.run(command, capture_output=True, check=True, text=True).stdout.split())
+    assert read == 2400
+    assert peak < 1e9
+
+
 @pytest.mark.parametrize("name", ["rows.jsonl", "rows.json"])
 def test_the_text_of_a_row_is_that_of_the_file_in_one_line(tmp_path: Path, name: str) -> None:
     rows = ['{"b": 0.12345678901234567890, "a":1e400, "c": 1.10}', '{"a": "x\u2028 y  z", "b" :[1E5,{}]}']
