@@ -106,6 +106,7 @@ EXECUTIONS: dict[str, type[Settings]] = {
     "dataset": PrepareExecution,
     "embeddings": EmbedExecution,
     "task": PrepareExecution,
+    "target_dataset": PrepareExecution,
     "checkpoints": TrainExecution,
     "trajectories": ScoreExecution,
     "clusters": ClusterExecution,

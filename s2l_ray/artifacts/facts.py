@@ -220,6 +220,7 @@ FACTS: dict[str, type[Facts]] = {
     "dataset": DatasetFacts,
     "embeddings": EmbeddingsFacts,
     "task": DatasetFacts,
+    "target_dataset": DatasetFacts,
     "checkpoints": CheckpointsFacts,
     "trajectories": TrajectoriesFacts,
     "clusters": ClustersFacts,

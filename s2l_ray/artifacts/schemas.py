@@ -7,9 +7,12 @@ from s2l_ray.core.arrays import Int64
 from s2l_ray.core.data.token_rows import TokenRows
 
 # Kinds of artifacts, in the order in which they are built.
-KINDS = ("dataset", "embeddings", "task", "checkpoints", "trajectories", "clusters", "subset", "target", "evaluation")
-# The kinds whose shards are tokens and text: the pool, and the rows of a target task.
-KINDS_WITH_TEXT = ("dataset", "task")
+KINDS = (
+    *("dataset", "embeddings", "task", "checkpoints", "trajectories", "clusters", "subset"),
+    *("target_dataset", "target", "evaluation"),
+)
+# The kinds whose shards are tokens and text: the pool, the rows of a target task, the pool in the target's tokens.
+KINDS_WITH_TEXT = ("dataset", "task", "target_dataset")
 RESUME_FOLDER = "resume"
 CHECKPOINT_RECORD = "checkpoint.json"
 TRAINING_TABLE, HELD_OUT_TABLE = "training.parquet", "held_out.parquet"

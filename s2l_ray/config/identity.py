@@ -53,6 +53,19 @@ def task_identity(config: Config) -> Identity:
     return dataset_identity(task_config(config))
 
 
+def target_dataset_config(config: Config) -> Config:
+    """The job whose rows are encoded by `target.tokenizer`. Raises `ConfigError` without that key."""
+    target = config.target
+    if target.tokenizer is None:
+        raise ConfigError("target.tokenizer: missing; the target has the tokenizer of the data")
+    changes = {"tokenizer": target.tokenizer, "tokenizer_revision": target.tokenizer_revision}
+    return config.model_copy(update={"data": config.data.model_copy(update=changes)})
+
+
+def target_dataset_identity(config: Config) -> Identity:
+    return dataset_identity(target_dataset_config(config))
+
+
 def row_numbers_identity(config: Config) -> Identity:
     """The dataset of a job without `data`: the rows of its losses, their names and lengths.
 
@@ -127,7 +140,8 @@ def target_identity(config: Config) -> Identity:
     if model is None:
         raise ConfigError("target.model: is missing; name the model to train, as a hub id or a folder")
     reference = _reference(config, model, target.revision, "target.model") if isinstance(model, str) else model
-    return {"target": {**target.model_dump(mode="json", exclude={"revision"}), "model": reference}}
+    addresses = {"revision", "tokenizer", "tokenizer_revision"}  # tokens are those of an input
+    return {"target": {**target.model_dump(mode="json", exclude=addresses), "model": reference}}
 
 
 def evaluation_identity(config: Config) -> Identity:

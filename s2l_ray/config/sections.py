@@ -21,6 +21,7 @@ from s2l_ray.config.subsections import (
     EvaluateResources,
     EvaluationSet,
     HeldOut,
+    Lora,
     LossesFrom,
     PrepareResources,
     ScoreResources,
@@ -169,23 +170,17 @@ class TargetSteps(Section):
     steps: PositiveInt
 
 
-class Lora(Section):
-    """Low-rank adapters of the target's linear layers. target_modules: names of layers; empty: all but the output."""
-
-    r: PositiveInt = 16
-    alpha: PositiveInt = 32
-    target_modules: list[str] = []
-
-
 class Target(Finetuning):
     """The target model and its fine-tuning on the subset, on the whole pool, or not at all (rows: none).
 
     compute: optimizer steps: as many as `epochs` of the pool (same_steps), of the rows trained on (same_epochs), or N.
-    lora: train adapters instead of all weights.
+    lora: train adapters instead of all weights. tokenizer: of the target, if it is not that of the data.
     """
 
     model: str | dict[str, Any] | None = None
     revision: str | None = None
+    tokenizer: str | None = None
+    tokenizer_revision: str | None = None
     rows: Literal["subset", "pool", "none"] = "subset"
     compute: Literal["same_steps", "same_epochs"] | TargetSteps = "same_steps"
     lora: Lora | None = None

@@ -1,4 +1,4 @@
-"""Sections inside sections: of `data.exclude`, of imports, of `cluster.checkpoints` and of `resources`."""
+"""Sections inside sections: of `data.exclude`, imports, `cluster.checkpoints`, `target.lora` and `resources`."""
 
 from typing import Annotated, Any, Literal, Self
 
@@ -87,6 +87,14 @@ class CheckpointWindow(Section):
 
     def window(self) -> Window:
         return Window(self.start, self.to, self.every, self.last)
+
+
+class Lora(Section):
+    """Low-rank adapters of the target's linear layers. target_modules: names of layers; empty: all but the output."""
+
+    r: PositiveInt = 16
+    alpha: PositiveInt = 32
+    target_modules: list[str] = []
 
 
 Attention = Literal["auto", "padded"]

@@ -52,14 +52,14 @@ def resolve_commits(config: Config, kinds: list[str], commits: Commits) -> Confi
     Raises `ConfigError` for what does not exist on the hub, or may not be read.
     """
     sections: dict[str, object] = {}
-    if "dataset" in kinds or "task" in kinds:
+    if {"dataset", "task", "target_dataset"} & set(kinds):
         sections["data"] = _data(config, commits)
     if "embeddings" in kinds:
         sections["embed"] = _with_model(config, config.embed, "embed", commits)
     if "task" in kinds or "checkpoints" in kinds:
         sections["proxy"] = _proxy(config, commits)
-    if "target" in kinds:
-        sections["target"] = _with_model(config, config.target, "target", commits)
+    if "target" in kinds or "target_dataset" in kinds:
+        sections["target"] = _target(config, commits)
     if "evaluation" in kinds:
         tasks = [_with_commit(one, f"evaluate.tasks: {one.name}", "dataset", commits) for one in config.evaluate.tasks]
         sections["evaluate"] = config.evaluate.model_copy(update={"tasks": tasks})
@@ -89,6 +89,14 @@ def _proxy(config: Config, commits: Commits) -> Proxy:
             _with_commit(one, f"{key}.{number}", "model", commits) for number, one in enumerate(proxy.checkpoints_from)
         ]
     return proxy.model_copy(update=changes)
+
+
+def _target(config: Config, commits: Commits) -> Target:
+    target = _with_model(config, config.target, "target", commits)
+    if not _is_hub_id(config, target.tokenizer, "target.tokenizer"):
+        return target
+    revision = commits.find("target.tokenizer", "model", str(target.tokenizer), target.tokenizer_revision)
+    return target.model_copy(update={"tokenizer_revision": revision})
 
 
 def _with_model(config: Config, section: S, key: str, commits: Commits) -> S:

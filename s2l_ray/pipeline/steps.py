@@ -3,6 +3,7 @@
     sources -prepare-> dataset -train-> checkpoints -score-> trajectories -cluster-> clusters -select-> subset
                           +----embed-> embeddings -----(cluster.features)------^
        +----prepare-> task -----(proxy.train_on)---^                   dataset, subset -finetune-> target
+       +----prepare-> target_dataset -------------------------(target.tokenizer)---^
                                                                       dataset, target -evaluate-> evaluation
 
 Each step builds one kind of artifact from earlier ones. The artifact's name is the fingerprint of its kind, version,
@@ -61,6 +62,11 @@ def subset_inputs(config: Config) -> tuple[str, ...]:
     return tuple(dict.fromkeys((*kinds, "trajectories"))) if config.without_data and reads_lengths else kinds
 
 
+def target_rows(config: Config) -> str:
+    """The kind that holds the rows in the tokens of the target."""
+    return "dataset" if config.target.tokenizer is None else "target_dataset"
+
+
 STEPS = (
     Step(
         "dataset",
@@ -115,8 +121,18 @@ STEPS = (
         "subset", subset_inputs, identity.subset_identity, select.select, select.execution, select.resources, version=3
     ),
     Step(
+        "target_dataset",
+        always(),
+        identity.target_dataset_identity,
+        prepare.prepare_target_dataset,
+        prepare.execution,
+        prepare.resources,
+        version=5,
+        leftovers=("work",),
+    ),
+    Step(
         "target",
-        lambda config: ("dataset", "subset") if config.target.rows == "subset" else ("dataset",),
+        lambda config: (target_rows(config), "subset") if config.target.rows == "subset" else (target_rows(config),),
         identity.target_identity,
         train.finetune,
         train.execution,
@@ -125,7 +141,7 @@ STEPS = (
     ),
     Step(
         "evaluation",
-        always("dataset", "target"),
+        lambda config: (target_rows(config), "target"),
         identity.evaluation_identity,
         evaluate.evaluate,
         evaluate.execution,

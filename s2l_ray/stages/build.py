@@ -139,6 +139,11 @@ class Product:
     schema: pa.Schema | None = None
 
 
+def target_rows(inputs: Mapping[str, Artifact]) -> Artifact:
+    """The rows in the tokens of the target: of `target.tokenizer`, or those of the pool."""
+    return inputs["target_dataset" if "target_dataset" in inputs else "dataset"]
+
+
 def pool_size(workers: int | list[int] | str, cluster: Cluster, gpus: float) -> tuple[int, int]:
     """Minimum and maximum number of actors; `auto` is one per GPU, or per CPU where no GPU is used.
 

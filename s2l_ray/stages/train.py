@@ -8,14 +8,15 @@ from s2l_ray.artifacts.execution import TrainExecution
 from s2l_ray.artifacts.facts import CheckpointsFacts, Counts, DatasetFacts, TargetFacts
 from s2l_ray.artifacts.manifest import Artifact
 from s2l_ray.config.identity import local_folder
-from s2l_ray.config.sections import Config, Lora, Target, TargetSteps
+from s2l_ray.config.sections import Config, Target, TargetSteps
+from s2l_ray.config.subsections import Lora
 from s2l_ray.core.training.schedule import CheckpointGrid, LoraSettings, steps_per_epoch
 from s2l_ray.errors import ConfigError
 from s2l_ray.runtime.contracts import Cluster, ResourceRequest
 from s2l_ray.runtime.training.job import TrainJob
 from s2l_ray.runtime.training.settings import finetune_settings, resolve_training, training_request, training_workers
 from s2l_ray.runtime.training.store import read_curve
-from s2l_ray.stages.build import Build, Product, cpus_per_actor
+from s2l_ray.stages.build import Build, Product, cpus_per_actor, target_rows
 
 # the last step alone, or step 0 of a model that is not trained
 LAST = CheckpointGrid(fraction=1.0, initial=False)
@@ -108,14 +109,14 @@ def finetune(build: TrainBuild) -> Product:
         training_loss_last=curve.training_loss_last,
         held_out_loss=checkpoint.record.held_out_loss,
     )
-    pool = build.inputs["dataset"].facts(DatasetFacts).ok
+    pool = target_rows(build.inputs).facts(DatasetFacts).ok
     left_out = {"not_trained_on": pool - trained} if pool > trained else {}
     return Product(result.files, Counts(pool, trained, left_out), facts)
 
 
 def make_target_job(build: TrainBuild) -> TrainJob:
     """The training of the target. Raises `ConfigError` for a subset that is smaller than a batch."""
-    target, dataset, subset = build.config.target, build.inputs["dataset"], build.inputs.get("subset")
+    target, dataset, subset = build.config.target, target_rows(build.inputs), build.inputs.get("subset")
     facts, model = dataset.facts(DatasetFacts), target.model
     assert model is not None
     if isinstance(model, str):

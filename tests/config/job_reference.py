@@ -31,7 +31,11 @@ KINDS = {
 }
 ADDRESSES = {"root", "run", "data.root"}
 # Keys that their section does not describe.
-OTHER_KINDS = {"proxy.train_on": "task"}
+OTHER_KINDS = {
+    "proxy.train_on": "task",
+    "target.tokenizer": "target_dataset",
+    "target.tokenizer_revision": "target_dataset",
+}
 OTHER_TYPES = {"proxy.checkpoints_from": "list of `{step, path}` or `{step, hub, revision}`, or text"}
 
 Schema = Mapping[str, Any]

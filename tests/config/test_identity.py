@@ -181,6 +181,8 @@ OTHERS = {
     "embed.revision",
     "cluster.features",
     "target.revision",
+    "target.tokenizer",
+    "target.tokenizer_revision",
     "score.losses_from",
     "proxy.checkpoints_from",
     "proxy.train_on",

@@ -130,6 +130,7 @@ def test_folders_that_only_the_building_needs() -> None:
     assert {step.kind: step.leftovers for step in STEPS if step.leftovers} == {
         "dataset": ("work",),
         "task": ("work",),
+        "target_dataset": ("work",),
         "checkpoints": ("resume",),
         "target": ("resume",),
         "evaluation": ("work",),

@@ -36,6 +36,7 @@ FACTS: dict[str, Facts] = {
     "dataset": DatasetFacts({"ok": 29, "no_target_tokens": 1}, {"sums": 20, "other": 10}, 90, 60, 2, 9, 4, 300),
     "embeddings": EmbeddingsFacts(384, {"sums": 19, "other": 10}, 3),
     "task": DatasetFacts({"ok": 9}, {"task": 9}, 30, 20, 0, 8, 1, 300),
+    "target_dataset": DatasetFacts({"ok": 30}, {"sums": 20, "other": 10}, 80, 50, 2, 9, 4, 200),
     "checkpoints": CheckpointsFacts(
         tuple(CheckpointRecord(step, step / 9, 8 * step, 1e-3, None if step == 0 else 2.5, None) for step in STEPS),
         training_loss_first=3.5,
@@ -62,6 +63,7 @@ SETTINGS: dict[str, Settings] = {
     "dataset": PrepareExecution(1000),
     "embeddings": EmbedExecution(32, 2, 0.5),
     "task": PrepareExecution(1000),
+    "target_dataset": PrepareExecution(1000),
     "checkpoints": TrainExecution(2, 1.0, 4, 8, "fsdp", "padded", True),
     "trajectories": ScoreExecution(4096, "auto", 2, 0.5),
     "clusters": ClusterExecution("torch", 3, 0.0),

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 import ray
 import ray.train
@@ -40,6 +41,7 @@ from s2l_ray.sources.hub import model_folder
 # Errors of a collective, which fails if a peer was lost, contain one of these.
 COLLECTIVE_SIGNS = ("gloo", "NCCL")
 REPORT_SECONDS = 0.5
+SELECTED_COLUMNS = ("example_id", "status", "input_ids", "target_spans")
 
 
 def train_worker(job: TrainJob, task: RemoteTask, monitor: ActorHandle) -> None:
@@ -127,14 +129,30 @@ def _read_train_rows(job: TrainJob, dataset: Artifact) -> TokenRows:
 
 
 def read_selected_rows(dataset: Artifact, subset: Artifact) -> TokenRows:
-    """The rows of a subset, in the order of the dataset."""
-    selected = subset.read_table(["shard", "row"]).sort_by([("shard", "ascending"), ("row", "ascending")])
+    """The rows of a subset, in the order of the dataset, which may hold the same rows in other tokens.
+
+    Raises `S2LError` where a row of the dataset is another one, or has no target token.
+    """
+    selected = subset.read_table(["example_id", "shard", "row"])
+    selected = selected.sort_by([("shard", "ascending"), ("row", "ascending")])
     parts = [token_rows(TOKENS.empty_table())]
     for shard, record in enumerate(dataset.shards()):
-        row_M = selected.filter(pc.equal(selected["shard"], shard))["row"]
-        if len(row_M):
-            parts.append(token_rows(dataset.read_file(record.path, ["input_ids", "target_spans"]).take(row_M)))
+        own = selected.filter(pc.equal(selected["shard"], shard))
+        if len(own):
+            table = dataset.read_file(record.path, SELECTED_COLUMNS).take(own["row"])
+            _check_selected(table, own, dataset.uri)
+            parts.append(token_rows(table))
     return TokenRows.concatenate(parts)
+
+
+def _check_selected(table: pa.Table, selected: pa.Table, uri: str) -> None:
+    if table["example_id"] != selected["example_id"]:
+        raise S2LError(
+            f"{uri}: with target.tokenizer other rows are rejected, so that the selected rows are at other positions; "
+            "select with the tokenizer of the target (data.tokenizer)"
+        )
+    if missing := len(table) - pc.sum(pc.equal(table["status"], OK)).as_py():
+        raise S2LError(f"{uri}: {missing} selected rows have no target token in it; raise data.max_length")
 
 
 def read_rows(dataset: Artifact, rows_ok: int, index_M: Int64) -> TokenRows:

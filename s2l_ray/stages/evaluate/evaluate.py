@@ -18,7 +18,7 @@ from s2l_ray.config.identity import local_folder
 from s2l_ray.config.sections import Config
 from s2l_ray.core.evaluation.metrics import MetricOptions, unavailable
 from s2l_ray.runtime.contracts import Cluster, PoolOptions, ResourceRequest
-from s2l_ray.stages.build import Build, Product, cpus_per_actor, pool_size
+from s2l_ray.stages.build import Build, Product, cpus_per_actor, pool_size, target_rows
 from s2l_ray.stages.evaluate.answers import AnswerUnit, AnswerWorker
 from s2l_ray.stages.evaluate.losses import EvaluationModel, LossUnit, LossWorker
 from s2l_ray.stages.evaluate.questions import write_questions
@@ -72,7 +72,7 @@ def evaluate(build: EvaluateBuild) -> Product:
 
 def template_of(build: EvaluateBuild) -> str:
     """The template of prompts: for `auto`, that of chats where every source of the dataset has chats."""
-    facts, wanted = build.inputs["dataset"].facts(DatasetFacts), build.config.evaluate.template
+    facts, wanted = target_rows(build.inputs).facts(DatasetFacts), build.config.evaluate.template
     if wanted != "auto":
         return wanted
     return "chat" if facts.chats and facts.chats.keys() == facts.by_source.keys() else "alpaca"
@@ -82,7 +82,7 @@ def plan_loss_units(build: EvaluateBuild) -> list[LossUnit]:
     """One unit a shard of held-out rows."""
     execution = build.execution
     key = {**_model_key(build), "tokens_per_batch": str(execution.tokens_per_batch), "attention": execution.attention}
-    shards = build.inputs["dataset"].shards(HELD_OUT_FOLDER + TOKENS_FOLDER)
+    shards = target_rows(build.inputs).shards(HELD_OUT_FOLDER + TOKENS_FOLDER)
     return [LossUnit(shard, {**key, "shard": record.sha256}) for shard, record in enumerate(shards)]
 
 
@@ -112,7 +112,7 @@ def _model_key(build: EvaluateBuild) -> dict[str, str]:
 
 def _model(build: EvaluateBuild) -> EvaluationModel:
     cache_bytes = round(build.config.resources.evaluate.cache_gb * 1e9)
-    uris = build.inputs["dataset"].uri, build.inputs["target"].uri
+    uris = target_rows(build.inputs).uri, build.inputs["target"].uri
     return EvaluationModel(*uris, build.config.evaluate, build.execution, cache_bytes)
 
 

@@ -24,7 +24,7 @@ from s2l_ray.artifacts.receipts import UnitResult, read_receipt, write_receipt
 from s2l_ray.artifacts.schemas import HELD_OUT_FOLDER, tokens_path
 from s2l_ray.artifacts.tables import FileRecord, record_of
 from s2l_ray.config.budget import share_of
-from s2l_ray.config.identity import evaluation_specs, local_folder, source_spec, task_config
+from s2l_ray.config.identity import evaluation_specs, local_folder, source_spec, target_dataset_config, task_config
 from s2l_ray.config.sections import Config, TokenizerToTrain
 from s2l_ray.core.data.deduplication import BYTES_PER_ROW, HELD_OUT, KEEP
 from s2l_ray.errors import S2LError
@@ -108,6 +108,11 @@ def prepare(build: PrepareBuild) -> Product:
 def prepare_task(build: PrepareBuild) -> Product:
     """The rows of `proxy.train_on` as a dataset of their own, prepared like the pool."""
     return prepare(replace(build, config=task_config(build.config)))
+
+
+def prepare_target_dataset(build: PrepareBuild) -> Product:
+    """The rows of the pool in the tokens of the target."""
+    return prepare(replace(build, config=target_dataset_config(build.config)))
 
 
 def _run_pass(
