@@ -14,7 +14,7 @@ import typer
 
 from s2l_ray.errors import ConfigError
 from s2l_ray.terminal import arguments as arg
-from s2l_ray.terminal import garbage_commands, humanize, report_commands
+from s2l_ray.terminal import garbage_commands, report_commands
 from s2l_ray.terminal.commands import command_line, invocation, job_options
 from s2l_ray.terminal.console import (
     print_json,
@@ -219,15 +219,27 @@ def verify(uri: arg.ArtifactOrRoot, json_: arg.Json = False) -> None:
 
 @verb
 def export(
-    subset: arg.Subset, to: arg.RowsFile, set_: arg.Set = None, force: arg.Force = False, answers: arg.Answers = False
+    subset: arg.Subset,
+    to: arg.RowsFile,
+    for_: arg.Trainer = None,
+    set_: arg.Set = None,
+    force: arg.Force = False,
+    answers: arg.Answers = False,
+    sample_weights: arg.SampleWeights = False,
+    rest: arg.Rest = False,
+    control: arg.Control = None,
+    seed: arg.ControlSeed = 0,
+    union: arg.Union = None,
+    intersection: arg.Intersection = None,
 ) -> None:
-    """Write the selected rows, unchanged, to a file for a trainer."""
-    from s2l_ray.catalog.export import export_subset
+    """Write the selected rows, unchanged, to a file, or in the form that a trainer reads, to a folder."""
+    from s2l_ray.catalog.export.chosen import Choice
+    from s2l_ray.terminal.export_command import export_rows
 
-    written = export_subset(_open_subset(subset, set_), to, force=force, answers=answers)
-    print_message(f"wrote {written.path}: {written.rows:,} rows, {humanize.size(written.bytes)}")
-    if written.json_fields:
-        print_message(f"as JSON text, because Parquet has no type for all values: {', '.join(written.json_fields)}")
+    others, common = (tuple(_open_subset(one, None) for one in uris or ()) for uris in (union, intersection))
+    drawn = seed if control else None
+    choice = Choice(others, common, rest=rest, control=drawn, weights=sample_weights, answers=answers)
+    export_rows(_open_subset(subset, set_), to, for_, choice, force)
 
 
 @verb

@@ -1,6 +1,6 @@
 """Arguments and options of the commands, with their help texts."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -42,7 +42,9 @@ JobFile = Annotated[str, typer.Option("--to", metavar="FILE", help="Output path 
 RowsFile = Annotated[
     str,
     typer.Option(
-        "--to", metavar="FILE", help="Output path; the extension selects the format: .jsonl, .jsonl.gz, .parquet."
+        "--to",
+        metavar="FILE",
+        help="Output path; the extension selects the format: .jsonl, .jsonl.gz, .parquet. A folder with --for.",
     ),
 ]
 Seeds = Annotated[
@@ -91,6 +93,31 @@ Force = Annotated[bool, typer.Option("--force", help="Overwrite an existing file
 Answers = Annotated[
     bool,
     typer.Option("--answers", help="Where answers of chats are examples, write the selected answers, not whole chats."),
+]
+Trainer = Annotated[
+    str | None,
+    typer.Option(
+        "--for",
+        metavar="TRAINER",
+        help="trl, axolotl, llama-factory, open-instruct or hf (a data set with a card); --to is then a folder.",
+    ),
+]
+SampleWeights = Annotated[
+    bool, typer.Option("--sample-weights", help="Add 1 / probability of its selection to each row: sample_weight.")
+]
+Rest = Annotated[bool, typer.Option("--rest", help="Write the rows of the pool that are not selected.")]
+Control = Annotated[
+    Literal["random"] | None,
+    typer.Option("--control", metavar="random", help="Write random rows with the budget of the subset instead."),
+]
+ControlSeed = Annotated[int, typer.Option("--seed", metavar="N", help="Seed of --control random.")]
+Union = Annotated[
+    list[str] | None,
+    typer.Option("--union", metavar="SUBSET", help="Also write the rows of this subset. Can be repeated."),
+]
+Intersection = Annotated[
+    list[str] | None,
+    typer.Option("--intersection", metavar="SUBSET", help="Only write rows that this subset has too. Can be repeated."),
 ]
 Weights = Annotated[bool, typer.Option("--weights", help="List the weights of scored checkpoints instead.")]
 ReportTarget = Annotated[

@@ -11,7 +11,7 @@ import pytest
 
 from s2l_ray.artifacts.facts import SubsetFacts, TrajectoriesFacts
 from s2l_ray.artifacts.manifest import open_artifact
-from s2l_ray.catalog.export import export_subset
+from s2l_ray.catalog.export.export import export_subset
 from s2l_ray.config.load import make_config
 from s2l_ray.config.sections import Config
 from s2l_ray.errors import ConfigError, S2LError

@@ -10,7 +10,8 @@ import pytest
 
 from s2l_ray.artifacts.facts import DatasetFacts, SubsetFacts
 from s2l_ray.artifacts.manifest import Artifact
-from s2l_ray.catalog.export import export_subset
+from s2l_ray.catalog.export.chosen import Choice
+from s2l_ray.catalog.export.export import export_subset
 from s2l_ray.config.load import make_config
 from s2l_ray.config.sections import Config
 from s2l_ray.core.data.tokenization import load_tokenizer
@@ -114,7 +115,7 @@ def test_each_selected_row_is_exported_once(tmp_path: Path) -> None:
 def test_selected_answers_are_exported_as_chats_that_learn_only_them(tmp_path: Path) -> None:
     rows = [chat(1), chat(2, 3), chat(3, 2)]
     subset = build_locally(config_of(tmp_path, rows, "adds_thought"))
-    exported = export_subset(subset, str(tmp_path / "out.jsonl"), answers=True)
+    exported = export_subset(subset, str(tmp_path / "out.jsonl"), choice=Choice(answers=True))
     assert exported.rows == 6
     again = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
     assert again[0] == rows[0]

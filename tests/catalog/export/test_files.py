@@ -9,7 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from s2l_ray.artifacts.manifest import open_artifact
-from s2l_ray.catalog.export import export_subset, spelled_fields
+from s2l_ray.catalog.export.export import export_subset
+from s2l_ray.catalog.export.files import spelled_fields
 from s2l_ray.errors import ConfigError, DamagedError, S2LError
 from tests.support.small_store import SUBSET_NAME, Store, write_store
 
