@@ -6,7 +6,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from s2l_ray.reporting.records.comparisons import Methods
+from s2l_ray.reporting.records.comparisons import Evaluation, Experiment, Methods
 from s2l_ray.reporting.records.pool import RowAccount
 from s2l_ray.reporting.records.report import Report
 from s2l_ray.reporting.records.trajectories import Clusters, Suspicion
@@ -17,6 +17,8 @@ from s2l_ray.terminal.layout import facts, indented, table
 def report_view(report: Report) -> RenderableType:
     """The sections of the page in its order."""
     parts = [_summary(report), _account(report.account), _sources(report)]
+    if report.experiment is not None:
+        parts.insert(0, _experiment(report.experiment))
     if report.proxy is not None:
         parts.append(_proxy(report))
     if report.clusters is not None:
@@ -25,6 +27,8 @@ def report_view(report: Report) -> RenderableType:
         parts.append(_suspicions(report.suspicions))
     if report.methods is not None:
         parts.append(_methods(report.methods))
+    if report.evaluation is not None:
+        parts.append(_evaluation(report.evaluation))
     return indented(*parts, _stages(report))
 
 
@@ -115,6 +119,36 @@ def _methods(methods: Methods) -> RenderableType:
         return _titled("Other methods", shown)
     mean, lowest = humanize.percent(stable.mean_overlap), humanize.percent(stable.lowest_overlap)
     return _titled("Other methods", shown, Text(f"between {stable.seeds} seeds: {mean} on average, at least {lowest}"))
+
+
+def _experiment(experiment: Experiment) -> RenderableType:
+    """Every score of every arm, with its paired difference to the reference arm."""
+    numbers = ("rows", "mean", "standard error", "difference", "from", "to")
+    shown = table("score", "arm", "method", *numbers, right=numbers)
+    for name in experiment.scores:
+        for arm in experiment.arms:
+            if name in arm.scores:
+                one = arm.scores[name]
+                values = (one.mean, one.error, one.difference, one.low, one.high)
+                shown.add_row(name, arm.arm, arm.method, humanize.count(arm.rows), *map(humanize.ratio, values))
+    if not experiment.scores:
+        for arm in experiment.arms:
+            shown.add_row("-", arm.arm, arm.method, humanize.count(arm.rows), *("-" for _ in numbers[1:]))
+    verdicts = Text("\n".join(experiment.verdicts.values()))
+    return _titled(experiment.run, verdicts, shown, Text(f"The sections below describe {experiment.shown}.", "dim"))
+
+
+def _evaluation(evaluation: Evaluation) -> RenderableType:
+    losses = " · ".join(f"{name} {loss:.4f}" for name, loss in evaluation.loss_by_source.items())
+    errors = evaluation.errors
+    pairs = {
+        "trained on": evaluation.rows,
+        "macro loss": humanize.ratio(evaluation.macro_loss),
+        "micro loss": humanize.ratio(evaluation.micro_loss),
+        "loss by source": losses or None,
+        **{name: f"{score:.3f} ± {humanize.ratio(errors[name])}" for name, score in evaluation.tasks.items()},
+    }
+    return _titled("Evaluation", facts(pairs))
 
 
 def _stages(report: Report) -> Table:

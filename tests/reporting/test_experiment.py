@@ -4,7 +4,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
+from s2l_ray.cli import app
 from s2l_ray.config.experiment import load_experiment
 from s2l_ray.errors import ConfigError
 from s2l_ray.pipeline.experiment import plan_experiment
@@ -43,6 +45,15 @@ def test_the_page_of_an_experiment_shows_its_arms_and_the_first_job(experiment: 
     text = page(made)
     for arm in ARMS:
         assert f"<td>{arm}</td>" in text
+
+
+def test_the_text_has_the_scores_of_the_page(experiment: Path) -> None:
+    complete(plan_experiment(load_experiment(experiment)))
+    printed = CliRunner().invoke(app, ["report", str(experiment), "--text"]).stdout
+    for arm in ARMS:
+        mean = np.mean([macro(losses_of(arm, seed)) for seed in SEEDS])
+        line = next(line for line in printed.splitlines() if line.split()[:3] == ["macro", "loss", arm])
+        assert f"{mean:.3f}" in line.split()
 
 
 def test_an_incomplete_experiment_is_refused(experiment: Path) -> None:
