@@ -6,7 +6,7 @@ and then symbolically by math-verify (package `math-verify`, extra `evaluate`).
 
 import re
 
-from s2l_ray.core.evaluation.extraction import AnswerType
+from s2l_ray.core.evaluation.extraction import AnswerType, last_boxed
 from s2l_ray.core.evaluation.numbers import find_numbers, numbers_equal, simplify_numbers
 
 NORMALIZATIONS = tuple(
@@ -42,9 +42,15 @@ def reference_type(answer_type: AnswerType, reference: str) -> AnswerType:
     return "choice" if re.fullmatch(r"[A-J]", reference.strip()) else "expression"
 
 
-def reference_text(value: str | int | float | bool) -> str:
-    """A reference as text; numbers without the decimals that are zero."""
-    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+def reference_text(value: str | int | float | bool, answer_type: AnswerType) -> str:
+    r"""A reference as text; numbers without the decimals that are zero.
+
+    Of a worked solution, the answer that follows #### (GSM8K) or is in \boxed (MATH).
+    """
+    text = str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+    if answer_type == "text":
+        return text
+    return last_boxed(text) or text.rpartition("####")[2].strip()
 
 
 def answers_equal(answer: str, reference: str, answer_type: AnswerType) -> bool:

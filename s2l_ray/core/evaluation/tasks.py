@@ -90,7 +90,7 @@ def make_question(task: Task, row: Row, template: str = "alpaca") -> Question:
         raise ValueError(f"a row has no field {error}; it has {', '.join(row)}") from error
     if not isinstance(value, str | int | float):
         raise ValueError(f"the reference {task.reference} is of type {type(value).__name__}, not text or a number")
-    reference, prompt = reference_text(value), TEMPLATES[template]
+    reference, prompt = reference_text(value, task.answer_type), TEMPLATES[template]
     program = prompt(instruction + PROGRAM_REQUEST, context) if task.programs else None
     return Question(prompt(instruction, context), program, reference, reference_type(task.answer_type, reference))
 

@@ -219,7 +219,7 @@ def test_a_text_without_a_number_has_no_answer(text: str) -> None:
     ("value", "text"), [(51.0, "51"), (2.5, "2.5"), (7, "7"), ("74.0", "74.0"), (-3.0, "-3"), ("A", "A")]
 )
 def test_references_as_text(value: str | float, text: str) -> None:
-    assert reference_text(value) == text
+    assert reference_text(value, "number") == text
 
 
 def test_a_letter_as_reference_makes_a_choice() -> None:

@@ -35,6 +35,20 @@ def test_a_task_of_a_job_maps_fields() -> None:
     assert (question.program_prompt, question.reference, question.answer_type) == (None, "B", "choice")
 
 
+@pytest.mark.parametrize(
+    ("name", "reference", "answer"),
+    [
+        ("gsm8k", "She sells 16 - 7 = <<16-7=9>>9 eggs.\n#### 1,018", "1,018"),
+        ("math", r"So $x = 4$ or \boxed{\frac{1}{2}}.", r"\frac{1}{2}"),
+        ("gsm8k", 51.0, "51"),
+        ("clinical_summary", "#### IMPRESSION #### clear", "#### IMPRESSION #### clear"),
+    ],
+)
+def test_a_reference_can_be_a_worked_solution(name: str, reference: object, answer: str) -> None:
+    row = {"question": "?", "answer": reference, "instruction": "?", "input": "", "response": reference}
+    assert make_question(TASKS[name], row).reference == answer
+
+
 @pytest.mark.parametrize("row", [{"answer": "3"}, {"question": "How many?"}, {"question": "?", "answer": ["3"]}])
 def test_a_row_without_the_fields_of_its_task_is_refused(row: dict[str, object]) -> None:
     with pytest.raises(ValueError):
