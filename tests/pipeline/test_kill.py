@@ -107,7 +107,7 @@ def test_killed_in_clustering(undisturbed: Path, tmp_path: Path) -> None:
 
 def evaluation_job(folder: Path) -> Path:
     """A job with 20 questions and a target of random weights that is complete. Returns the job file."""
-    target = {"model": "none/such", "rows": "pool"}
+    target = {"model": {"architecture": "gpt_neox"}, "rows": "pool"}
     tasks = [{"name": "sums", "path": "sums.jsonl"}]
     job = small_job(
         folder,

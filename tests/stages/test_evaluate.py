@@ -38,7 +38,7 @@ def job(tmp_path_factory: pytest.TempPathFactory) -> Path:
     job = small_job(
         folder,
         data={"shard_size": 9},
-        target={"model": "none/such", "rows": "pool"},
+        target={"model": {"architecture": "gpt_neox"}, "rows": "pool"},
         evaluate=EVALUATE,
         resources={"evaluate": {"prompts_per_unit": 4, "prompts_per_batch": 3}},
     )
