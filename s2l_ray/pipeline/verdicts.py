@@ -16,14 +16,17 @@ def _verdict(arm: ArmScores, name: str, reference: str) -> str:
     what = f"nats {name}" if name in LOSSES else f"of {name}"
     if difference.error is None or difference.high is None:
         return f"{arm.arm}: {difference.mean:+.3f} {what} to {reference}, without an interval: one value"
-    interval = f"{abs(difference.mean):.3f} ± {difference.high - difference.mean:.3f} {what}"
+    half = f"± {difference.high - difference.mean:.3f} {what}"
     scope = "" if difference.clusters == "seeds" else "; one seed: other seeds may differ"
     if difference.detected:
         better = (difference.mean < 0) == (name in LOSSES)
-        return f"{arm.arm} {'beats' if better else 'is worse than'} {reference} by {interval} on this pool{scope}"
-    counted = f"{difference.number} {'seeds' if difference.clusters == 'seeds' else 'held-out rows or questions'}"
-    needed = _needed(difference) if difference.clusters == "seeds" else ""
-    return f"{arm.arm}: no difference to {reference} detectable with {counted} ({interval}){needed}{scope}"
+        verb = "beats" if better else "is worse than"
+        return f"{arm.arm} {verb} {reference} by {abs(difference.mean):.3f} {half} on this pool{scope}"
+    found = f"no difference to {reference} detectable with {difference.number}"
+    measured = f"({difference.mean:+.3f} {half})"
+    if difference.clusters == "seeds":
+        return f"{arm.arm}: {found} seeds {measured}{_needed(difference)}"
+    return f"{arm.arm}: {found} held-out rows or questions {measured}{scope}"
 
 
 def _needed(difference: PairedDifference) -> str:
