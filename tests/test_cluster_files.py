@@ -171,7 +171,7 @@ def test_every_command_of_a_page_exists(page: str) -> None:
 @pytest.mark.parametrize("page", ["README.md", "docs/cluster.md", "docs/limitations.md", "bench/README.md"])
 def test_every_file_of_a_page_exists(page: str) -> None:
     text = (CHECKOUT / page).read_text()
-    paths = re.findall(r"(?:jobs|docker|docs|bench|s2l_ray|tests)/[\w./]*\w", text)
+    paths = re.findall(r"(?:jobs|docker|docs|bench|s2l_ray|tests)/[\w./-]*\w", text)
     modules = [f"{module.replace('.', '/')}.py" for module in re.findall(r"\bbench\.\w+", text)]
     for name in {*paths, *modules}:
         assert (CHECKOUT / name).exists(), name

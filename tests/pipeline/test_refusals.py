@@ -134,6 +134,8 @@ def begun_under(config: Config, versions: dict[str, str]) -> None:
 
 @pytest.mark.parametrize("library", COMPARED_LIBRARIES)
 def test_a_resume_under_other_library_versions_is_refused(job: Path, tmp_path: Path, library: str) -> None:
+    if library not in libraries():
+        pytest.skip(f"{library} is not installed")
     config = without_dataset(job, tmp_path)
     begun_under(config, libraries() | {library: "0.0.1"})
     before = set(tmp_path.rglob("*"))
