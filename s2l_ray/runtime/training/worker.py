@@ -15,6 +15,7 @@ import torch
 import torch.distributed
 from ray.train.collective import broadcast_from_rank_zero
 from ray.train.torch import get_device
+from tokenizers import Tokenizer
 from transformers import PreTrainedModel
 
 from s2l_ray.artifacts.manifest import Artifact, open_artifact
@@ -41,6 +42,9 @@ from s2l_ray.sources.hub import model_folder
 # Errors of a collective, which fails if a peer was lost, contain one of these.
 COLLECTIVE_SIGNS = ("gloo", "NCCL")
 REPORT_SECONDS = 0.5
+TOKENIZER_FILE = "tokenizer.json"
+# the largest share of tokens that a model and its dataset may disagree on
+MOST_RENAMED = 0.05
 SELECTED_COLUMNS = ("example_id", "status", "input_ids", "target_spans")
 
 
@@ -185,7 +189,25 @@ def _read_ok_rows(dataset: Artifact, folder: str) -> Iterator[TokenRows]:
 def _make_model(job: TrainJob, tokenizer: Path) -> PreTrainedModel:
     if isinstance(job.model, dict):
         return init_model(job.model, job.vocab_size, job.settings.seed, special_ids(load_tokenizer(str(tokenizer))))
-    return load_model(model_folder(job.model, job.revision, MODEL_FILES))
+    folder = model_folder(job.model, job.revision, MODEL_FILES)
+    check_tokenizer(folder, tokenizer)
+    return load_model(folder)
+
+
+def check_tokenizer(model: Path, used: Path) -> None:
+    """Raise `S2LError` if the model was saved with a tokenizer in which the ids of the dataset mean other tokens.
+
+    A few may differ: reserved tokens that were given a name.
+    """
+    if not (model / TOKENIZER_FILE).is_file():
+        return
+    own, ids = (Tokenizer.from_file(str(folder / TOKENIZER_FILE)).get_vocab() for folder in (model, used))
+    differing = sum(own.get(token) != number for token, number in ids.items())
+    if differing > MOST_RENAMED * len(ids):
+        raise S2LError(
+            f"train: {differing} of {len(ids)} tokens of the dataset have other ids in the tokenizer of {model}; set "
+            "data.tokenizer to the model's own or, for a target, target.tokenizer"
+        )
 
 
 def check_fit(model: PreTrainedModel, job: TrainJob, sampled: list[TokenRows]) -> None:

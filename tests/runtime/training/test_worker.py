@@ -9,7 +9,8 @@ import pytest
 from s2l_ray.core.causal_lm import init_model
 from s2l_ray.core.data.token_rows import TokenRows
 from s2l_ray.errors import S2LError
-from s2l_ray.runtime.training.worker import check_fit
+from s2l_ray.runtime.training.worker import check_fit, check_tokenizer
+from tests.support.tiny_models import save_tokenizer
 from tests.support.tiny_training import NEOX, VOCAB, make_job
 
 POSITIONS = 64
@@ -42,3 +43,12 @@ def test_every_row_of_the_dataset_must_fit_the_model(
         return
     with pytest.raises(S2LError, match=key):
         check_fit(model, job, sampled)
+
+
+def test_a_model_whose_ids_mean_other_tokens_is_refused(tmp_path: Path) -> None:
+    own = save_tokenizer(tmp_path / "own")
+    other = save_tokenizer(tmp_path / "other", "quite different words: zebra, jazz, fox, vow, quick, jump, 0123456789")
+    check_tokenizer(own, own)
+    check_tokenizer(tmp_path, own)  # a model that was saved without one
+    with pytest.raises(S2LError, match=r"target\.tokenizer"):
+        check_tokenizer(own, other)
