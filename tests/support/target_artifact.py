@@ -43,6 +43,7 @@ def write_target(config: Config, seed: int = 0, **changes: object) -> Artifact:
         files=[replace(file) for file in files],
         counts=Counts(9, 9),
         facts=TargetFacts(record, "pool", 9, 900),
+        timings={"seconds": 1.5},
     )
     write_manifest(planned.uri, manifest)
     return open_artifact(planned.uri)
