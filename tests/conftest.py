@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from tests.support.azure import azure, running_azurite
 from tests.support.gcs import gcs, running_gcs
@@ -25,6 +26,9 @@ atexit.register(shutil.rmtree, os.environ["HF_HOME"], ignore_errors=True)
 os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's 15 starves its workers on a machine that does anything else
+
+settings.register_profile("tests", deadline=None)  # a busy machine is no failure
+settings.load_profile("tests")
 
 # a shell that starts the tests in the background has them ignore Ctrl-C, and so would every program that they start
 signal.signal(signal.SIGINT, signal.default_int_handler)

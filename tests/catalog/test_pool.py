@@ -214,7 +214,7 @@ ROWS = st.builds(
 )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(st.lists(ROWS, max_size=8), min_size=1, max_size=5), st.data())
 def test_pool_and_subset_agree_with_a_loop_over_the_rows(shards: Shards, data: st.DataObject) -> None:
     method = data.draw(st.sampled_from(["high_learnability", "s2l"]))

@@ -3,7 +3,7 @@
 from fractions import Fraction
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
@@ -11,7 +11,6 @@ from s2l_ray.config.budget import Budget, budget_rows, budget_share, budget_unit
 from s2l_ray.errors import ConfigError
 
 
-@settings(deadline=None)
 @given(st.integers(0, 10**9), st.integers(1, 100))
 def test_a_whole_percentage_is_the_floor_of_its_share(pool: int, share: int) -> None:
     assert budget_rows(f"{share}%", pool) == int(Fraction(share, 100) * pool)

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from s2l_ray.config.load import load_config, make_config
@@ -69,7 +69,6 @@ def test_the_text_is_read_back_as_the_same_job(tmp_path: Path, changes: dict[str
 
 @given(st.text(st.characters(exclude_categories=["Cs"]), max_size=20))
 @example("=")
-@settings(deadline=None)
 def test_any_string_is_quoted_where_necessary(text: str) -> None:
     source = {"path": text, "only": {text: [text]}}
     read = yaml.safe_load(job_text(job(data__root=text, data__sources=[source]), "title", "file"))
@@ -77,7 +76,6 @@ def test_any_string_is_quoted_where_necessary(text: str) -> None:
     assert read["data"]["sources"] == [source]
 
 
-@settings(deadline=None)
 @given(st.floats(min_value=1e-12, max_value=1e3).map(lambda value: float(f"{value:.1e}")))
 def test_a_learning_rate_stays_a_number(rate: float) -> None:
     assert yaml.safe_load(job_text(job(proxy__learning_rate=rate), "t", "f"))["proxy"]["learning_rate"] == rate

@@ -56,6 +56,6 @@ def test_a_missing_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     """The answer of find_spec is that of an environment without the package."""
     without = lambda name, *rest: None if name == package else FIND_SPEC(name, *rest)  # noqa: E731
     monkeypatch.setattr(importlib.util, "find_spec", without)
-    monkeypatch.setattr("s2l_ray.pipeline.evaluation_checks.find_spec", without)
+    monkeypatch.setattr("s2l_ray.pipeline.checks.evaluation.find_spec", without)
     with pytest.raises(ConfigError, match=hint):
         check(tmp_path, tasks=[TASK])
