@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from s2l_ray.core.data.examples import FORMATS
@@ -116,7 +116,6 @@ JSON_VALUES = st.recursive(
 
 
 @given(st.lists(JSON_VALUES, max_size=6), st.integers(1, 20), st.booleans(), st.sampled_from([None, 1]))
-@settings(deadline=None)
 def test_a_list_is_read_as_by_json_loads(values: list[Any], size: int, ascii_only: bool, indent: int | None) -> None:
     data = json.dumps(values, ensure_ascii=ascii_only, indent=indent).encode()
     chunks = [data[i : i + size] for i in range(0, len(data), size)]

@@ -214,7 +214,7 @@ COLUMNS = ["messages", "conversations", "prompt", "response", "chosen", "tools",
 
 
 @given(st.dictionaries(st.sampled_from(COLUMNS), VALUES, max_size=5))
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 def test_any_row_is_an_example_or_rejected(row: Row) -> None:
     guess_format(row)
     try:

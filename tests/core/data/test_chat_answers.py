@@ -199,7 +199,7 @@ TURNS = st.lists(st.fixed_dictionaries({"role": ROLES, "content": TEXT}), max_si
 
 
 @given(name=st.sampled_from([*WRITTEN, *PUBLISHED]), messages=TURNS)
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 def test_any_chat_is_an_example_or_rejected(render: Render, name: str, messages: Messages) -> None:
     try:
         rendered = render(name, messages)

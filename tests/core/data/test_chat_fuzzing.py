@@ -72,7 +72,7 @@ def check_answers(rendered: Segmented, example: Example, tokenizer: PreTrainedTo
 
 @pytest.mark.long
 @given(row=ROWS, name=st.sampled_from(TEMPLATES))
-@settings(deadline=None, max_examples=10_000)
+@settings(max_examples=10_000)
 def test_ten_thousand_chats(tools: Tools, row: Row, name: str) -> None:
     template, tokenizer = tools[name]
     try:

@@ -48,7 +48,7 @@ def filter_row_by_row(
     return decisions
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.data())
 def test_decisions_match_a_loop_over_the_rows(data: st.DataObject) -> None:
     numbers = data.draw(st.lists(st.integers(0, 30), min_size=1, max_size=60))

@@ -24,7 +24,7 @@ def parts_of(source_N: Int32, size: int) -> list[tuple[list[str], Int32]]:
     return parts
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.integers(1, 400), st.integers(1, 30), st.integers(0, 10**6), st.integers(1, 50))
 def test_the_smallest_keys_of_every_source_are_held_out(rows: int, per_source: int, seed: int, size: int) -> None:
     rng = np.random.default_rng(seed)

@@ -36,7 +36,7 @@ def crosses(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> bool:
 
 @pytest.mark.parametrize("name", MARKS)
 @given(texts=st.lists(st.sampled_from(PIECES), max_size=7))
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 def test_segments_have_the_tokens_of_the_whole_text(
     tokenizers: dict[str, PreTrainedTokenizerBase], name: str, texts: list[str]
 ) -> None:

@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from s2l_ray.core.data.token_rows import IGNORE, PAD, TokenRows, collate, plan_batches
@@ -30,7 +30,6 @@ def target_positions(row: Row) -> list[int]:
 
 
 @given(st.lists(token_row(), max_size=8))
-@settings(deadline=None)
 def test_lengths_and_targets_match_lists(rows: list[Row]) -> None:
     built = build(rows)
     assert len(built) == len(rows)
@@ -44,7 +43,6 @@ def test_lengths_and_targets_match_lists(rows: list[Row]) -> None:
 
 
 @given(st.lists(token_row(), min_size=1, max_size=8), st.data())
-@settings(deadline=None)
 def test_take_returns_rows_in_index_order(rows: list[Row], data: st.DataObject) -> None:
     index_M = data.draw(st.lists(st.integers(0, len(rows) - 1), max_size=10))
     taken, expected = build(rows).take(index_M), build([rows[i] for i in index_M])
@@ -55,7 +53,6 @@ def test_take_returns_rows_in_index_order(rows: list[Row], data: st.DataObject) 
 
 
 @given(st.lists(token_row(), min_size=1, max_size=8), st.data())
-@settings(deadline=None)
 def test_collate_pads_on_the_right_and_labels_targets_only(rows: list[Row], data: st.DataObject) -> None:
     index_B = data.draw(st.lists(st.integers(0, len(rows) - 1), min_size=1, max_size=5))
     batch = collate(build(rows), index_B)
@@ -76,7 +73,6 @@ def test_target_mask_excludes_position_0() -> None:
 
 
 @given(st.lists(st.integers(0, 50), max_size=60), st.integers(1, 120))
-@settings(deadline=None)
 def test_batches_hold_every_row_once_within_the_budget(lengths: list[int], budget: int) -> None:
     batches = plan_batches(lengths, budget)
     order = [int(i) for batch in batches for i in batch]

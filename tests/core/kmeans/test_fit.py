@@ -166,7 +166,7 @@ def test_restarts_do_not_increase_inertia() -> None:
     assert best.inertia <= one.inertia
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(1, 40), st.integers(1, 60), st.integers(1, 40), st.integers(0, 1000))
 def test_few_distinct_rows_are_clustered_exactly(distinct: int, copies: int, k: int, seed: int) -> None:
     rng = np.random.default_rng(seed)

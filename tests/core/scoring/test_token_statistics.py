@@ -34,7 +34,7 @@ def check(values: TokenStatistics, expected: TokenStatistics, tolerance: float =
         torch.testing.assert_close(values[name].double(), expected[name], atol=tolerance, rtol=tolerance, msg=name)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     targets=st.integers(1, 40),
     vocabulary=st.integers(2, 900),

@@ -16,7 +16,7 @@ def labelled_pools(draw: st.DrawFn) -> tuple[list[int], int, int, int]:
     return labels, draw(st.integers(0, len(labels))), draw(st.integers(0, 8)), draw(st.integers(0, 2**32))
 
 
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=1000)
 @given(labelled_pools())
 def test_balanced_sample_agrees_with_the_oracle(case: tuple[list[int], int, int, int]) -> None:
     labels, budget, min_cluster_size, seed = case
@@ -89,7 +89,7 @@ def test_source_budgets_by_hand() -> None:
     assert source_budgets({}, 0) == {}
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.dictionaries(st.text(max_size=3), st.integers(0, 50), max_size=8), st.data())
 def test_source_budgets_are_even(sizes: dict[str, int], data: st.DataObject) -> None:
     budget = data.draw(st.integers(0, sum(sizes.values())))
@@ -103,7 +103,6 @@ def test_source_budgets_are_even(sizes: dict[str, int], data: st.DataObject) -> 
         assert max(budgets.values()) <= min(left) + 1
 
 
-@settings(deadline=None)
 @given(st.lists(st.integers(0, 6), max_size=60))
 def test_rows_by_group_against_a_loop(groups: list[int]) -> None:
     expected: dict[int, list[int]] = {}

@@ -106,7 +106,7 @@ def shared_out(shares: list[Fraction], amount: int) -> list[int]:
     return largest_remainder([int(share * denominator) for share in shares], amount)
 
 
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=1000)
 @given(cases())
 def test_constraints_hold_or_the_budget_is_infeasible(case: Case) -> None:
     try:
@@ -122,7 +122,7 @@ def test_constraints_hold_or_the_budget_is_infeasible(case: Case) -> None:
     assert again.index_M.tolist() == selection.index_M.tolist()
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(cases())
 def test_the_largest_feasible_budget_is_feasible_and_the_next_is_not(case: Case) -> None:
     if case.pool.weight_N is not None:

@@ -38,7 +38,7 @@ def naive_k_center(x_ND: np.ndarray, first: int, budget: int) -> list[int]:
 VECTORS = st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), min_size=1, max_size=14)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(VECTORS, st.data())
 def test_lazy_greedy_agrees_with_the_naive_one(vectors: list[tuple[int, int]], data: st.DataObject) -> None:
     """Vectors on a grid have many equal distances, and equal rows."""
@@ -70,7 +70,7 @@ def test_gains_are_the_fall_of_the_summed_distance() -> None:
         chosen.append(row)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(VECTORS, st.data())
 def test_k_center_agrees_with_the_naive_one(vectors: list[tuple[int, int]], data: st.DataObject) -> None:
     x_ND, first = np.array(vectors, np.float64), data.draw(st.integers(0, len(vectors) - 1))

@@ -33,7 +33,7 @@ def test_learning_percentage_against_a_loop() -> None:
     assert learning_percentage(losses_NT, start=1, first=2, last=4) == pytest.approx(expected, rel=1e-9)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.integers(1, 40), min_size=1, max_size=6), st.sampled_from(["1%", "3%", "10%", "33%", "50%"]))
 def test_official_parts_are_those_of_array_split(sizes: list[int], percentage: str) -> None:
     rng, share = np.random.default_rng(sum(sizes)), Fraction(percentage.removesuffix("%")) / 100

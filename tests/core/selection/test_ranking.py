@@ -74,7 +74,7 @@ def oracle(pool: Pool, ids: list[str], budget: int, within: str, taken: str) -> 
     return sorted(selected)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(cases())
 def test_rankings_agree_with_sorting(case: tuple[Pool, list[str], int, str, Taken]) -> None:
     pool, ids, budget, within, taken = case

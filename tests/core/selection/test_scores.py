@@ -6,7 +6,7 @@ from statistics import mean, pstdev
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from s2l_ray.core.selection.checkpoint_scores import ColumnParams
@@ -25,14 +25,12 @@ def score(method: str, rows: list[list[float]], **keys: object) -> list[float]:
 PROBABILITIES = st.lists(st.lists(st.floats(0, 1, width=32), min_size=5, max_size=5), min_size=1, max_size=20)
 
 
-@settings(deadline=None)
 @given(PROBABILITIES)
 def test_cartography_against_a_loop(rows: list[list[float]]) -> None:
     assert score("variability", rows) == pytest.approx([pstdev(row) for row in rows], abs=1e-6)
     assert score("confidence", rows) == pytest.approx([mean(row) for row in rows], abs=1e-6)
 
 
-@settings(deadline=None)
 @given(PROBABILITIES, st.sampled_from([0.0, 0.05, 0.5]))
 def test_forgetting_against_a_loop(rows: list[list[float]], margin: float) -> None:
     expected = []

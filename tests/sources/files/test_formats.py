@@ -235,7 +235,7 @@ def check_any_bytes(folder: Path, name: str, data: bytes) -> None:
 
 
 @given(damaged_files())
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 def test_any_bytes_are_rows_or_an_error_with_the_name_of_the_file(file: tuple[str, bytes]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         check_any_bytes(Path(folder), *file)
@@ -243,7 +243,7 @@ def test_any_bytes_are_rows_or_an_error_with_the_name_of_the_file(file: tuple[st
 
 @pytest.mark.long
 @given(damaged_files())
-@settings(deadline=None, max_examples=10_000)
+@settings(max_examples=10_000)
 def test_ten_thousand_damaged_files(file: tuple[str, bytes]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         check_any_bytes(Path(folder), *file)
