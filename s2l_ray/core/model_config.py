@@ -22,7 +22,8 @@ def resolve_config(
         raise ValueError(
             f"unknown architecture {architecture!r}; use a transformers model type, such as gpt_neox or llama"
         ) from error
-    names = set(known.to_dict()) | set(known.attribute_map)
+    # models read common fields, such as head_dim, that their config class does not declare
+    names = {*known.to_dict(), *known.attribute_map, *AutoConfig.for_model("llama").to_dict()}
     for name in fields:
         if name not in names:
             nearest = difflib.get_close_matches(name, names, n=1)

@@ -152,6 +152,15 @@ def test_special_ids_are_those_of_the_tokenizer(architecture: str, tmp_path: Pat
         assert gradient_VH is not None and (gradient_VH[:9] != 0).any(dim=1).all(), "every token read is trained"
 
 
+def test_a_common_field_that_the_config_class_does_not_declare_is_used() -> None:
+    sizes = {"hidden_size": 32, "num_attention_heads": 2, "num_key_value_heads": 2, "head_dim": 8}
+    layers = {"num_hidden_layers": 1, "intermediate_size": 64, "moe_intermediate_size": 32, "num_experts": 2}
+    experts = {"architecture": "qwen3_moe", "num_experts_per_tok": 1, **sizes, **layers}
+    weights = init_model(experts, VOCAB, 0).state_dict()
+    (query,) = (value for name, value in weights.items() if name.endswith("q_proj.weight"))
+    assert query.shape == (2 * 8, 32)
+
+
 def test_noise_of_nested_configs_is_removed() -> None:
     sizes = {"d_model": 16, "n_layers": 2, "n_heads": 2, "max_seq_len": 32}
     model = init_model({"architecture": "mpt", **sizes, "attn_config": {"attn_pdrop": 1}}, VOCAB, 0).train()
