@@ -128,6 +128,7 @@ def test_as_many_failures_as_allowed_end_no_run(ray_session: None, tmp_path: Pat
         list(run_units(units, Squares, options(allow_failures=3, done_before=9), arguments))
 
 
+@pytest.mark.slow
 def test_a_failing_majority_ends_the_run_early(ray_session: None, tmp_path: Path) -> None:
     results = []
     with pytest.raises(UnitsFailed):

@@ -50,6 +50,7 @@ def is_wrong(note: Path) -> None:
     raise DamagedError("the matrix is damaged")
 
 
+@pytest.mark.slow
 def test_results_retries_and_failures(ray_session: None, tmp_path: Path) -> None:
     reported: list[Progress] = []
     assert run_on_one_node(task(), divide, 1, 4, report=reported.append) == 0.25

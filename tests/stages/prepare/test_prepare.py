@@ -82,6 +82,7 @@ def test_shards_and_lines_do_not_depend_on_ranges_and_workers(ray_session: None,
     assert sorted(row["line"] for row in kept) == [row["line"] for row in kept]
 
 
+@pytest.mark.slow
 def test_targets_are_the_response_and_its_end(ray_session: None, tmp_path: Path) -> None:
     write_lines(tmp_path / "rows.jsonl", 60)
     data = {"root": str(tmp_path), "sources": [{"path": "rows.jsonl"}], "max_length": 24}
