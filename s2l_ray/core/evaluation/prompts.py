@@ -48,7 +48,8 @@ class PromptEncoder:
         end = self.tokenizer.eos_token_id
         assert isinstance(end, int)
         last = self._encode([self._segments("question")[1]])[0][-1]
-        return (end, last) if last != end and last in self.tokenizer.all_special_ids else (end,)
+        added = self.tokenizer.added_tokens_decoder.get(last)  # all_special_ids has only those with a role, like eos
+        return (end, last) if last != end and added is not None and added.special else (end,)
 
     def _encode(self, texts: Sequence[Segments]) -> list[list[int]]:
         from s2l_ray.core.data.tokenization import Encoder

@@ -1,6 +1,7 @@
 """Prompts of an evaluation are encoded like those of the training, and end tokens are those that end its answers."""
 
 import datetime
+import json
 from pathlib import Path
 
 import pytest
@@ -43,3 +44,14 @@ def test_a_prompt_of_a_pair_is_that_of_the_training(name: str, tmp_path: Path) -
     encoder = PromptEncoder.load(tmp_path, None)
     assert encoder.encode([prompt]) == [trained.input_ids[: trained.target_spans[0][0]]]
     assert encoder.end_ids == (tokenizer.eos_token_id,)
+
+
+def test_a_special_token_without_a_role_ends_an_answer(tmp_path: Path) -> None:
+    chat_tokenizer("phi3", tmp_path)
+    path = tmp_path / "tokenizer_config.json"
+    config = json.loads(path.read_text())
+    assert "<|end|>" in config.pop("extra_special_tokens")  # as in Phi-3, whose <|end|> is no token of a role
+    path.write_text(json.dumps(config))
+    encoder = PromptEncoder.load(tmp_path, DATE)
+    assert encoder.tokenizer.convert_tokens_to_ids("<|end|>") not in encoder.tokenizer.all_special_ids
+    assert encoder.end_ids == (encoder.tokenizer.eos_token_id, encoder.tokenizer.convert_tokens_to_ids("<|end|>"))
