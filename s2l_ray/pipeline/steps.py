@@ -146,6 +146,7 @@ STEPS = (
         evaluate.evaluate,
         evaluate.execution,
         evaluate.resources,
+        version=2,
         leftovers=("work",),
     ),
 )

@@ -16,7 +16,9 @@ AnswerType = Literal["number", "choice", "expression", "text"]
 
 TRIGGER = re.compile(r"####|\b(?:final |correct )?answer(?: is|\s*[:=])(?: that)?:?", re.IGNORECASE)
 SENTENCE_END = re.compile(r"\n|\.(?:\s|$)")
-FENCE = re.compile(r"```(?:python|py|Python)?[ \t]*\n(.*?)(?:```|\Z)", re.DOTALL)
+# a fenced block: its language and its text
+FENCE = re.compile(r"```[ \t]*([^\s`]*)[^\n`]*\n(.*?)(?:```|\Z)", re.DOTALL)
+PYTHON = ("python", "python3", "py")
 FORMULA = re.compile(r"\$\$(.+?)\$\$|\$([^$\n]+)\$|\\\((.+?)\\\)|\\\[(.+?)\\\]", re.DOTALL)
 # From the clearest form of a choice to the least clear; "A" before small letters is an article.
 CHOICES = tuple(
@@ -73,10 +75,13 @@ def last_boxed(text: str) -> str | None:
 def find_program(text: str) -> str | None:
     """The Python program in an output: its fenced blocks, else the whole output if that prints something.
 
-    A program that only defines `solution()` is completed by printing what that returns.
+    Where blocks are labelled as Python, the others are not of the program; nor are blocks of another language. A
+    program that only defines `solution()` is completed by printing what that returns.
     """
-    blocks = FENCE.findall(text)
-    source = "\n".join(blocks) if blocks else text.strip("\n")
+    blocks = [(language.lower(), block) for language, block in FENCE.findall(text)]
+    labelled = [block for language, block in blocks if language in PYTHON]
+    program = labelled or [block for language, block in blocks if not language]
+    source = "\n".join(program) if blocks else text.strip("\n")
     tree = _parse(source)
     if tree is None:
         return None
