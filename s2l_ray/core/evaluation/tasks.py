@@ -4,6 +4,7 @@ A task asks zero-shot, in the template of the training data. Where programs are 
 runs it in the sandbox, and asks for an answer in text only if the program printed none.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -82,17 +83,43 @@ class Response:
 
 
 def make_question(task: Task, row: Row, template: str = "alpaca") -> Question:
-    """The question of a row. Raises `ValueError` without a field of the task, or for a reference like a list."""
-    try:
-        instruction, context = task.instruction.format_map(row), task.input.format_map(row)
-        value = row[task.reference]
-    except KeyError as error:
-        raise ValueError(f"a row has no field {error}; it has {', '.join(row)}") from error
-    if not isinstance(value, str | int | float):
-        raise ValueError(f"the reference {task.reference} is of type {type(value).__name__}, not text or a number")
+    """The question of a row. A null is no value, and in the input an empty text.
+
+    Raises `ValueError` without a value of the task, for an empty instruction, and for a reference like a list or NaN.
+    """
+    given = {name: value for name, value in row.items() if value is not None}
+    instruction = _fill(task.instruction, given)
+    context = _fill(task.input, dict.fromkeys(row, "") | given)
+    value = _reference_value(task, given)
+    if not instruction.strip():
+        raise ValueError("the instruction is empty")
     reference, prompt = reference_text(value, task.answer_type), TEMPLATES[template]
     program = prompt(instruction + PROGRAM_REQUEST, context) if task.programs else None
     return Question(prompt(instruction, context), program, reference, reference_type(task.answer_type, reference))
+
+
+def _fill(template: str, fields: Row) -> str:
+    try:
+        return template.format_map(fields)
+    except KeyError as error:
+        raise _no_value(error.args[0], fields) from error
+    except (AttributeError, IndexError, TypeError) as error:
+        raise ValueError(f"{template!r} cannot be filled: {error}") from error
+
+
+def _reference_value(task: Task, fields: Row) -> str | int | float:
+    if task.reference not in fields:
+        raise _no_value(task.reference, fields)
+    value = fields[task.reference]
+    if not isinstance(value, str | int | float):
+        raise ValueError(f"the reference {task.reference} is of type {type(value).__name__}, not text or a number")
+    if isinstance(value, float) and math.isnan(value):
+        raise ValueError(f"the reference {task.reference} is NaN")
+    return value
+
+
+def _no_value(name: object, fields: Row) -> ValueError:
+    return ValueError(f"a row has no value of the field {name!r}; it has {', '.join(fields)}")
 
 
 def _alpaca(instruction: str, context: str) -> str:

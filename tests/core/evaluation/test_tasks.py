@@ -49,10 +49,34 @@ def test_a_reference_can_be_a_worked_solution(name: str, reference: object, answ
     assert make_question(TASKS[name], row).reference == answer
 
 
-@pytest.mark.parametrize("row", [{"answer": "3"}, {"question": "How many?"}, {"question": "?", "answer": ["3"]}])
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"answer": "3"},
+        {"question": "How many?"},
+        {"question": "?", "answer": ["3"]},
+        {"question": None, "answer": "3"},
+        {"question": " ", "answer": "3"},
+        {"question": "?", "answer": None},
+        {"question": "?", "answer": float("nan")},
+    ],
+)
 def test_a_row_without_the_fields_of_its_task_is_refused(row: dict[str, object]) -> None:
     with pytest.raises(ValueError):
         make_question(TASKS["gsm8k"], row)
+
+
+def test_a_null_input_is_empty() -> None:
+    row = {"instruction": "Summarize.", "input": None, "response": "clear"}
+    assert make_question(TASKS["clinical_summary"], row) == make_question(
+        TASKS["clinical_summary"], row | {"input": ""}
+    )
+
+
+@pytest.mark.parametrize("instruction", ["{choices[2]}", "{choices.first}"])
+def test_a_template_that_does_not_fit_a_row_is_refused(instruction: str) -> None:
+    with pytest.raises(ValueError, match="choices"):
+        make_question(Task(instruction), {"choices": ["a", "b"], "answer": "3"})
 
 
 @pytest.mark.parametrize(
@@ -62,6 +86,18 @@ def test_a_row_without_the_fields_of_its_task_is_refused(row: dict[str, object])
         ("I do not know", None, Answer(None)),
         ("print(9 * 2)", ProgramRun("finished", "18\n"), Answer("18", "print(9 * 2)")),
         ("print()", ProgramRun("finished", "\n"), Answer(None, "print()")),
+        # blocks in which the model states what its program prints
+        (
+            "```python3\nprint(18)\n```\n```output\n18\n```\nThe answer is 9.",
+            ProgramRun("finished", "18\n"),
+            Answer("18", "print(18)\n"),
+        ),
+        (
+            "```python\nprint(18)\n```\nOutput:\n```\n18 eggs\n```\n",
+            ProgramRun("finished", "18\n"),
+            Answer("18", "print(18)\n"),
+        ),
+        ("```json\n{}\n```\nThe answer is 9.", None, Answer("9")),
         ("print(1 / 0)", ProgramRun("failed", "7\n", "by zero"), Answer(None, "print(1 / 0)", error="by zero")),
         (
             "while 1: print(7)",
