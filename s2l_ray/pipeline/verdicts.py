@@ -13,7 +13,7 @@ def verdicts(scores: ExperimentScores) -> dict[str, str]:
 def _verdict(arm: ArmScores, name: str, reference: str) -> str:
     difference = arm.scores[name].difference
     assert difference is not None
-    what = f"nats {name}" if name in LOSSES else f"of {name}"
+    what = f"nats {name}" if name in LOSSES else f"percentage points of {name}"
     if difference.error is None or difference.high is None:
         return f"{arm.arm}: {difference.mean:+.3f} {what} to {reference}, without an interval: one value"
     half = f"± {difference.high - difference.mean:.3f} {what}"
