@@ -33,11 +33,14 @@ class Cost:
 
 def selection_cost(planned: Plan, prices: Prices) -> Cost:
     """Cost of everything that the arm's subset needs beyond the dataset; 0 for an arm without a subset."""
-    kinds = SELECTION_KINDS if "subset" in planned else ()
-    return _total(artifact_cost(one, prices) for kind in kinds if (one := planned.artifact(kind)) is not None)
+    kinds = [kind for kind in SELECTION_KINDS if kind in planned] if "subset" in planned else []
+    return _total(artifact_cost(planned.artifact(kind), prices) for kind in kinds)
 
 
-def artifact_cost(artifact: Artifact, prices: Prices) -> Cost:
+def artifact_cost(artifact: Artifact | None, prices: Prices) -> Cost:
+    """Cost of one artifact; not known where it is not complete, or was computed elsewhere."""
+    if artifact is None:
+        return Cost(None, None, None)
     seconds = artifact.manifest.timings.get("seconds")
     if seconds is None or _is_imported(artifact):
         return Cost(None, None, None)

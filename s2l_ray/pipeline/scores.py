@@ -68,12 +68,17 @@ def experiment_scores(planned: ExperimentPlan) -> ExperimentScores:
         arms[one.job.arm][one.job.seed] = one
     reference = next((arm for arm, own in arms.items() if _is_random(next(iter(own.values())))), next(iter(arms)))
     measured = {arm: {seed: one.complete(experiment.to) for seed, one in own.items()} for arm, own in arms.items()}
+    for arm, own in measured.items():
+        _check_same_rows(arm, own, reference, measured[reference])
     return ExperimentScores(
         experiment.run,
         tuple(dict.fromkeys(job.seed for job in experiment.jobs)),
         experiment.varied,
         reference,
-        tuple(_arm_scores(arm, own, measured[arm], measured[reference]) for arm, own in arms.items()),
+        tuple(
+            _arm_scores(arm, own, measured[arm], None if arm == reference else measured[reference])
+            for arm, own in arms.items()
+        ),
     )
 
 
@@ -82,15 +87,36 @@ def _is_random(one: PlannedArm) -> bool:
     return config.target.rows == "subset" and config.select.method == REFERENCE_METHOD
 
 
+def _check_same_rows(
+    arm: str, own: Mapping[int, Artifact], reference_arm: str, reference: Mapping[int, Artifact]
+) -> None:
+    """Raise `ConfigError` for an arm that has other numbers of held-out rows or questions than the reference."""
+    for seed, one in own.items():
+        if _numbers_of_rows(one) != _numbers_of_rows(reference[seed]):
+            raise ConfigError(
+                f"arm {arm}, seed {seed}: is evaluated on other held-out rows or questions than arm {reference_arm}, "
+                "so their scores cannot be compared; set the keys of data and evaluate in the job, not in an arm"
+            )
+
+
+def _numbers_of_rows(artifact: Artifact) -> tuple[dict[str, int], dict[str, int]]:
+    """Held-out rows by source, and questions by task; empty for a target, whose facts do not state them."""
+    facts = artifact.manifest.facts
+    if not isinstance(facts, EvaluationFacts):
+        return {}, {}
+    return facts.rows_by_source, {name: task.questions for name, task in facts.tasks.items()}
+
+
 def _arm_scores(
-    arm: str, planned: Mapping[int, PlannedArm], own: Mapping[int, Artifact], reference: Mapping[int, Artifact]
+    arm: str, planned: Mapping[int, PlannedArm], own: Mapping[int, Artifact], reference: Mapping[int, Artifact] | None
 ) -> ArmScores:
+    """reference: of the arm to compare with; None for that arm itself."""
     by_seed = {seed: read_scores(one) for seed, one in own.items()}
     names = next(iter(by_seed.values()))
     scores = {}
     for name in names:
         values = {seed: found[name] for seed, found in by_seed.items()}
-        difference = None if own == reference else _difference(name, own, reference)
+        difference = None if reference is None else _difference(name, own, reference)
         scores[name] = Score(values, mean_of(list(values.values())), difference)
     plans, first = list(planned.values()), next(iter(planned.values())).job.config
     return ArmScores(
@@ -122,25 +148,29 @@ def read_scores(artifact: Artifact) -> dict[str, float]:
 
 def _difference(name: str, own: Mapping[int, Artifact], reference: Mapping[int, Artifact]) -> PairedDifference:
     """Paired by row or question; with several seeds the mean over those is one value a seed."""
-    if len(own) == 1 and name != HELD_OUT:
-        (seed, one) = next(iter(own.items()))
-        return paired_difference(_values(name, one), _values(name, reference[seed]))
+    if len(own) == 1:
+        first_Q, second_Q = (_values(name, one) for artifacts in (own, reference) for one in artifacts.values())
+        if first_Q is not None and second_Q is not None:
+            return paired_difference(first_Q, second_Q)
     first_S1 = np.array([[read_scores(one)[name]] for one in own.values()])
     second_S1 = np.array([[read_scores(reference[seed])[name]] for seed in own])
     return paired_difference(first_S1, second_S1)
 
 
-def _values(name: str, evaluation: Artifact) -> Float64:
-    """Values of the held-out rows or questions, whose mean is the score, [Q].
+def _values(name: str, artifact: Artifact) -> Float64 | None:
+    """Values of the held-out rows or questions, whose mean is the score, [Q]; None for a score that is no such mean.
 
     Of a macro average they are weighted, so that every source has the same weight; differences between sources then
     count as noise, which makes the interval of a single seed wider.
     """
-    if name not in LOSSES:
-        answers = evaluation.read_file(f"{ANSWERS_FOLDER}{name}.parquet", ["question", "verdict"])
+    facts = artifact.manifest.facts
+    if not isinstance(facts, EvaluationFacts) or (name in facts.tasks and facts.tasks[name].error is None):
+        return None
+    if name in facts.tasks:
+        answers = artifact.read_file(f"{ANSWERS_FOLDER}{name}.parquet", ["question", "verdict"])
         by_question = answers.group_by("question", use_threads=False).aggregate([("verdict", "mean")])
         return np.asarray(by_question.sort_by("question")["verdict_mean"], np.float64)
-    table = evaluation.read_file(LOSSES_TABLE, ["source", "loss"])
+    table = artifact.read_file(LOSSES_TABLE, ["source", "loss"])
     table = table.filter(pc.is_valid(table["loss"]))
     loss_Q, source_Q = np.asarray(table["loss"], np.float64), np.asarray(table["source"].cast("string"))
     if name == MICRO:

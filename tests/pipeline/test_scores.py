@@ -2,6 +2,7 @@
 
 import csv
 import io
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -88,9 +89,16 @@ def write_evaluation(arm: PlannedArm) -> None:
     rows = [{"example_id": str(n), "source": s, "tokens": 3, "loss": loss_Q[n]} for n, s in enumerate(SOURCES)]
     table = write_table(step.uri, LOSSES_TABLE, pa.Table.from_pylist(rows, schema=HELD_OUT_LOSSES))
     answers = write_table(step.uri, f"{ANSWERS_FOLDER}sums.parquet", answers_of(arm.job.arm, arm.job.seed))
-    tasks = {"sums": TaskScore(3, float(np.mean(answers_of(arm.job.arm, arm.job.seed)["verdict"])), None, 0.0, 4.0)}
+    tasks = {"sums": TaskScore(3, float(np.mean(answers_of(arm.job.arm, arm.job.seed)["verdict"])), 1.0, 0.0, 4.0)}
     facts = EvaluationFacts({}, {}, macro(loss_Q), float(loss_Q.mean()), tasks)
     write_artifact(step.uri, "evaluation", [], facts, step.inputs, [table, answers])
+
+
+def rewrite(arm: PlannedArm, kind: str, seconds: float | None = None, **changes: Any) -> None:
+    """Write a complete artifact again with other facts."""
+    step, manifest = arm.plan[kind], arm.complete(kind).manifest
+    facts = replace(manifest.facts, **changes)
+    write_artifact(step.uri, kind, [], facts, step.inputs, manifest.files, seconds)
 
 
 def answers_of(arm: str, seed: int) -> pa.Table:
@@ -159,6 +167,38 @@ def test_a_difference_within_the_noise_is_no_win(experiment: Path) -> None:
     assert "no difference" in found and "seeds are needed" in found and "beats" not in found
 
 
+def test_an_arm_like_the_reference_differs_by_nothing(experiment: Path) -> None:
+    planned = plan_experiment(load_experiment(experiment, ["arms.again={select.method: random}"]))
+    ARMS["again"] = ({}, 2.0)
+    try:
+        complete(planned)
+        found = experiment_scores(plan_experiment(planned.experiment))
+    finally:
+        del ARMS["again"]
+    difference = found.arms[-1].scores["macro loss"].difference
+    assert found.reference == "control" and difference is not None and difference.mean == 0
+    assert "no difference" in verdicts(found)["again"]
+
+
+def test_a_score_that_is_no_mean_of_questions_has_no_interval(experiment: Path) -> None:
+    planned = plan_experiment(load_experiment(experiment, ["seeds=[1]"]))
+    complete(planned)
+    for arm, score in zip(plan_experiment(planned.experiment).arms, (30.0, 20.0, 10.0, 0.0), strict=True):
+        rewrite(arm, "evaluation", tasks={"sums": TaskScore(3, score, None, 0.0, 4.0)})
+    difference = experiment_scores(plan_experiment(planned.experiment)).arms[0].scores["sums"].difference
+    assert difference is not None and (difference.mean, difference.low) == (10.0, None)
+
+
+@pytest.mark.parametrize("change", [{"tasks": {}}, {"rows_by_source": {"large": 5}}])
+def test_arms_of_other_rows_or_questions_are_not_compared(experiment: Path, change: dict[str, Any]) -> None:
+    planned = plan_experiment(load_experiment(experiment))
+    complete(planned)
+    arm = next(one for one in plan_experiment(planned.experiment).arms if one.job.name == "worse.2")
+    rewrite(arm, "evaluation", **change)
+    with pytest.raises(ConfigError, match=r"worse.*2"):
+        experiment_scores(plan_experiment(planned.experiment))
+
+
 def test_files_have_every_arm_and_seed(scores: ExperimentScores) -> None:
     rows = list(csv.DictReader(io.StringIO(scores_csv(scores))))
     assert [row["arm"] for row in rows] == list(ARMS)
@@ -197,3 +237,12 @@ def test_arms_without_a_subset_select_nothing(experiment: Path, scores: Experime
     by_arm = {arm.job.arm: selection_cost(arm.plan, Prices()) for arm in planned.arms}
     assert by_arm["none"] == by_arm["worse"] == Cost(0, 0, 0)
     assert by_arm["better"] == Cost(None, None, None)  # its manifest has no seconds
+
+
+def test_the_cost_of_an_artifact_that_was_deleted_is_not_known(experiment: Path) -> None:
+    planned = plan_experiment(load_experiment(experiment, ["arms.better={select.method: loss_high}"]))
+    complete(planned)
+    rewrite(plan_experiment(planned.experiment).arms[0], "subset", seconds=5.0)
+    arm = plan_experiment(planned.experiment).arms[0]
+    assert "checkpoints" in arm.plan and artifact_cost(arm.complete("subset"), Prices()).seconds == 5
+    assert selection_cost(arm.plan, Prices()) == Cost(None, None, None)
