@@ -4,6 +4,7 @@ Rows are in pool order, written shard by shard, and each file is put whole; ever
 checked.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -38,7 +39,7 @@ def export_subset(subset: Artifact, target: str, *, choice: Choice = ALL_SELECTE
     """
     if not target.endswith(SUFFIXES):
         raise ConfigError(f"--to {target}: unknown suffix; write a name that ends in {', '.join(SUFFIXES)}")
-    _refuse_existing(subset, target, force)
+    _refuse(subset, [target], force)
     chosen = choose_examples(subset, choice)
     return _write(partial(original_answers if choice.answers else original_rows, chosen), target)
 
@@ -48,21 +49,21 @@ def export_for(
 ) -> tuple[Exported, list[str]]:
     """Write rows for one of TRAINERS, and the files that it needs beside them, to `folder`. Returns their paths too.
 
-    Raises as `export_subset` does.
+    Raises as `export_subset` does, also where one of these files exists.
     """
     if trainer not in TRAINERS:
         raise ConfigError(f"--for {trainer}: unknown trainer; the trainers are {', '.join(TRAINERS)}")
-    folder = storage.absolute(folder)
-    _refuse_existing(subset, storage.join(folder, ROWS), force)
+    folder, names = storage.absolute(folder), TRAINERS[trainer].names
+    _refuse(subset, [storage.join(folder, name) for name in (ROWS, *names)], force)
     chosen = choose_examples(subset, choice)
     if not chosen.dataset.manifest.config["data"]["sources"]:
         raise ConfigError(f"--for {trainer}: rows of score.losses_from have no text; write --to FILE without --for")
     form = TRAINERS[trainer].form or ("messages" if has_chats(chosen) else "pairs")
     exported = _write(_reader(chosen, form, choice), storage.join(folder, ROWS))
-    files = TRAINERS[trainer].files(Card(folder, form, exported.rows, _facts(subset, choice)))
-    for name, text in files.items():
+    texts = TRAINERS[trainer].texts(Card(folder, form, exported.rows, _facts(subset, choice)))
+    for name, text in zip(names, texts, strict=True):
         storage.write_bytes(storage.join(folder, name), text.encode())
-    return exported, [storage.join(folder, name) for name in files]
+    return exported, [storage.join(folder, name) for name in names]
 
 
 def _reader(chosen: Chosen, form: Form, choice: Choice) -> ReadRows:
@@ -71,11 +72,13 @@ def _reader(chosen: Chosen, form: Form, choice: Choice) -> ReadRows:
     return partial(trainer_rows, chosen, form == "messages")
 
 
-def _refuse_existing(subset: Artifact, target: str, force: bool) -> None:
+def _refuse(subset: Artifact, targets: Sequence[str], force: bool) -> None:
+    """Raise `ConfigError` for another kind of artifact, and for a target that exists without `force`."""
     if subset.manifest.kind != "subset":
         raise ConfigError(f"{subset.uri}: is a {subset.manifest.kind} artifact, not a subset; `s2l ls ROOT` lists them")
-    if storage.exists(target) and not force:
-        raise ConfigError(f"--to {target}: already exists; give another name, or --force to overwrite it")
+    for target in targets:
+        if storage.exists(target) and not force:
+            raise ConfigError(f"--to {target}: already exists; give another name, or --force to overwrite it")
 
 
 def _write(read: ReadRows, target: str) -> Exported:

@@ -14,7 +14,7 @@ ROWS = "train.jsonl"
 NAME = "s2l_subset"
 
 Form = Literal["pairs", "messages", "original"]
-Files = dict[str, str]
+Texts = tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -29,13 +29,14 @@ class Card:
 
 @dataclass(frozen=True)
 class Trainer:
-    """form: of the rows; None is messages where any row is a chat, else pairs. files: name to content."""
+    """form: of the rows; None is messages where any row is a chat, else pairs. names, texts: of its files."""
 
     form: Form | None
-    files: Callable[[Card], Files]
+    names: tuple[str, ...]
+    texts: Callable[[Card], Texts]
 
 
-def trl(card: Card) -> Files:
+def trl(card: Card) -> Texts:
     loss = "assistant_only_loss=True, " if card.form == "messages" else ""
     note = "  # needs a chat template with {% generation %}" if loss else "  # the loss is on completions only"
     script = f"""from datasets import load_dataset
@@ -45,10 +46,10 @@ rows = load_dataset("json", data_files={json.dumps(f"{card.folder}/{ROWS}")}, sp
 settings = SFTConfig({loss}output_dir="trained"){note}
 SFTTrainer(model="MODEL", args=settings, train_dataset=rows).train()
 """
-    return {"train.py": script}
+    return (script,)
 
 
-def axolotl(card: Card) -> Files:
+def axolotl(card: Card) -> Texts:
     kind: object = "chat_template"
     if card.form == "pairs":
         text = "{instruction}"
@@ -57,38 +58,35 @@ def axolotl(card: Card) -> Files:
     entry = {"path": f"{card.folder}/{ROWS}", "ds_type": "json", "type": kind}
     if card.form == "messages":
         entry |= {"field_messages": "messages", "roles_to_train": ["assistant"], "train_on_eos": "turn"}
-    return {"axolotl.yaml": yaml.safe_dump({"datasets": [entry], "train_on_inputs": False}, sort_keys=False)}
+    return (yaml.safe_dump({"datasets": [entry], "train_on_inputs": False}, sort_keys=False),)
 
 
-def llama_factory(card: Card) -> Files:
+def llama_factory(card: Card) -> Texts:
     entry: dict[str, object] = {"file_name": ROWS, "columns": {"prompt": "prompt", "response": "completion"}}
     if card.form == "messages":
         roles = ("user", "assistant", "system")
         tags = {"role_tag": "role", "content_tag": "content", **{f"{role}_tag": role for role in roles}}
         entry = {"file_name": ROWS, "formatting": "sharegpt", "columns": {"messages": "messages"}, "tags": tags}
     lines = {"dataset_dir": card.folder, "dataset": NAME}
-    return {
-        "dataset_info.json": json.dumps({NAME: entry}, indent=2) + "\n",
-        "llama_factory.yaml": yaml.safe_dump(lines, sort_keys=False),
-    }
+    return json.dumps({NAME: entry}, indent=2) + "\n", yaml.safe_dump(lines, sort_keys=False)
 
 
-def open_instruct(card: Card) -> Files:
-    return {"arguments.txt": f"--dataset_mixer_list {card.folder}/{ROWS} 1.0\n"}
+def open_instruct(card: Card) -> Texts:
+    return (f"--dataset_mixer_list {card.folder}/{ROWS} 1.0\n",)
 
 
-def hugging_face(card: Card) -> Files:
+def hugging_face(card: Card) -> Texts:
     head = {"configs": [{"config_name": "default", "data_files": ROWS}], "tags": ["s2l_ray"]}
     lines = "\n".join(f"| {name} | {value} |" for name, value in card.facts.items())
     text = f"---\n{yaml.safe_dump(head, sort_keys=False)}---\n\n# Selected rows\n\n"
     text += f"{card.rows:,} rows, selected with [s2l_ray](https://arxiv.org/abs/2403.07384).\n\n"
-    return {"README.md": f"{text}| | |\n|---|---|\n{lines}\n"}
+    return (f"{text}| | |\n|---|---|\n{lines}\n",)
 
 
 TRAINERS = {
-    "trl": Trainer(None, trl),
-    "axolotl": Trainer(None, axolotl),
-    "llama-factory": Trainer(None, llama_factory),
-    "open-instruct": Trainer("messages", open_instruct),
-    "hf": Trainer("original", hugging_face),
+    "trl": Trainer(None, ("train.py",), trl),
+    "axolotl": Trainer(None, ("axolotl.yaml",), axolotl),
+    "llama-factory": Trainer(None, ("dataset_info.json", "llama_factory.yaml"), llama_factory),
+    "open-instruct": Trainer("messages", ("arguments.txt",), open_instruct),
+    "hf": Trainer("original", ("README.md",), hugging_face),
 }

@@ -106,6 +106,18 @@ def test_nothing_is_overwritten_and_an_unknown_trainer_is_refused(pairs: Artifac
             export_for(pairs, str(tmp_path), trainer)
 
 
+@pytest.mark.parametrize("trainer", TRAINERS)
+def test_files_of_the_user_are_not_overwritten(pairs: Artifact, tmp_path: Path, trainer: str) -> None:
+    written = exported(pairs, tmp_path / "first", trainer) and list((tmp_path / "first").iterdir())
+    for file in written:
+        own = tmp_path / file.name / file.name
+        own.parent.mkdir()
+        own.write_text("mine")
+        with pytest.raises(ConfigError, match=file.name):
+            export_for(pairs, str(own.parent), trainer)
+        assert [one.read_text() for one in own.parent.iterdir()] == ["mine"]
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("form", ["pairs", "chats"])
 def test_trl_trains_on_an_export(request: pytest.FixtureRequest, tmp_path: Path, form: str) -> None:
