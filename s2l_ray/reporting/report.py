@@ -56,7 +56,7 @@ def report(
 def report_of_run(planned: Plan | ExperimentPlan, *, built: bool, text: bool = True) -> str:
     """The URI of the report in the folder of the newest run, or of the experiment.
 
-    It is written with the explorer table where something was built, or where it is missing.
+    It is written with the explorer table where something was built, where it is missing, and to leave out texts.
     """
     if isinstance(planned, ExperimentPlan):
         folder = storage.join(planned.experiment.root, "runs", planned.experiment.run)
@@ -64,7 +64,7 @@ def report_of_run(planned: Plan | ExperimentPlan, *, built: bool, text: bool = T
         root, run = planned.config.root, planned.config.run
         folder = run_folder(root, run, read_history(root, run)[-1].started)
     uri = storage.join(storage.absolute(folder), REPORT)
-    if built or not storage.exists(uri):
+    if built or not text or not storage.exists(uri):
         report(planned, uri, explorer=storage.join(folder, EXPLORER), text=text)
     return uri
 

@@ -4,9 +4,15 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 
-from s2l_ray.reporting.report import report
+from s2l_ray.artifacts.runs import record_run
+from s2l_ray.config.load import load_config
+from s2l_ray.pipeline.plan import plan
+from s2l_ray.reporting.report import report, report_of_run
+from tests.support.jobs import small_job
+from tests.support.local_build import build_locally
 from tests.support.report_store import INJECTED, ReportStore
 
 
@@ -49,3 +55,16 @@ def test_coordinates_are_those_of_the_page(store: ReportStore, table: pd.DataFra
 def test_without_text_the_column_is_null(store: ReportStore, tmp_path: Path) -> None:
     report(store.parts["subset"], explorer=str(tmp_path / "rows.parquet"), text=False)
     assert pd.read_parquet(tmp_path / "rows.parquet")["text"].isna().all()
+
+
+@pytest.mark.slow
+def test_a_second_run_without_texts_leaves_none_in_the_folder_of_the_run(tmp_path: Path) -> None:
+    config = load_config(small_job(tmp_path, rows=60, select={"method": "random"}))
+    build_locally(config)
+    planned = plan(config)
+    record_run(config.root, config.run, planned.fingerprints, config.model_dump(mode="json"), planned.commits)
+    written = Path(report_of_run(planned, built=True)).with_name("explorer.parquet")
+    assert pq.read_table(written)["text"].null_count == 0
+    report_of_run(planned, built=False, text=False)
+    texts = pq.read_table(written)["text"]
+    assert texts.null_count == len(texts) > 0
