@@ -23,6 +23,7 @@ def collect_experiment(planned: ExperimentPlan, shown: str) -> Experiment:
         scores=scores.names if scores is not None else (),
         losses=tuple(name for name in scores.names if name in LOSSES) if scores is not None else (),
         reference=scores.reference if scores is not None else None,
+        overlaps_with=results.references,
         verdicts=verdicts(scores) if scores is not None else {},
     )
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from typer.testing import CliRunner
 
 from s2l_ray.cli import app
@@ -59,3 +60,12 @@ def test_the_text_has_the_scores_of_the_page(experiment: Path) -> None:
 def test_an_incomplete_experiment_is_refused(experiment: Path) -> None:
     with pytest.raises(ConfigError, match="run the experiment"):
         report(str(experiment))
+
+
+def test_overlaps_are_shown_where_the_first_arm_has_no_selection(experiment: Path) -> None:
+    values = yaml.safe_load(experiment.read_text())
+    values["arms"] = {arm: values["arms"][arm] for arm in ("none", "better", "control")}
+    experiment.write_text(yaml.safe_dump(values, sort_keys=False))
+    complete(plan_experiment(load_experiment(experiment)))
+    text = page(report(str(experiment)))
+    assert "overlap with better" in text and "overlap with control" in text

@@ -64,7 +64,10 @@ class ArmRow:
 
 @dataclass(frozen=True)
 class Experiment:
-    """Arms and scores of an experiment. varied: keys that a seed sets. losses: scores that are better where lower."""
+    """Arms and scores of an experiment. varied: keys that a seed sets. losses: scores that are better where lower.
+
+    reference: arm of the paired differences. overlaps_with: arms to which the overlaps of selections refer.
+    """
 
     run: str
     shown: str
@@ -74,6 +77,7 @@ class Experiment:
     scores: tuple[str, ...]
     losses: tuple[str, ...]
     reference: str | None
+    overlaps_with: tuple[str, ...]
     verdicts: dict[str, str]
 
 
