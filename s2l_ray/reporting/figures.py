@@ -81,7 +81,7 @@ def _proxy(proxy: Proxy) -> go.Figure:
     figure.add_scatter(x=proxy.steps, y=proxy.learning_rate, **rate)
     figure.update_layout(
         yaxis={"title": "loss of a target token (nats)"},
-        yaxis2={"overlaying": "y", "side": "right", "showgrid": False, "rangemode": "tozero", "tickformat": ".1e"},
+        yaxis2={"overlaying": "y", "side": "right", "tickmode": "auto", "showgrid": False, "rangemode": "tozero"},
     )
     figure.update_xaxes(title="optimizer step")
     return figure
@@ -104,8 +104,8 @@ def _data_map(maps: Maps) -> go.Figure:
     """Mean against spread over the checkpoints."""
     name = maps.quantity.replace("_", " ")
     figure = _points(maps, maps.spread, maps.mean)
-    figure.update_xaxes(title=f"spread of the {name} over the checkpoints")
-    figure.update_yaxes(title=f"mean {name}")
+    figure.update_xaxes(title=f"standard deviation of the {name} over the checkpoints")
+    figure.update_yaxes(title=f"average of the {name}")
     return figure
 
 
