@@ -41,13 +41,16 @@ def _values(text: "JsonText", max_bytes: int) -> Iterator[Value]:
     if mark not in ("[", "{"):
         raise BrokenFileError("no list or object at the start")
     text.fill_to(HEAD_CHARACTERS)
-    rows = list_start(text.window[text.position :])
+    head = text.window[text.position :]
+    rows = list_start(head)
     if mark == "[":
         text.position += 1
         yield from _list_values(text, max_bytes)
     elif rows is not None:
         text.position += rows
         yield from _list_values(text, max_bytes)
+        for name, value in json.loads(head[:rows] + "]}").items():  # the keys before the list of rows
+            _refuse_other_list(name, value)
         _skip_other_keys(text, max_bytes)
     else:
         yield from _objects(text, max_bytes)
@@ -69,7 +72,7 @@ def _list_values(text: "JsonText", max_bytes: int) -> Iterator[Value]:
 
 
 def _skip_other_keys(text: "JsonText", max_bytes: int) -> None:
-    """Consume the rest of an object after its list of rows. Raises `BrokenFileError` for a second list of objects."""
+    """Consume the rest of an object after its list of rows."""
     while text.peek() == ",":
         text.position += 1
         name, _ = text.read_value(max_bytes)
@@ -77,11 +80,16 @@ def _skip_other_keys(text: "JsonText", max_bytes: int) -> None:
             raise BrokenFileError(f"no value of {name}")
         text.position += 1
         value, _ = text.read_value(max_bytes)
-        if isinstance(value, list) and any(isinstance(one, dict) for one in value):
-            raise BrokenFileError(f"the list {name} follows the list of rows and is not read; store it as another file")
+        _refuse_other_list(name, value)
     if text.peek() != "}":
         raise BrokenFileError("the object around the list is not closed")
     text.position += 1
+
+
+def _refuse_other_list(name: object, value: object) -> None:
+    """Raise `BrokenFileError` for another list of objects beside the list of rows."""
+    if isinstance(value, list) and any(isinstance(one, dict) for one in value):
+        raise BrokenFileError(f"the list {name} beside the list of rows is not read; store it as another file")
 
 
 def _objects(text: "JsonText", max_bytes: int) -> Iterator[Value]:
