@@ -15,8 +15,9 @@ DECOMPRESSED_BYTES = 1 << 20
 # A read of damaged zstandard data returns nothing of what precedes the damage, so reads are small.
 ZSTD_BYTES = 16 << 10
 
-# First bytes of the data of each kind of compression.
-SIGNATURES = {"gzip": b"\x1f\x8b", "zstd": b"\x28\xb5\x2f\xfd", "bz2": b"BZh"}
+# First bytes of the data of each kind of compression. pzstd writes a skippable frame first.
+ZSTD, ZSTD_SKIPPABLE = b"\x28\xb5\x2f\xfd", tuple(bytes([first]) + b"\x2a\x4d\x18" for first in range(0x50, 0x60))
+SIGNATURES = {"gzip": (b"\x1f\x8b",), "zstd": (ZSTD, *ZSTD_SKIPPABLE), "bz2": (b"BZh",)}
 
 
 def decompress(stream: io.RawIOBase | pa.NativeFile, compression: str) -> Iterator[bytes]:

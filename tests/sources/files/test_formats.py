@@ -140,8 +140,9 @@ def test_an_object_that_is_one_row(text: str, expected: int, tmp_path: Path) -> 
     assert [raw.row for raw in read(tmp_path, "one.json")] == [json.loads(text or "{}") for _ in range(expected)]
 
 
-def test_a_second_list_of_rows_is_not_lost_silently(tmp_path: Path) -> None:
-    (tmp_path / "two.json").write_text(json.dumps({"data": ROWS, "more": ROWS}))
+@pytest.mark.parametrize("keys", [("data", "more"), ("more", "data")])
+def test_a_second_list_of_rows_is_not_lost_silently(keys: tuple[str, str], tmp_path: Path) -> None:
+    (tmp_path / "two.json").write_text(json.dumps(dict.fromkeys(keys, ROWS)))
     found = read(tmp_path, "two.json")
     assert [raw.row for raw in found] == [*ROWS, None]
     assert "more" in found[-1].detail
