@@ -5,13 +5,14 @@ Uncompressed lines are split by bytes, Parquet by row groups; every other file i
 
 import csv
 import json
+import re
 from dataclasses import dataclass
 
 import pyarrow as pa
 
 from s2l_ray.sources.files.compression import SIGNATURES, decompress
 from s2l_ray.sources.files.delimited import DELIMITERS, column_names
-from s2l_ray.sources.files.json_text import list_start
+from s2l_ray.sources.files.json_text import LIST_OF_OBJECTS, list_start
 from s2l_ray.sources.files.tables import arrow_kind, refuse_repeated_columns, row_group_starts
 from s2l_ray.sources.files.text import BOM
 from s2l_ray.sources.rows import BrokenFileError, SourceError
@@ -30,6 +31,8 @@ EXTENSIONS: dict[str, tuple[str, str | None]] = {
     for suffix, compression in COMPRESSIONS.items()
 } | {name: (kind, None) for name, kind in TABLE_KINDS.items()}
 
+# CR only if no LF belongs to it. Cells of a CSV file with CR as its line end may have LF.
+FIRST_LINE_END = re.compile(rb"\r*\n|\r")
 LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 # First bytes of other formats, with what to do about them.
 OTHER_FORMATS = {
@@ -42,6 +45,13 @@ OTHER_FORMATS = {
     b"\xfd7zXZ": "xz data; unpack it",
     b"\xff\xfe": "UTF-16 text; convert it to UTF-8",
     b"\xfe\xff": "UTF-16 text; convert it to UTF-8",
+}
+# Delimiters of files whose header has one column, with what to do about them.
+OTHER_DELIMITERS = {
+    "\t": "name it .tsv",
+    ",": "name it .csv",
+    ";": "write it again with commas and name it .csv",
+    "|": "write it again with commas and name it .csv",
 }
 
 
@@ -102,30 +112,37 @@ def _text_layout(file: str, kind: str, head: bytes, complete: bool, bounds: list
     for signature, description in OTHER_FORMATS.items():
         if head.startswith(signature) and (len(signature) > 2 or b"\0" in head):
             raise SourceError(f"{file}: is {description}")
-    line_end = "\r" if b"\r" in head and b"\n" not in head else "\n"
+    first_end = FIRST_LINE_END.search(head)
+    line_end = "\r" if first_end and first_end[0] == b"\r" else "\n"
     data = head.removeprefix(BOM).lstrip()
     lines = data.split(line_end.encode())
     lines = [line for line in (lines if complete else lines[:-1]) if line.strip()]
     if kind in DELIMITERS:
         _check_header(file, kind, lines[:1])
     elif kind == "lines":
-        _check_lines(file, lines, data.decode(errors="replace"))
+        _check_lines(file, lines, complete, data.decode(errors="replace"))
     elif _has_a_row_per_line(file, lines, complete, data.decode(errors="replace")):
         kind = "lines"
     return Layout(kind, bounds if kind == "lines" else [bounds[0], bounds[-1]], line_end=line_end)
 
 
 def _check_header(file: str, kind: str, lines: list[bytes]) -> None:
-    """Raise `SourceError` unless the first line has a name for each column."""
+    """Raise `SourceError` unless the first line has a name for each column, separated as the file name implies."""
     try:
         for cells in csv.reader((line.decode(errors="replace") for line in lines), delimiter=DELIMITERS[kind]):
             refuse_repeated_columns(column_names(cells), file)
+            other = next((one for one in OTHER_DELIMITERS if len(cells) == 1 and one in cells[0]), None)
+            if other and other != DELIMITERS[kind]:
+                raise SourceError(f"{file}: its columns are separated by {other!r}; {OTHER_DELIMITERS[other]}")
     except csv.Error as error:
         raise SourceError(f"{file}: its first line does not name the columns ({error}); add a header") from error
 
 
-def _check_lines(file: str, lines: list[bytes], text: str) -> None:
-    """Raise `SourceError` where `text`, the beginning of the file, is a list or an object over several lines."""
+def _check_lines(file: str, lines: list[bytes], complete: bool, text: str) -> None:
+    """Raise `SourceError` where `text`, the beginning of the file, is one list, or an object over several lines."""
+    one_line = len(lines) == (1 if complete else 0)
+    if one_line and LIST_OF_OBJECTS.match(text):
+        raise SourceError(f"{file}: is a JSON list of rows, not one row per line; name it .json")
     if lines and not _is_json(lines[0]) and (text.startswith("[") or "\n" in _first_object(text)):
         raise SourceError(f"{file}: is JSON with rows over several lines, not one row per line; name it .json")
 

@@ -80,13 +80,16 @@ TEXTS: dict[str, str] = {
     "numbered_columns.json": json.dumps(NUMBERED, indent=1),
     "cells.csv": delimited(","),
     "mark.csv": "\ufeff" + delimited(","),
+    "returns.csv": delimited(",").replace("\r\n", "\r"),
     "cells.tsv": delimited("\t"),
 }
 FILES = {name: text.encode() for name, text in TEXTS.items()}
 for packed_name, pack in (("gz", gzip.compress), ("zst", zstd), ("bz2", bz2.compress)):
     for plain in ("lines.jsonl", "returns.jsonl", "data.json", "columns.json", "cells.csv"):
         FILES[f"{plain}.{packed_name}"] = pack(FILES[plain])
+SKIPPABLE_FRAME = b"\x50\x2a\x4d\x18" + b"\x04\0\0\0" + b"size"  # as pzstd writes it
 FILES |= {
+    "parallel.jsonl.zst": SKIPPABLE_FRAME + zstd(LINES.encode()),
     "LINES.JSONL": FILES["lines.jsonl"],
     "Lines.Jsonl.GZ": FILES["lines.jsonl.gz"],
     "file.arrow": arrow_bytes(pa.ipc.new_file),
