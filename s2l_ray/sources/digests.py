@@ -8,10 +8,12 @@ import contextlib
 import json
 import os
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from s2l_ray import storage
+from s2l_ray.artifacts.fingerprint import canonical_json
 from s2l_ray.sources.files.listing import find_source_files
 from s2l_ray.sources.hub import require_commit
 from s2l_ray.sources.spec import SourceSpec
@@ -23,14 +25,16 @@ Reference = list[str | int | None]
 
 
 def source_reference(spec: SourceSpec, root: str) -> list[Reference]:
-    """References to the contents of the files of a source; [hub id, config, commit, split].
+    """References to the contents of the files of a source, with their partitions; [hub id, config, commit, split].
 
     Raises `UnresolvedError` for a revision that is no commit.
     """
     if spec.hub is not None:
         require_commit(f"hub: {spec.hub}", spec.revision)
         return [[spec.hub, spec.config, spec.revision, spec.split]]
-    return content_references([(file.uri, file.entry) for file in find_source_files(spec, root).files])
+    files = find_source_files(spec, root).files
+    contents = content_references([(file.uri, file.entry) for file in files])
+    return [[*one, *_partition_names(file.partitions)] for file, one in zip(files, contents, strict=True)]
 
 
 def content_references(files: list[tuple[str, storage.Entry]]) -> list[Reference]:
@@ -65,6 +69,11 @@ def named_references(files: list[tuple[str, storage.Entry]]) -> list[Reference]:
 def folder_reference(folder: Path) -> list[Reference]:
     """[path in the folder, sha256] of every file below a local folder, sorted by path."""
     return named_references([(str(folder / entry.path), entry) for entry in storage.list_files(str(folder))])
+
+
+def _partition_names(partitions: Mapping[str, str | None]) -> list[str]:
+    """The columns in the names of a file's folders, as JSON; none for a file without."""
+    return [canonical_json(partitions)] if partitions else []
 
 
 def _state(path: Path) -> list[int]:

@@ -317,6 +317,14 @@ def test_content_that_does_not_match_the_file_name_is_an_error(name: str, data: 
         list_ranges([SourceSpec(name)], str(tmp_path))
 
 
+def test_the_reference_depends_on_the_partitions(tmp_path: Path) -> None:
+    (tmp_path / "data" / "lang=en").mkdir(parents=True)
+    (tmp_path / "data" / "lang=en" / "rows.jsonl").write_bytes(lines_of("a", 2))
+    before = source_reference(SourceSpec("data"), str(tmp_path))
+    (tmp_path / "data" / "lang=en").rename(tmp_path / "data" / "lang=de")
+    assert source_reference(SourceSpec("data"), str(tmp_path)) != before
+
+
 def test_a_parquet_file_without_its_footer_is_an_error(tmp_path: Path) -> None:
     pq.write_table(pa.table({"a": list(range(100))}), tmp_path / "cut.parquet")
     data = (tmp_path / "cut.parquet").read_bytes()
