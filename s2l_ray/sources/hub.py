@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
+from urllib.parse import quote
 
 from s2l_ray.artifacts.fingerprint import canonical_json
 from s2l_ray.artifacts.node_cache import cache_folder
@@ -27,6 +28,7 @@ RepositoryKind = Literal["model", "dataset"]
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
 BATCH_ROWS = 1000
+TOO_MANY_REQUESTS = 429
 TOKENIZER_FILES = (
     "config.json",
     "tokenizer*",
@@ -70,7 +72,7 @@ def find_commit(kind: RepositoryKind, name: str, revision: str | None) -> str | 
         return response
 
     try:
-        commit: str = ask(f"revision/{revision or constants.DEFAULT_REVISION}").json()["sha"]
+        commit: str = ask(f"revision/{quote(revision or constants.DEFAULT_REVISION, safe='')}").json()["sha"]
         ask("auth-check")
     except (httpx2.TransportError, OfflineModeIsEnabled):
         return None
@@ -82,7 +84,7 @@ def find_commit(kind: RepositoryKind, name: str, revision: str | None) -> str | 
     except RevisionNotFoundError as error:
         raise ConfigError(f"{name}: has no revision {revision}; name a branch, a tag or a commit of it") from error
     except HfHubHTTPError as error:
-        if error.response.status_code >= 500:
+        if error.response.status_code == TOO_MANY_REQUESTS or error.response.status_code >= 500:
             return None
         raise ConfigError(
             f"{name}: no such {kind} on the hub, or a private one ({error.response.status_code}); correct the id, or "

@@ -48,6 +48,11 @@ def test_a_revision_is_a_branch_a_tag_or_the_default_branch(hub: Hub) -> None:
     assert [find_commit("model", "owner/tiny", name) for name in (None, "main", "v1")] == [second, second, first]
 
 
+def test_a_revision_may_have_slashes(hub: Hub) -> None:
+    commit = hub.push("datasets/owner/rows", {"train.jsonl": rows("a")}, branch="refs/convert/parquet")
+    assert find_commit("dataset", "owner/rows", "refs/convert/parquet") == commit
+
+
 def test_what_the_hub_does_not_have_is_refused_by_name(hub: Hub) -> None:
     hub.push("datasets/owner/rows", {"train.jsonl": rows("a")})
     with pytest.raises(ConfigError, match=r"owner/none.*dataset"):
@@ -76,6 +81,13 @@ def test_a_rate_limit_is_waited_for(hub: Hub) -> None:
     hub.limited = 1
     assert (model_folder("owner/tiny", commit, PATTERNS) / "config.json").is_file()
     assert not hub.limited
+
+
+def test_a_rate_limit_without_end_is_no_missing_repository(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda seconds: None)
+    hub.push("models/owner/tiny", FILES)
+    hub.limited = 1000
+    assert find_commit("model", "owner/tiny", None) is None
 
 
 def test_a_model_is_downloaded_once_and_then_needs_no_network(hub: Hub) -> None:
