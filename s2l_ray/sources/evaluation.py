@@ -1,10 +1,13 @@
 """Evaluation sets: their questions, with the file and line of each, for decontamination."""
 
+import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from s2l_ray.core.data.chat import is_chat, read_turns, turn_list
 from s2l_ray.core.data.decontamination import EvaluationRow
+from s2l_ray.core.data.turns import RejectedRow
 from s2l_ray.errors import ConfigError
 from s2l_ray.sources.files.paths import ALL
 from s2l_ray.sources.ranges import RangeReader, list_ranges
@@ -65,13 +68,13 @@ def read_questions(specs: Sequence[EvaluationSpec], root: str) -> Iterator[Evalu
 def question_of(row: Mapping[str, Any], fields: Sequence[str] = ()) -> str | None:
     """The question of an evaluation row from these fields or, without any, from guessed ones; None if there is none.
 
-    Guessed are the turns of a chat that are not by the assistant, an instruction with its input, and common names.
+    Guessed are the turns of a chat by the user, an instruction with its input, and common names.
     """
     if fields:
         values = [row.get(name) for name in fields]
         return "\n".join(map(str, values)) if None not in values else None
     for name in CHAT_FIELDS:
-        if isinstance(row.get(name), list):
+        if is_chat(row.get(name)):
             return _chat_question(row[name])
     for name in QUESTION_FIELDS:
         if isinstance(row.get(name), str) and row[name].strip():
@@ -80,12 +83,10 @@ def question_of(row: Mapping[str, Any], fields: Sequence[str] = ()) -> str | Non
     return None
 
 
-def _chat_question(turns: Sequence[Any]) -> str | None:
-    """The texts of the user's turns."""
-    texts = [
-        turn.get("content", turn.get("value"))
-        for turn in turns
-        if isinstance(turn, dict) and turn.get("role", turn.get("from")) in ("user", "human")
-    ]
-    found = [text for text in texts if isinstance(text, str)]
-    return "\n".join(found) or None
+def _chat_question(chat: object) -> str | None:
+    """The texts of the user's turns; turns that cannot be read are skipped."""
+    texts = []
+    for turn in turn_list(chat) or []:
+        with contextlib.suppress(RejectedRow):
+            texts += [one.text for one in read_turns([turn], {}, {}) if one.role == "user"]
+    return "\n".join(filter(None, texts)) or None

@@ -31,6 +31,8 @@ from s2l_ray.sources.evaluation import EvaluationSpec, question_of, read_questio
             "A?",
         ),
         ({"conversations": [{"from": "human", "value": "A?"}, {"from": "gpt", "value": "B"}]}, "A?"),
+        ({"messages": [{"role": "User", "content": [{"type": "text", "text": "A?"}]}]}, "A?"),
+        ({"messages": json.dumps([{"role": "user", "content": "A?"}, {"role": "narrator", "content": "N"}])}, "A?"),
         ({"question": None, "prompt": "A?"}, "A?"),
         ({"answer": "B", "id": 3}, None),
     ],
