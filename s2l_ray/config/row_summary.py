@@ -87,7 +87,7 @@ class DataSummary:
             columns = {**one.partitions, **raw.row}
             if not self.spec.matches(columns):
                 raise RejectedRow("filtered", "")
-            read = self._read(raw.row)
+            read = self._read(one.without_added_nulls(raw.row))
             name = self._source_name(columns)
             if name is None and self.source is not None:
                 raise RejectedRow("missing_field", "")

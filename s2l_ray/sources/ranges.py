@@ -12,6 +12,8 @@ from itertools import pairwise
 import pyarrow as pa
 
 from s2l_ray import storage
+from s2l_ray.core.data.chat import without_null_keys
+from s2l_ray.core.data.turns import Row
 from s2l_ray.sources.files.compression import decompress
 from s2l_ray.sources.files.delimited import read_delimited
 from s2l_ray.sources.files.detect import detect_layout
@@ -48,10 +50,9 @@ class Range:
     line_end: str = "\n"
     partitions: Mapping[str, str | None] = field(default_factory=dict)
 
-    @property
-    def has_arrow_nulls(self) -> bool:
-        """Whether objects of the rows have null for keys that only other rows have."""
-        return self.kind in ("parquet", "arrow", "arrow_stream", "hub")
+    def without_added_nulls(self, row: Row) -> Row:
+        """The row without the keys that Arrow adds to objects, as null, where other rows have them."""
+        return without_null_keys(row) if self.kind in ("parquet", "arrow", "arrow_stream", "hub") else row
 
 
 def list_ranges(specs: Sequence[SourceSpec], root: str, range_bytes: int = RANGE_BYTES) -> list[Range]:

@@ -5,6 +5,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from s2l_ray.config.load import make_config
@@ -98,6 +100,15 @@ def test_rows_are_filtered_by_nested_fields(tmp_path: Path) -> None:
     rows = [{"prompt": str(n), "response": "b", "about": {"level": n}} for n in range(4)]
     summary = summary_of(tmp_path, rows, only={"about.level": ["1", "2"]})
     assert summary.rejected == {"filtered": 2}
+
+
+def test_chats_of_a_table_are_summarised_without_the_nulls_of_arrow(tmp_path: Path) -> None:
+    rows = [chat("a", "b", "c", "d") for _ in range(2)]
+    for row, arguments in zip(rows, ({"city": "Rome"}, {"day": 3}), strict=True):
+        row["messages"][1]["tool_calls"] = [{"function": {"name": "find", "arguments": arguments}}]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "rows.parquet")
+    samples = [summary_of(tmp_path, rows, path=f"rows.{kind}").samples for kind in ("jsonl", "parquet")]
+    assert [[one.example for one in found] for found in samples] == [[one.example for one in samples[0]]] * 2
 
 
 def test_chats_without_a_template_are_refused(tmp_path: Path) -> None:

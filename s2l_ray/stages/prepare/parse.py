@@ -18,7 +18,6 @@ from s2l_ray.artifacts.schemas import REJECTED
 from s2l_ray.artifacts.tables import FileRecord, write_table
 from s2l_ray.config.identity import evaluation_specs, source_spec
 from s2l_ray.config.sections import Data, Source
-from s2l_ray.core.data.chat import without_null_keys
 from s2l_ray.core.data.decontamination import EvaluationIndex
 from s2l_ray.core.data.examples import question_texts, read_row
 from s2l_ray.core.data.segments import Segmented, chat_to_json
@@ -123,7 +122,7 @@ class RowParser:
         columns = {**self._range.partitions, **raw.row} if self._range.partitions else raw.row
         if not self._spec.matches(columns):
             raise RejectedRow("filtered", f"not of {self._source.only}")
-        row = without_null_keys(raw.row) if self._range.has_arrow_nulls else raw.row
+        row = self._range.without_added_nulls(raw.row)
         read = read_row(row, self._source.format, self._source.fields, self._source.roles)
         name = self._spec.source_name(columns)
         if name is None:
