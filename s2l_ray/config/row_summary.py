@@ -17,7 +17,7 @@ from s2l_ray.core.data.turns import Example, RejectedRow, Row, prompt_text, resp
 from s2l_ray.errors import ConfigError
 from s2l_ray.sources.files.listing import skipped_files
 from s2l_ray.sources.ranges import Range, RangeReader, list_ranges
-from s2l_ray.sources.rows import RawRow
+from s2l_ray.sources.rows import FILE_BROKEN, RawRow
 from s2l_ray.sources.spec import SourceSpec
 
 if TYPE_CHECKING:
@@ -172,9 +172,14 @@ class DataSummary:
 
 
 def frequent_rejections(rejected: Mapping[str, int], rows: int) -> Iterator[str]:
-    """A line for each reason that rejects many of the rows, without those that the job asks for."""
+    """A line for each reason that rejects many of the rows, without those that the job asks for, and for damaged files.
+
+    A damaged file is one rejected row, whatever the number of rows after the damage.
+    """
     for reason, count in Counter(rejected).most_common():
-        if reason not in INTENDED and count > WARNING_SHARE * rows:
+        if reason == FILE_BROKEN:
+            yield f"{count:,} files or row groups are not read to their end: {reason}; repair them, or remove them"
+        elif reason not in INTENDED and count > WARNING_SHARE * rows:
             yield f"{100 * count / rows:.0f} % of the rows ({count:,} of {rows:,}) are rejected: {reason}"
 
 

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from s2l_ray.config.load import make_config
-from s2l_ray.config.row_summary import DataSummary, check_chat_template, summarise_sources
+from s2l_ray.config.row_summary import DataSummary, check_chat_template, frequent_rejections, summarise_sources
 from s2l_ray.config.sections import Config
 from s2l_ray.errors import ConfigError
 from tests.support.chat_tokenizers import chat_tokenizer
@@ -45,6 +45,15 @@ def test_refusals_of_the_template_are_counted_by_message(tmp_path: Path) -> None
     summary = summary_of(tmp_path, rows, "strict")
     assert summary.rejected == {"template: no system turn here": 1, "missing_field": 1}
     assert summary.rows == 3 and summary.complete and summary.chat
+
+
+def test_a_damaged_file_is_a_warning_whatever_its_share_of_the_rows(tmp_path: Path) -> None:
+    rows = [{"prompt": str(n), "response": "b"} for n in range(50)]
+    (tmp_path / "cut.json").write_text(json.dumps(rows)[:-20])
+    rejected = summary_of(tmp_path, [], path="cut.json").rejected
+    assert rejected == {"file_broken": 1}
+    (line,) = frequent_rejections(rejected, 50)
+    assert "file_broken" in line
 
 
 def test_chats_that_do_not_render_whole_are_counted(tmp_path: Path) -> None:
