@@ -84,11 +84,9 @@ def _files_of_folder(spec: SourceSpec, paths: list[str]) -> tuple[list[str], dic
         raise ConfigError(f"source {spec.path}: no file with the extension {' '.join(EXTENSIONS)}{found}")
     read = _of_split(spec, supported)
     return read, {
-        "because of their extensions": [path for path in visible if path not in set(supported)],
-        "because they are of other splits": [path for path in supported if path not in set(read)],
-        f"because their names begin with _ or . or are {REGISTRY}": [
-            path for path in paths if path not in set(visible)
-        ],
+        UNSUPPORTED: [path for path in visible if path not in set(supported)],
+        OTHER_SPLIT: [path for path in supported if path not in set(read)],
+        NOT_DATA: [path for path in paths if path not in set(visible)],
     }
 
 
