@@ -6,7 +6,7 @@ states work as for a full fine-tuning. A checkpoint holds the merged weights, wh
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 
 from s2l_ray.core.training.schedule import LoraSettings
 
-BASE, ADAPTER = ".base_layer.", ".lora_"
+BASE, ADAPTER = "base_layer.", ".lora_"
 # of peft: every linear layer but the output embeddings
 ALL_LINEAR = "all-linear"
 
@@ -22,7 +22,8 @@ ALL_LINEAR = "all-linear"
 def add_adapters(model: PreTrainedModel, settings: LoraSettings, seed: int) -> None:
     """Inject adapters in place and freeze everything else. B is 0, so the output of the model does not change.
 
-    Raises ValueError for names of no layer, and for the output embeddings, which the loss reads without their adapter.
+    Raises ValueError for a name of no layer, and for the output embeddings, which the loss reads without their adapter,
+    or input embeddings that are tied to them.
     """
     from peft import LoraConfig, inject_adapter_in_model
 
@@ -31,21 +32,38 @@ def add_adapters(model: PreTrainedModel, settings: LoraSettings, seed: int) -> N
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         inject_adapter_in_model(config, model)
-    if not isinstance(model.get_output_embeddings(), torch.nn.Linear):
-        raise ValueError("target.lora.target_modules: names the output embeddings, which cannot have an adapter")
+    _check_adapted(model, settings.target_modules)
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(ADAPTER in name)
+
+
+def _check_adapted(model: PreTrainedModel, names: Sequence[str]) -> None:
+    from peft.tuners.lora import LoraLayer
+
+    adapted = [name for name, module in model.named_modules() if isinstance(module, LoraLayer)]
+    for wanted in names:
+        if not any(name == wanted or name.endswith(f".{wanted}") for name in adapted):
+            raise ValueError(f"target.lora.target_modules: no layer of the model is named {wanted}; remove it")
+    inputs, outputs = model.get_input_embeddings(), model.get_output_embeddings()
+    tied = isinstance(inputs, LoraLayer) and inputs.weight is outputs.weight
+    if tied or not isinstance(outputs, torch.nn.Linear):
+        raise ValueError(
+            "target.lora.target_modules: names the output embeddings, or input embeddings that are tied to them, which "
+            "cannot have an adapter; remove them"
+        )
 
 
 def merge_adapters(model: PreTrainedModel, weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """The weights of the model without adapters that computes the same; `weights` are those of `model`, by name."""
     from peft.tuners.lora import LoraLayer
 
-    merged = {name.replace(BASE, "."): tensor for name, tensor in weights.items() if ADAPTER not in name}
+    merged = {name.replace(BASE, ""): tensor for name, tensor in weights.items() if ADAPTER not in name}
     for name, layer in model.named_modules():
         if isinstance(layer, LoraLayer):
             adapted: Any = layer  # its subclasses have get_delta_weight, which transposes where a layer does
             with torch.no_grad():
                 delta = adapted.get_delta_weight(*layer.active_adapters)
-            merged[f"{name}.weight"] = merged[f"{name}.weight"] + delta.to("cpu", merged[f"{name}.weight"].dtype)
+            # peft wraps the experts of a mixture once for each of their parameters
+            weight = f"{name}.{getattr(layer, 'parameter_name', 'weight')}".replace(BASE, "")
+            merged[weight] = merged[weight] + delta.to("cpu", merged[weight].dtype)
     return merged

@@ -30,6 +30,7 @@ MODELS = [
     },
     {"architecture": "gpt2", "n_embd": 16, "n_layer": 2, "n_head": 2},
 ]
+EXPERTS = {**MODELS[0], "architecture": "mixtral", "num_key_value_heads": 1, "num_local_experts": 2}
 
 
 def make_rows() -> TokenRows:
@@ -69,6 +70,19 @@ def test_a_checkpoint_computes_what_the_trained_model_computes(config: dict[str,
     assert changed and not any(part in name for name in changed for part in ("embed", "wte", "norm", "lm_head"))
 
 
+def test_adapters_of_experts_are_merged() -> None:
+    model = init_model(EXPERTS, 60, 0)
+    add_adapters(model, LORA, seed=1)
+    for parameter in filter(lambda one: one.requires_grad, model.parameters()):
+        torch.nn.init.normal_(parameter, std=0.1)
+    merged = merge_adapters(model, {name: tensor.detach().clone() for name, tensor in model.state_dict().items()})
+    stored = init_model(EXPERTS, 60, 0)
+    stored.load_state_dict(merged)
+    ids = torch.arange(1, 11).reshape(1, 10)
+    with torch.no_grad():
+        torch.testing.assert_close(stored(ids).logits, model(ids).logits, atol=1e-5, rtol=1e-4)
+
+
 def test_only_named_layers_are_trained() -> None:
     model = init_model(MODELS[0], 60, 0)
     add_adapters(model, LoraSettings(2, 4, ("q_proj", "v_proj")), seed=1)
@@ -76,10 +90,18 @@ def test_only_named_layers_are_trained() -> None:
     assert len(trained) == 2 * 2 * 2 and all("q_proj" in name or "v_proj" in name for name in trained)
 
 
-@pytest.mark.parametrize("names", [("missing",), ("lm_head",)])
-def test_names_that_cannot_have_adapters_are_refused(names: tuple[str, ...]) -> None:
+@pytest.mark.parametrize(
+    ("config", "names"),
+    [
+        (MODELS[0], ("missing",)),
+        (MODELS[0], ("q_proj", "missing")),
+        (MODELS[0], ("lm_head",)),
+        (MODELS[1], ("c_attn", "wte")),  # tied to the output embeddings
+    ],
+)
+def test_names_that_cannot_have_adapters_are_refused(config: dict[str, object], names: tuple[str, ...]) -> None:
     with pytest.raises(ValueError, match=r"target_modules|Target modules"):
-        add_adapters(init_model(MODELS[0], 60, 0), LoraSettings(2, 4, names), seed=1)
+        add_adapters(init_model(config, 60, 0), LoraSettings(2, 4, names), seed=1)
 
 
 def test_a_resumed_training_ends_with_the_same_weights() -> None:
