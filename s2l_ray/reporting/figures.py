@@ -5,6 +5,7 @@ Colours work on a light and on a dark background; the page sets those of texts a
 
 import html
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 import plotly.graph_objects as go
@@ -58,7 +59,7 @@ def _sources(sources: Sequence[SourceCounts]) -> go.Figure:
 
 def _lengths(lengths: Lengths) -> go.Figure:
     """Share of rows by their number of target tokens."""
-    middles = [(low + high) / 2 for low, high in zip(lengths.edges, lengths.edges[1:], strict=False)]
+    middles = [(low + high) / 2 for low, high in pairwise(lengths.edges)]
     width = lengths.edges[1] - lengths.edges[0]
     figure = go.Figure(layout=_layout(barmode="overlay", bargap=0))
     for name, counts, color in (("pool", lengths.pool, POOL), ("subset", lengths.selected, SUBSET)):

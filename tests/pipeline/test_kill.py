@@ -22,7 +22,7 @@ UNITS = {
     "checkpoints": "checkpoints/*/step-*/checkpoint.json",
     "trajectories": "trajectories/*/losses/*/*.parquet",
     "clusters": "clusters/*/centroids.parquet",
-    "evaluation": "evaluation/*/work/answers/*/*.parquet",
+    "evaluation": "evaluation/*/*/answers/*/*.parquet",
 }
 
 
