@@ -75,12 +75,13 @@ def last_boxed(text: str) -> str | None:
 def find_program(text: str) -> str | None:
     """The Python program in an output: its fenced blocks, else the whole output if that prints something.
 
-    Where blocks are labelled as Python, the others are not of the program; nor are blocks of another language. A
-    program that only defines `solution()` is completed by printing what that returns.
+    Blocks of another language are not of the program, nor are unlabelled blocks after one labelled as Python: they
+    show its output. A program that only defines `solution()` is completed by printing what that returns.
     """
     blocks = [(language.lower(), block) for language, block in FENCE.findall(text)]
-    labelled = [block for language, block in blocks if language in PYTHON]
-    program = labelled or [block for language, block in blocks if not language]
+    labelled = [index for index, (language, _) in enumerate(blocks) if language in PYTHON]
+    last = max(labelled, default=len(blocks))
+    program = [block for language, block in blocks[: last + 1] if not language or language in PYTHON]
     source = "\n".join(program) if blocks else text.strip("\n")
     tree = _parse(source)
     if tree is None:

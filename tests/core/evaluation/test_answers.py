@@ -236,6 +236,8 @@ def test_a_letter_as_reference_makes_a_choice() -> None:
         ("Here it is:\n```python\nprint(6)\n```\nDone.", "print(6)\n"),
         ("```\na = 6\n```\nand\n```py\nprint(a)\n```", "a = 6\n\nprint(a)\n"),
         ("```python\nprint(6)", "print(6)"),
+        ("```python\nprint(6)\n```\nThis prints\n```\n= 6\n```", "print(6)\n"),
+        ("```python\nprint(6)\n```\n```output\n= 6\n```\n```bash\nls\n```", "print(6)\n"),
         ("The answer is 6", None),
         ("6", None),
         ("", None),
