@@ -5,31 +5,17 @@ command or config, 130 interrupted. Each command imports the modules it needs, s
 """
 
 import shlex
-import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from s2l_ray.errors import ConfigError
 from s2l_ray.terminal import arguments as arg
-from s2l_ray.terminal import garbage_commands, report_commands
-from s2l_ray.terminal.commands import command_line, invocation, job_options
-from s2l_ray.terminal.console import (
-    print_json,
-    print_message,
-    print_result,
-    redirect_output_to_log,
-    stderr_console,
-    stdout_console,
-)
-from s2l_ray.terminal.experiments import commands as experiments
+from s2l_ray.terminal.commands import invocation
+from s2l_ray.terminal.console import print_json, print_message, print_result, stderr_console, stdout_console
 from s2l_ray.terminal.failures import FAILED, with_error_report
-
-if TYPE_CHECKING:
-    from s2l_ray.artifacts.manifest import Artifact
-    from s2l_ray.pipeline.plan import Plan
 
 FIRST_ROWS = 3
 
@@ -102,22 +88,11 @@ def demo(
 def plan(job: arg.Job, set_: arg.Set = None, to: arg.To = "subset", json_: arg.Json = False) -> None:
     """Show the artifacts that a run would build, the reasons, and estimates of rows and disk space."""
     from s2l_ray.config.experiment import is_experiment
-    from s2l_ray.config.row_summary import check_chat_template, summarise_sources
-    from s2l_ray.pipeline.preflight import check_feasible, estimate
-    from s2l_ray.terminal.plan_view import plan_values, plan_view
+    from s2l_ray.terminal.experiments import commands as experiments
+    from s2l_ray.terminal.verbs import jobs
 
-    if is_experiment(job):
-        experiments.show(job, set_, to, json_)
-        return
-    planned = _plan(job, set_, to)
-    figures = estimate(planned)
-    summaries = summarise_sources(planned.config) if "dataset" in planned and planned["dataset"].to_build else []
-    print_result(json_, plan_values(planned, figures, summaries), plan_view(planned, figures, summaries))
-    check_chat_template(planned.config, summaries)
-    check_feasible(planned, figures)
-    if not json_:
-        next_command = f"next: {command_line('run', job, set_, to)}"
-        print_message(next_command if planned.missing else "all artifacts are complete; a run would build nothing")
+    commands = experiments if is_experiment(job) else jobs
+    commands.show(job, set_, to, json_)
 
 
 @verb
@@ -131,27 +106,14 @@ def run(
     no_text: arg.NoText = False,
 ) -> None:
     """Build the missing artifacts. Run the same command again to resume after an interruption."""
-    started = time.monotonic()
-    from s2l_ray.artifacts.manifest import open_artifact
     from s2l_ray.config.experiment import is_experiment
-    from s2l_ray.pipeline.run import check_plan
-    from s2l_ray.terminal.follow import follow
-    from s2l_ray.terminal.summary import run_view
+    from s2l_ray.terminal.experiments import commands as experiments
+    from s2l_ray.terminal.verbs import jobs, reports
 
-    if is_experiment(job):
-        arms, changed = experiments.run(job, set_, to, rebuild, allow_version_change)
-        if not no_report:
-            report_commands.write_after_run(arms, built=changed, with_text=not no_text)
-        return
-    planned = _plan(job, set_, to, rebuild, allow_version_change)
-    check_plan(planned)  # before the log file is created
-    built = [step.kind for step in planned.missing]
-    with redirect_output_to_log(planned.config.root, planned.config.run) as log:
-        result = follow(planned, log, command_line("run", job, set_, to, allow_version_change))
-    artifacts = {step.kind: open_artifact(step.uri) for step in result.steps}
-    stdout_console().print(run_view(artifacts, to, built, time.monotonic() - started, invocation()))
+    commands = experiments if is_experiment(job) else jobs
+    result, built = commands.run(job, set_, to, rebuild, allow_version_change)
     if not no_report:
-        report_commands.write_after_run(result, built=bool(built), with_text=not no_text)
+        reports.write_after_run(result, built=built, with_text=not no_text)
 
 
 @verb
@@ -167,10 +129,12 @@ def ls(root: arg.Root, json_: arg.Json = False) -> None:
 @verb
 def gc(root: arg.Root, yes: arg.Yes = False, weights: arg.Weights = False, json_: arg.Json = False) -> None:
     """List artifacts and files that no run refers to; delete them with --yes."""
+    from s2l_ray.terminal.verbs import garbage
+
     if weights:
-        garbage_commands.collect_weights(root, yes, json_)
+        garbage.collect_weights(root, yes, json_)
     else:
-        garbage_commands.collect(root, yes, json_)
+        garbage.collect(root, yes, json_)
 
 
 @verb
@@ -234,12 +198,13 @@ def export(
 ) -> None:
     """Write the selected rows, unchanged, to a file, or in the form that a trainer reads, to a folder."""
     from s2l_ray.catalog.export.chosen import Choice
-    from s2l_ray.terminal.export_command import export_rows
+    from s2l_ray.terminal.verbs.export import export_rows
+    from s2l_ray.terminal.verbs.targets import open_subset
 
-    others, common = (tuple(_open_subset(one, None) for one in uris or ()) for uris in (union, intersection))
+    others, common = (tuple(open_subset(one) for one in uris or ()) for uris in (union, intersection))
     drawn = seed if control else None
     choice = Choice(others, common, rest=rest, control=drawn, weights=sample_weights, answers=answers)
-    export_rows(_open_subset(subset, set_), to, for_, choice, force)
+    export_rows(open_subset(subset, set_), to, for_, choice, force)
 
 
 @verb
@@ -254,6 +219,7 @@ def compare(
     from s2l_ray.config.experiment import is_experiment
     from s2l_ray.pipeline.compare import compare as compare_targets
     from s2l_ray.terminal.compare_views import comparison_view
+    from s2l_ray.terminal.experiments import commands as experiments
 
     if len(targets) == 1 and not seeds and is_experiment(targets[0]):
         experiments.show_results(targets[0], set_, to, json_)
@@ -269,8 +235,9 @@ def explain(subset: arg.Subset, row: arg.Row, set_: arg.Set = None, json_: arg.J
     """Explain why a row is in a subset or not: its text, losses, cluster, and the counts of its groups."""
     from s2l_ray.catalog.explain import explain as explain_row
     from s2l_ray.terminal.explain_view import explanation_view
+    from s2l_ray.terminal.verbs.targets import open_subset
 
-    found = explain_row(_open_subset(subset, set_), row)
+    found = explain_row(open_subset(subset, set_), row)
     print_result(json_, {"rows": found}, explanation_view(found))
 
 
@@ -285,7 +252,9 @@ def report(
     json_: arg.Json = False,
 ) -> None:
     """Write a report of a job or subset as one HTML page, or print its values."""
-    report_commands.report(target, to, explorer, set_, as_text=text, as_json=json_, with_text=not no_text)
+    from s2l_ray.terminal.verbs import reports
+
+    reports.report(target, to, explorer, set_, as_text=text, as_json=json_, with_text=not no_text)
 
 
 @verb
@@ -298,47 +267,9 @@ def submit(
     allow_version_change: arg.AllowVersionChange = False,
 ) -> None:
     """Run a job on a Ray cluster and follow its log. Ctrl-C leaves it running; the same command follows it again."""
-    from s2l_ray.config.load import load_config
-    from s2l_ray.runtime.submit import submit as submit_job
-    from s2l_ray.terminal.follow import follow_job, how_to_follow
+    from s2l_ray.terminal.verbs.submit import submit as submit_job
 
-    options = job_options(set_, to, allow_version_change)
-    submitted = submit_job(job, load_config(job, set_ or ()), options, address)
-    again = f"{command_line('submit', job, set_, to, allow_version_change)} --address {address}"
-    print_message(f"{'already running' if submitted.again else 'submitted'}: {submitted.submission_id}")
-    if no_wait:
-        print_message(how_to_follow(submitted, again))
-        return
-    ending = follow_job(submitted, again)
-    if ending.exit_status:
-        if ending.message:
-            print_message(ending.message)
-        print_message(
-            f"{submitted.submission_id} {ending.status.lower()}; completed units are kept. To resume:\n  {again}"
-        )
-        raise typer.Exit(ending.exit_status)
-
-
-def _plan(
-    job: str, overrides: list[str] | None, to: str, rebuild: str | None = None, allow_version_change: bool = False
-) -> "Plan":
-    from s2l_ray.config.load import load_config
-    from s2l_ray.pipeline.plan import plan as plan_job
-
-    config = load_config(job, overrides or ())
-    return plan_job(config, to, rebuild=rebuild, allow_version_change=allow_version_change)
-
-
-def _open_subset(subset: str, overrides: list[str] | None) -> "Artifact":
-    from s2l_ray.artifacts.manifest import open_artifact
-
-    if not subset.endswith((".yaml", ".yml")):
-        return open_artifact(subset)
-    step = _plan(subset, overrides, "subset")["subset"]
-    if step.artifact is None:
-        command = command_line("run", subset, overrides)
-        raise ConfigError(f"{subset}: its subset is {step.state}; build it with: {command}")
-    return step.artifact
+    submit_job(job, address, set_, to, wait=not no_wait, allow_version_change=allow_version_change)
 
 
 def _absolute(name: str | None) -> str | None:

@@ -43,7 +43,7 @@ def engines_imported_by(code: str) -> set[str]:
         "import s2l_ray.core",
         "import s2l_ray.cli",
         "import s2l_ray.pipeline.steps, s2l_ray.pipeline.preflight",
-        "import s2l_ray.terminal.plan_view, s2l_ray.terminal.store_views, s2l_ray.terminal.follow",
+        "import s2l_ray.terminal.plan_view, s2l_ray.terminal.store_views, s2l_ray.terminal.verbs.jobs",
     ],
 )
 def test_imports_without_engines(code: str) -> None:
