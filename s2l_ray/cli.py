@@ -18,13 +18,13 @@ from s2l_ray.terminal.console import print_json, print_message, print_result, st
 from s2l_ray.terminal.failures import FAILED, with_error_report
 
 FIRST_ROWS = 3
+START, RUN, LOOK, USE, STORE = "Start", "Run", "Results", "Export", "Storage"
 
 app = typer.Typer(
     name="s2l",
     help="Select the part of a fine-tuning data set worth training on, by loss trajectories of a small proxy model.",
-    epilog="A job is one YAML file: s2l init ROWS writes it, s2l run JOB builds its missing artifacts.",
+    epilog="s2l init ROWS writes a job file, s2l run JOB builds what is missing of it. First steps: docs/start.md",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -34,8 +34,13 @@ def main() -> None:
     app(prog_name="s2l")
 
 
-def verb(function: Callable[..., None]) -> Callable[..., None]:
-    return app.command()(with_error_report(function))
+def verb(group: str, example: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Register a command under a heading of `s2l --help`, with an example at the end of its own help."""
+
+    def register(function: Callable[..., None]) -> Callable[..., None]:
+        return app.command(rich_help_panel=group, epilog=f"Example: {example}")(with_error_report(function))
+
+    return register
 
 
 @app.callback()
@@ -43,7 +48,7 @@ def options(version: arg.Version = False) -> None:
     """Accept the options that precede the command."""
 
 
-@verb
+@verb(START, "s2l init rows.jsonl --to job.yaml")
 def init(
     rows: arg.Rows,
     to: arg.JobFile = "job.yaml",
@@ -69,7 +74,7 @@ def init(
     print_message(f"wrote {to}; next: {invocation()} plan {shlex.quote(to)}")
 
 
-@verb
+@verb(START, "s2l demo demo")
 def demo(
     folder: Annotated[str, typer.Argument(metavar="FOLDER", help="Output folder.")] = "demo",
     seed: Annotated[int, typer.Option("--seed", help="Seed of the generated rows.")] = 0,
@@ -84,7 +89,7 @@ def demo(
     )
 
 
-@verb
+@verb(RUN, "s2l plan job.yaml --set select.budget=5%")
 def plan(job: arg.Job, set_: arg.Set = None, to: arg.To = "subset", json_: arg.Json = False) -> None:
     """Show the artifacts that a run would build, the reasons, and estimates of rows and disk space."""
     from s2l_ray.config.experiment import is_experiment
@@ -95,7 +100,7 @@ def plan(job: arg.Job, set_: arg.Set = None, to: arg.To = "subset", json_: arg.J
     commands.show(job, set_, to, json_)
 
 
-@verb
+@verb(RUN, "s2l run job.yaml --set data.limit=1% --set run=trial")
 def run(
     job: arg.Job,
     to: arg.To = "subset",
@@ -116,7 +121,22 @@ def run(
         reports.write_after_run(result, built=built, with_text=not no_text)
 
 
-@verb
+@verb(RUN, "s2l submit job.yaml --address http://127.0.0.1:8265")
+def submit(
+    job: arg.Job,
+    address: arg.Address = "http://127.0.0.1:8265",
+    to: arg.To = "subset",
+    set_: arg.Set = None,
+    no_wait: arg.NoWait = False,
+    allow_version_change: arg.AllowVersionChange = False,
+) -> None:
+    """Run a job on a Ray cluster and follow its log. Ctrl-C leaves it running; the same command follows it again."""
+    from s2l_ray.terminal.verbs.submit import submit as submit_job
+
+    submit_job(job, address, set_, to, wait=not no_wait, allow_version_change=allow_version_change)
+
+
+@verb(LOOK, "s2l ls runs/job")
 def ls(root: arg.Root, json_: arg.Json = False) -> None:
     """List artifacts and runs."""
     from s2l_ray.catalog.listing import list_root
@@ -126,18 +146,7 @@ def ls(root: arg.Root, json_: arg.Json = False) -> None:
     print_result(json_, vars(listing), listing_view(listing))
 
 
-@verb
-def gc(root: arg.Root, yes: arg.Yes = False, weights: arg.Weights = False, json_: arg.Json = False) -> None:
-    """List artifacts and files that no run refers to; delete them with --yes."""
-    from s2l_ray.terminal.verbs import garbage
-
-    if weights:
-        garbage.collect_weights(root, yes, json_)
-    else:
-        garbage.collect(root, yes, json_)
-
-
-@verb
+@verb(LOOK, "s2l show runs/job/subset/FINGERPRINT")
 def show(uri: arg.ArtifactUri, json_: arg.Json = False) -> None:
     """Show an artifact: counts, inputs, execution, first rows."""
     from s2l_ray.artifacts.execution import read_execution
@@ -159,29 +168,57 @@ def show(uri: arg.ArtifactUri, json_: arg.Json = False) -> None:
     stdout_console().print(artifact_view(artifact, first))
 
 
-@verb
-def verify(uri: arg.ArtifactOrRoot, json_: arg.Json = False) -> None:
-    """Compare every file with its checksum. Exit status 1 if any differs."""
-    from s2l_ray.catalog.verify import verify as verify_files
-    from s2l_ray.terminal.store_views import verdict, verified_view
+@verb(LOOK, "s2l report job.yaml --to report.html")
+def report(
+    target: arg.ReportTarget,
+    to: arg.ReportFile = "report.html",
+    explorer: arg.ExplorerFile = None,
+    set_: arg.Set = None,
+    text: arg.AsText = False,
+    no_text: arg.NoText = False,
+    json_: arg.Json = False,
+) -> None:
+    """Write a report of a job or subset as one HTML page, or print its values."""
+    from s2l_ray.terminal.verbs import reports
 
-    verified = []
-    with stderr_console().status("reading"):
-        for one in verify_files(uri):
-            verified.append(one)
-            if not json_:
-                stdout_console().print(verified_view(one), soft_wrap=True)
-    faults = sum(len(one.faults) for one in verified)
-    if json_:
-        files = sum(one.files for one in verified)
-        print_json({"files": files, "faults": faults, "artifacts": verified})
-    else:
-        print_message(verdict(verified))
-    if faults:
-        raise typer.Exit(FAILED)
+    reports.report(target, to, explorer, set_, as_text=text, as_json=json_, with_text=not no_text)
 
 
-@verb
+@verb(LOOK, "s2l explain job.yaml rows.jsonl:17")
+def explain(subset: arg.Subset, row: arg.Row, set_: arg.Set = None, json_: arg.Json = False) -> None:
+    """Explain why a row is in a subset or not: its text, losses, cluster, and the counts of its groups."""
+    from s2l_ray.catalog.explain import explain as explain_row
+    from s2l_ray.terminal.explain_view import explanation_view
+    from s2l_ray.terminal.verbs.targets import open_subset
+
+    found = explain_row(open_subset(subset, set_), row)
+    print_result(json_, {"rows": found}, explanation_view(found))
+
+
+@verb(LOOK, "s2l compare job.yaml other.yaml")
+def compare(
+    targets: arg.Targets,
+    seeds: arg.Seeds = 0,
+    set_: arg.Set = None,
+    to: arg.ResultsFile = None,
+    json_: arg.Json = False,
+) -> None:
+    """Compare subsets, trajectories, clusters, jobs or the arms of an experiment."""
+    from s2l_ray.config.experiment import is_experiment
+    from s2l_ray.pipeline.compare import compare as compare_targets
+    from s2l_ray.terminal.compare_views import comparison_view
+    from s2l_ray.terminal.experiments import commands as experiments
+
+    if len(targets) == 1 and not seeds and is_experiment(targets[0]):
+        experiments.show_results(targets[0], set_, to, json_)
+        return
+    if to is not None:
+        raise ConfigError(f"--to {to}: only the results of one experiment are written to a file; use --json")
+    comparison = compare_targets(*targets, overrides=set_ or (), seeds=seeds)
+    print_result(json_, vars(comparison), comparison_view(comparison))
+
+
+@verb(USE, "s2l export job.yaml --to subset.jsonl")
 def export(
     subset: arg.Subset,
     to: arg.RowsFile,
@@ -207,69 +244,37 @@ def export(
     export_rows(open_subset(subset, set_), to, for_, choice, force)
 
 
-@verb
-def compare(
-    targets: arg.Targets,
-    seeds: arg.Seeds = 0,
-    set_: arg.Set = None,
-    to: arg.ResultsFile = None,
-    json_: arg.Json = False,
-) -> None:
-    """Compare subsets, trajectories, clusters, jobs or the arms of an experiment."""
-    from s2l_ray.config.experiment import is_experiment
-    from s2l_ray.pipeline.compare import compare as compare_targets
-    from s2l_ray.terminal.compare_views import comparison_view
-    from s2l_ray.terminal.experiments import commands as experiments
+@verb(STORE, "s2l verify runs/job")
+def verify(uri: arg.ArtifactOrRoot, json_: arg.Json = False) -> None:
+    """Compare every file with its checksum. Exit status 1 if any differs."""
+    from s2l_ray.catalog.verify import verify as verify_files
+    from s2l_ray.terminal.store_views import verdict, verified_view
 
-    if len(targets) == 1 and not seeds and is_experiment(targets[0]):
-        experiments.show_results(targets[0], set_, to, json_)
-        return
-    if to is not None:
-        raise ConfigError(f"--to {to}: only the results of one experiment are written to a file; use --json")
-    comparison = compare_targets(*targets, overrides=set_ or (), seeds=seeds)
-    print_result(json_, vars(comparison), comparison_view(comparison))
-
-
-@verb
-def explain(subset: arg.Subset, row: arg.Row, set_: arg.Set = None, json_: arg.Json = False) -> None:
-    """Explain why a row is in a subset or not: its text, losses, cluster, and the counts of its groups."""
-    from s2l_ray.catalog.explain import explain as explain_row
-    from s2l_ray.terminal.explain_view import explanation_view
-    from s2l_ray.terminal.verbs.targets import open_subset
-
-    found = explain_row(open_subset(subset, set_), row)
-    print_result(json_, {"rows": found}, explanation_view(found))
+    verified = []
+    with stderr_console().status("reading"):
+        for one in verify_files(uri):
+            verified.append(one)
+            if not json_:
+                stdout_console().print(verified_view(one), soft_wrap=True)
+    faults = sum(len(one.faults) for one in verified)
+    if json_:
+        files = sum(one.files for one in verified)
+        print_json({"files": files, "faults": faults, "artifacts": verified})
+    else:
+        print_message(verdict(verified))
+    if faults:
+        raise typer.Exit(FAILED)
 
 
-@verb
-def report(
-    target: arg.ReportTarget,
-    to: arg.ReportFile = "report.html",
-    explorer: arg.ExplorerFile = None,
-    set_: arg.Set = None,
-    text: arg.AsText = False,
-    no_text: arg.NoText = False,
-    json_: arg.Json = False,
-) -> None:
-    """Write a report of a job or subset as one HTML page, or print its values."""
-    from s2l_ray.terminal.verbs import reports
+@verb(STORE, "s2l gc runs/job")
+def gc(root: arg.Root, yes: arg.Yes = False, weights: arg.Weights = False, json_: arg.Json = False) -> None:
+    """List artifacts and files that no run refers to; delete them with --yes."""
+    from s2l_ray.terminal.verbs import garbage
 
-    reports.report(target, to, explorer, set_, as_text=text, as_json=json_, with_text=not no_text)
-
-
-@verb
-def submit(
-    job: arg.Job,
-    address: arg.Address = "http://127.0.0.1:8265",
-    to: arg.To = "subset",
-    set_: arg.Set = None,
-    no_wait: arg.NoWait = False,
-    allow_version_change: arg.AllowVersionChange = False,
-) -> None:
-    """Run a job on a Ray cluster and follow its log. Ctrl-C leaves it running; the same command follows it again."""
-    from s2l_ray.terminal.verbs.submit import submit as submit_job
-
-    submit_job(job, address, set_, to, wait=not no_wait, allow_version_change=allow_version_change)
+    if weights:
+        garbage.collect_weights(root, yes, json_)
+    else:
+        garbage.collect(root, yes, json_)
 
 
 def _absolute(name: str | None) -> str | None:

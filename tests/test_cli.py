@@ -4,12 +4,15 @@ import dataclasses
 import json
 import random
 import re
+import shlex
 import shutil
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from typer.core import TyperGroup
+from typer.main import get_command
 from typer.testing import CliRunner, Result
 
 from s2l_ray.cli import app
@@ -58,6 +61,25 @@ def test_every_verb_has_help() -> None:
         assert verb in s2l("--help").stdout
         assert s2l(verb, "--help").exit_code == 0
     assert s2l("--version").stdout.startswith("s2l_ray ")
+
+
+def test_every_verb_has_a_heading_and_a_valid_example() -> None:
+    group = get_command(app)
+    assert isinstance(group, TyperGroup)
+    for name, command in group.commands.items():
+        assert getattr(command, "rich_help_panel", None), name
+        program, verb, *arguments = shlex.split((command.epilog or "").removeprefix("Example: "))
+        assert (program, verb) == ("s2l", name)
+        command.make_context(name, arguments)
+
+
+@pytest.mark.parametrize(
+    ("typed", "offered"), [("s2l pl", ["plan"]), ("s2l run --to ta", ["task", "target_dataset", "target"])]
+)
+def test_bash_completes_verbs_and_kinds(typed: str, offered: list[str]) -> None:
+    variables = {"_S2L_COMPLETE": "complete_bash", "COMP_WORDS": typed, "COMP_CWORD": str(typed.count(" "))}
+    result = CliRunner().invoke(app, [], env=variables, prog_name="s2l")
+    assert result.stdout.split() == offered
 
 
 @pytest.mark.parametrize(

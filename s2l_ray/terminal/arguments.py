@@ -15,6 +15,20 @@ def _show_version(wanted: bool) -> None:
         raise typer.Exit
 
 
+def _kinds() -> list[str]:
+    """Kinds of artifacts, for shell completion."""
+    from s2l_ray.artifacts.schemas import KINDS
+
+    return list(KINDS)
+
+
+def _trainers() -> list[str]:
+    """Trainers of --for, for shell completion."""
+    from s2l_ray.catalog.export.trainers import TRAINERS
+
+    return list(TRAINERS)
+
+
 Job = Annotated[str, typer.Argument(metavar="JOB", help="The job file or experiment file (YAML).")]
 Targets = Annotated[
     list[str], typer.Argument(metavar="A B ...", help="URIs of artifacts, job files, or one experiment file.")
@@ -35,7 +49,9 @@ To = Annotated[
     typer.Option(
         "--to",
         metavar="KIND",
-        help="Last kind to build: dataset, embeddings, checkpoints, trajectories, clusters or subset.",
+        autocompletion=_kinds,
+        help="Last kind to build: subset; dataset, checkpoints, trajectories or clusters to end earlier; target to "
+        "train the target model too; evaluation to evaluate it.",
     ),
 ]
 JobFile = Annotated[str, typer.Option("--to", metavar="FILE", help="Output path of the job file.")]
@@ -62,6 +78,7 @@ Rebuild = Annotated[
     typer.Option(
         "--rebuild",
         metavar="KIND",
+        autocompletion=_kinds,
         help="Rebuild this artifact and all that depend on it; the old ones are moved to ROOT/replaced/.",
     ),
 ]
@@ -99,6 +116,7 @@ Trainer = Annotated[
     typer.Option(
         "--for",
         metavar="TRAINER",
+        autocompletion=_trainers,
         help="trl, axolotl, llama-factory, open-instruct or hf (a data set with a card); --to is then a folder.",
     ),
 ]
