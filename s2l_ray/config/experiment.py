@@ -4,9 +4,9 @@ import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from s2l_ray.config.load import load_values, make_config, set_key, validated
 from s2l_ray.config.sections import Config
@@ -22,6 +22,7 @@ class ExperimentFile(Section):
     """The keys of an experiment file.
 
     job: path relative to this file. vary: further keys that a seed sets. to: the kind that every arm is built up to.
+    reference: the arm that others are compared with (default: that of random rows, else the first).
     """
 
     job: str
@@ -29,6 +30,7 @@ class ExperimentFile(Section):
     seeds: Annotated[tuple[NonNegativeInt, ...], Field(min_length=1)] = (0,)
     vary: tuple[str, ...] = ()
     to: Literal["subset", "target", "evaluation"] = "subset"
+    reference: str | None = None
 
     @field_validator("seeds")
     @classmethod
@@ -36,6 +38,12 @@ class ExperimentFile(Section):
         if len(set(seeds)) != len(seeds):
             raise ValueError("a seed occurs twice; write each once")
         return seeds
+
+    @model_validator(mode="after")
+    def _check_reference(self) -> Self:
+        if self.reference is not None and self.reference not in self.arms:
+            raise ValueError(f"reference: no arm {self.reference}; the arms are {', '.join(self.arms)}")
+        return self
 
 
 @dataclass(frozen=True)
@@ -53,13 +61,17 @@ class ArmJob:
 
 @dataclass(frozen=True)
 class Experiment:
-    """The jobs of an experiment, arms in the order of the file and seeds inside each. varied: keys that a seed sets."""
+    """The jobs of an experiment, arms in the order of the file and seeds inside each.
+
+    varied: keys that a seed sets. reference: the arm that the file names to compare the others with.
+    """
 
     run: str
     root: str
     to: str
     varied: tuple[str, ...]
     jobs: tuple[ArmJob, ...]
+    reference: str | None = None
 
     @property
     def arms(self) -> dict[str, list[ArmJob]]:
@@ -88,7 +100,7 @@ def load_experiment(path: str | Path, overrides: Sequence[str] = ()) -> Experime
         for seed in file.seeds
         for seeded in [dict.fromkeys(varied, seed)]
     ]
-    return Experiment(str(values.get("run")), jobs[0].config.root, file.to, varied, tuple(jobs))
+    return Experiment(str(values.get("run")), jobs[0].config.root, file.to, varied, tuple(jobs), file.reference)
 
 
 def _arm_config(values: dict[str, Any], origin: str, name: str, changes: dict[str, Any]) -> Config:

@@ -66,7 +66,8 @@ def experiment_scores(planned: ExperimentPlan) -> ExperimentScores:
     arms: dict[str, dict[int, PlannedArm]] = {name: {} for name in experiment.arms}
     for one in planned.arms:
         arms[one.job.arm][one.job.seed] = one
-    reference = next((arm for arm, own in arms.items() if _is_random(next(iter(own.values())))), next(iter(arms)))
+    random = (arm for arm, own in arms.items() if _is_random(next(iter(own.values()))))
+    reference = experiment.reference or next(random, next(iter(arms)))
     measured = {arm: {seed: one.complete(experiment.to) for seed, one in own.items()} for arm, own in arms.items()}
     for arm, own in measured.items():
         _check_same_rows(arm, own, reference, measured[reference])

@@ -74,6 +74,7 @@ def test_overrides_of_the_command_apply_to_the_job_or_to_the_experiment(tmp_path
         ({"arms": {"a": {"root.b": 1}}}, "root"),
         ({"arms": {"a": {}}, "vary": ["proxy.sede"]}, "proxy.sede"),
         ({"arms": {"a": {}}, "job": "none.yaml"}, "none.yaml"),
+        ({"arms": {"a": {}}, "reference": "b"}, "reference.* b"),
     ],
     ids=str,
 )

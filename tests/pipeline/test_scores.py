@@ -136,6 +136,16 @@ def test_intervals_are_those_of_a_paired_t_test_over_seeds(scores: ExperimentSco
         assert (found.low, found.high) == pytest.approx((interval.low, interval.high))
 
 
+def test_the_experiment_names_the_arm_to_compare_with(experiment: Path, scores: ExperimentScores) -> None:
+    found = experiment_scores(plan_experiment(load_experiment(experiment, ["reference=worse"])))
+    differences = {arm.arm: arm.scores["macro loss"].difference for arm in found.arms}
+    assert differences.pop("worse") is None
+    worse = [macro(losses_of("worse", seed)) for seed in found.seeds]
+    for arm, difference in differences.items():
+        own = [macro(losses_of(arm, seed)) for seed in found.seeds]
+        assert difference.mean == pytest.approx(np.mean(own) - np.mean(worse))
+
+
 def test_one_seed_is_paired_by_row(experiment: Path, scores: ExperimentScores) -> None:
     one = experiment_scores(plan_experiment(load_experiment(experiment, ["seeds=[1]"])))
     first, second = losses_of("better", 1), losses_of("control", 1)
