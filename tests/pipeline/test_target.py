@@ -16,7 +16,7 @@ from s2l_ray.core.data.token_rows import TokenRows
 from s2l_ray.core.training.schedule import batch_indices
 from s2l_ray.pipeline.plan import plan
 from s2l_ray.pipeline.run import run
-from s2l_ray.runtime.training.worker import read_held_out_rows, read_selected_rows
+from s2l_ray.runtime.training.rows import read_held_out_rows, read_selected_rows
 from tests.support.jobs import small_job
 
 pytestmark = pytest.mark.long

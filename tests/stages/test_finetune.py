@@ -11,7 +11,7 @@ from s2l_ray.artifacts.manifest import Artifact, open_artifact
 from s2l_ray.config.sections import Target
 from s2l_ray.core.training.schedule import grid_steps
 from s2l_ray.errors import ConfigError
-from s2l_ray.runtime.training.worker import read_selected_rows
+from s2l_ray.runtime.training.rows import read_selected_rows
 from s2l_ray.stages.train import make_target_job, total_steps
 from tests.support.pool_artifacts import PoolRow, write_artifact, write_subset
 from tests.support.stage_build import local_build, stage_config

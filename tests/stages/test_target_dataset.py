@@ -13,7 +13,7 @@ from s2l_ray.config.sections import Config
 from s2l_ray.core.data.tokenization import load_tokenizer
 from s2l_ray.errors import S2LError
 from s2l_ray.pipeline.plan import plan
-from s2l_ray.runtime.training.worker import read_selected_rows
+from s2l_ray.runtime.training.rows import read_selected_rows
 from tests.support.local_build import build_locally
 from tests.support.tiny_models import NEOX, save_tokenizer, write_rows
 

@@ -7,7 +7,9 @@ Shapes: N rows, X tokens of all rows, S spans of all rows, L tokens of one row, 
 
 from __future__ import annotations
 
+import mmap
 import sys
+import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -78,6 +80,25 @@ class TokenRows:
             np.concatenate([part.spans_S2 for part in parts]),
             _starts(np.concatenate([np.diff(part.span_starts_N1) for part in parts])),
         )
+
+    @classmethod
+    def on_disk(cls, parts: Iterable[TokenRows]) -> TokenRows:
+        """The rows of all parts, in order, with ids_X in an unnamed temporary file that ends with this process.
+
+        Only one part's ids are in memory at a time. Others are read from the file as rows are taken, through the page
+        cache, which the system can reclaim.
+        """
+        lengths, spans, span_counts = [np.empty(0, np.int64)], [np.empty((0, 2), np.int32)], [np.empty(0, np.int64)]
+        with tempfile.TemporaryFile() as file:
+            for part in parts:
+                file.write(part.ids_X.astype(np.int32, copy=False).tobytes())
+                lengths.append(part.lengths_N)
+                spans.append(part.spans_S2)
+                span_counts.append(np.diff(part.span_starts_N1))
+            file.flush()
+            ids_X = _mapped_ids(file.fileno()) if file.tell() else np.empty(0, np.int32)
+        starts_N1, span_starts_N1 = _starts(np.concatenate(lengths)), _starts(np.concatenate(span_counts))
+        return cls(ids_X, starts_N1, np.concatenate(spans), span_starts_N1)
 
     def __len__(self) -> int:
         return len(self.starts_N1) - 1
@@ -158,6 +179,13 @@ def collate(rows: TokenRows, index_B: ArrayLike) -> Batch:
     labels_BL = np.full(mask_BL.shape, IGNORE, np.int64)
     labels_BL[mask_BL] = np.where(taken.target_mask_X, taken.ids_X, IGNORE)
     return Batch(*map(torch.from_numpy, (input_ids_BL, mask_BL.astype(np.int64), labels_BL)))
+
+
+def _mapped_ids(file: int) -> Int32:
+    """All ids of a file of int32, mapped for reads of single rows in random order."""
+    mapped = mmap.mmap(file, 0, prot=mmap.PROT_READ)
+    mapped.madvise(mmap.MADV_RANDOM)
+    return np.frombuffer(mapped, np.int32)
 
 
 def _starts(lengths: ArrayLike) -> Int64:

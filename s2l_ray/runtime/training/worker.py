@@ -2,13 +2,9 @@
 
 import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 import ray
 import ray.train
 import torch
@@ -19,8 +15,7 @@ from tokenizers import Tokenizer
 from transformers import PreTrainedModel
 
 from s2l_ray.artifacts.manifest import Artifact, open_artifact
-from s2l_ray.artifacts.schemas import HELD_OUT_FOLDER, OK, TOKENS, TOKENS_FOLDER, step_name, token_rows
-from s2l_ray.core.arrays import Int64
+from s2l_ray.artifacts.schemas import step_name
 from s2l_ray.core.causal_lm import check_model_fits, init_model, load_model
 from s2l_ray.core.data.token_rows import TokenRows
 from s2l_ray.core.data.tokenization import load_tokenizer, special_ids
@@ -29,11 +24,12 @@ from s2l_ray.core.training.lora import add_adapters, merge_adapters
 from s2l_ray.core.training.records import CheckpointRecord, StepRecord
 from s2l_ray.core.training.schedule import Signal, sample_train
 from s2l_ray.core.training.state import TrainingState
-from s2l_ray.errors import DamagedError, S2LError
+from s2l_ray.errors import S2LError
 from s2l_ray.runtime.contracts import ActorHandle, Progress, RemoteTask
 from s2l_ray.runtime.failures import failure_from_exception
 from s2l_ray.runtime.training.checkpoint_writer import CheckpointWriter, put_tables, read_state, write_state
 from s2l_ray.runtime.training.job import TrainJob
+from s2l_ray.runtime.training.rows import read_held_out_rows, read_rows, read_selected_rows
 from s2l_ray.runtime.training.store import newest_state
 from s2l_ray.runtime.worker_process import Process, join_monitor
 from s2l_ray.sources.checkpoints import MODEL_FILES
@@ -45,7 +41,6 @@ REPORT_SECONDS = 0.5
 TOKENIZER_FILE = "tokenizer.json"
 # the largest share of tokens that a model and its dataset may disagree on
 MOST_RENAMED = 0.05
-SELECTED_COLUMNS = ("example_id", "status", "input_ids", "target_spans")
 
 
 def train_worker(job: TrainJob, task: RemoteTask, monitor: ActorHandle) -> None:
@@ -132,60 +127,6 @@ def _read_train_rows(job: TrainJob, dataset: Artifact) -> TokenRows:
     return read_rows(dataset, job.rows_ok, sample_train(job.rows_ok, job.train_examples, job.settings.seed))
 
 
-def read_selected_rows(dataset: Artifact, subset: Artifact) -> TokenRows:
-    """The rows of a subset, in the order of the dataset, which may hold the same rows in other tokens.
-
-    Raises `S2LError` where a row of the dataset is another one, or has no target token.
-    """
-    selected = subset.read_table(["example_id", "shard", "row"])
-    selected = selected.sort_by([("shard", "ascending"), ("row", "ascending")])
-    parts = [token_rows(TOKENS.empty_table())]
-    for shard, record in enumerate(dataset.shards()):
-        own = selected.filter(pc.equal(selected["shard"], shard))
-        if len(own):
-            table = dataset.read_file(record.path, SELECTED_COLUMNS).take(own["row"])
-            _check_selected(table, own, dataset.uri)
-            parts.append(token_rows(table))
-    return TokenRows.concatenate(parts)
-
-
-def _check_selected(table: pa.Table, selected: pa.Table, uri: str) -> None:
-    if table["example_id"] != selected["example_id"]:
-        raise S2LError(
-            f"{uri}: with target.tokenizer other rows are rejected, so that the selected rows are at other positions; "
-            "select with the tokenizer of the target (data.tokenizer)"
-        )
-    if missing := len(table) - pc.sum(pc.equal(table["status"], OK)).as_py():
-        raise S2LError(f"{uri}: {missing} selected rows have no target token in it; raise data.max_length")
-
-
-def read_rows(dataset: Artifact, rows_ok: int, index_M: Int64) -> TokenRows:
-    """The rows `index_M`: ascending positions among the rows with status ok, over all shards in order.
-
-    Raises `DamagedError` for a damaged shard, or if the shards do not hold `rows_ok` rows with status ok.
-    """
-    parts, first = [], 0
-    for rows in _read_ok_rows(dataset, TOKENS_FOLDER):
-        low, high = np.searchsorted(index_M, [first, first + len(rows)])
-        parts.append(rows.take(index_M[low:high] - first))
-        first += len(rows)
-    if first != rows_ok:
-        raise DamagedError(f"{dataset.uri}: has {first} rows to train on instead of {rows_ok}")
-    return TokenRows.concatenate(parts)
-
-
-def read_held_out_rows(dataset: Artifact) -> TokenRows:
-    """The held-out rows with status ok; none in a dataset without them."""
-    none = token_rows(TOKENS.empty_table())
-    return TokenRows.concatenate([none, *_read_ok_rows(dataset, HELD_OUT_FOLDER + TOKENS_FOLDER)])
-
-
-def _read_ok_rows(dataset: Artifact, folder: str) -> Iterator[TokenRows]:
-    for record in dataset.shards(folder):
-        table = dataset.read_file(record.path, ["status", "input_ids", "target_spans"])
-        yield token_rows(table.filter(pc.equal(table["status"], OK)))
-
-
 def _make_model(job: TrainJob, tokenizer: Path) -> PreTrainedModel:
     if isinstance(job.model, dict):
         return init_model(job.model, job.vocab_size, job.settings.seed, special_ids(load_tokenizer(str(tokenizer))))
@@ -215,7 +156,7 @@ def check_fit(model: PreTrainedModel, job: TrainJob, sampled: list[TokenRows]) -
 
     All rows count and not only the `sampled` ones that are trained on: scoring reads every row.
     """
-    vocab_size = max(job.vocab_size, *(int(rows.ids_X.max(initial=-1)) + 1 for rows in sampled))
+    vocab_size = job.vocab_size or max(int(rows.ids_X.max(initial=-1)) + 1 for rows in sampled)
     longest = max(job.longest, *(int(rows.lengths_N.max(initial=0)) for rows in sampled))
     try:
         check_model_fits(model, vocab_size, longest)

@@ -52,6 +52,15 @@ def test_take_returns_rows_in_index_order(rows: list[Row], data: st.DataObject) 
         assert np.array_equal(left, right)
 
 
+@given(st.lists(st.lists(token_row(), max_size=4), max_size=4))
+def test_rows_on_disk_equal_rows_in_memory(parts: list[list[Row]]) -> None:
+    on_disk, expected = TokenRows.on_disk(build(part) for part in parts), build([row for part in parts for row in part])
+    for name in ("ids_X", "starts_N1", "spans_S2", "span_starts_N1"):
+        left, right = getattr(on_disk, name), getattr(expected, name)
+        assert left.dtype == right.dtype
+        assert np.array_equal(left, right)
+
+
 @given(st.lists(token_row(), min_size=1, max_size=8), st.data())
 def test_collate_pads_on_the_right_and_labels_targets_only(rows: list[Row], data: st.DataObject) -> None:
     index_B = data.draw(st.lists(st.integers(0, len(rows) - 1), min_size=1, max_size=5))

@@ -10,7 +10,7 @@ import pytest
 
 from s2l_ray.artifacts.manifest import open_artifact
 from s2l_ray.errors import DamagedError
-from s2l_ray.runtime.training.worker import read_held_out_rows, read_rows
+from s2l_ray.runtime.training.rows import read_held_out_rows, read_rows
 from tests.support.tiny_training import make_job
 
 
