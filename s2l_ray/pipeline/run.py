@@ -136,7 +136,7 @@ def _build(planned: Plan, one: PlannedStep, report: Report) -> Artifact:
         seconds = round(time.time() - started, 3)
         manifest = make_manifest(step, one, config, execution, product, seconds)
         artifact = artifact_building.commit(manifest, step.leftovers)
-    report(Progress(one.kind, values={"seconds": seconds}, note=f"{one.uri} is complete", built=True))
+    report(Progress(one.kind, seconds=seconds, note=f"{one.uri} is complete", built=True))
     return artifact
 
 

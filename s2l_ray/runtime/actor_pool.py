@@ -14,9 +14,9 @@ from ray import cloudpickle
 from ray.data.exceptions import ExecutionTimeoutError
 from ray.exceptions import RayError
 
-from s2l_ray.runtime.contracts import ActorHandle, Done, Failed, PoolOptions, Unit
+from s2l_ray.runtime.contracts import ActorHandle, Done, Failed, PoolOptions, Report, Unit, ignore_progress
 from s2l_ray.runtime.failures import UnitsFailed, engine_error, exception_from_failure
-from s2l_ray.runtime.monitor import stalled, start_monitor
+from s2l_ray.runtime.monitor import report_failures, stalled, start_monitor
 from s2l_ray.runtime.unit_actor import UnitActor
 
 U = TypeVar("U", bound=Unit)
@@ -33,10 +33,12 @@ def run_units(
     worker: Callable[..., Callable[[U], R]],
     options: PoolOptions,
     arguments: Mapping[str, object] = {},
+    report: Report = ignore_progress,
 ) -> Iterator[Done[R] | Failed]:
     """Yield one result for each unit as it completes, in no fixed order; units start in the given order.
 
-    worker: called with `arguments` in each actor, returns the function of a unit. Both are pickled.
+    worker: called with `arguments` in each actor, returns the function of a unit. Both are pickled. report: called with
+    the number of attempts that failed, as results arrive.
 
     Raises `UnitsFailed` after all other units if more than `options.allow_failures` failed in every attempt, or early
     when a majority fails; an `S2LError` at once for a failure of the job itself (damaged input, disk full, out of
@@ -59,16 +61,19 @@ def run_units(
     )
     tasks.context.execution_no_progress_timeout_s = options.retry.stall_minutes * 60
     try:
-        yield from _results(tasks, options, monitor)
+        yield from _results(tasks, options, monitor, report)
     finally:
         ray.kill(monitor)  # type: ignore[arg-type]
 
 
-def _results(tasks: ray.data.Dataset, options: PoolOptions, monitor: ActorHandle) -> Iterator[Done[Any] | Failed]:
+def _results(
+    tasks: ray.data.Dataset, options: PoolOptions, monitor: ActorHandle, report: Report
+) -> Iterator[Done[Any] | Failed]:
     failed: list[Failed] = []
-    done = options.done_before
+    done, attempts_failed = options.done_before, 0
     try:
         for row in tasks.iter_rows():
+            attempts_failed = report_failures(ray.get(monitor.status.remote()), options.kind, attempts_failed, report)
             for result in cloudpickle.loads(row["results"]):  # pickled by `UnitActor`, never stored
                 if isinstance(result, Done):
                     done += 1

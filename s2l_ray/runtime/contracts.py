@@ -17,19 +17,27 @@ Result = TypeVar("Result")
 class Progress:
     """Progress of one stage: `done` of `total` units of `unit`; `note` and `warning` are lines to keep.
 
-    rates: per second over this run of the stage, e.g. {"rows": 1200.0, "tokens": 3.1e5}. built: the artifact is
-    complete.
+    counts: completed in `seconds` by this run of the stage, e.g. {"rows": 12000, "tokens": 3100000}. values: current,
+    e.g. {"loss": 2.1}. failures: attempts that failed since the previous record. built: the artifact is complete, after
+    `seconds`.
     """
 
     kind: str
     done: float = 0
     total: float = 0
     unit: str = "units"
-    rates: dict[str, float] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=dict)
+    seconds: float = 0.0
     values: dict[str, float] = field(default_factory=dict)
+    failures: int = 0
     note: str = ""
     warning: str = ""
     built: bool = False
+
+    @property
+    def rates(self) -> dict[str, float]:
+        """Counts per second, by name; empty before any time has passed."""
+        return {name: count / self.seconds for name, count in self.counts.items()} if self.seconds else {}
 
 
 Report = Callable[[Progress], None]
@@ -109,13 +117,14 @@ class RemoteTask:
 class PoolOptions:
     """A pool of `min_actors` to `max_actors` actors with `cpus` and `gpus` each.
 
-    name: of the work, for messages. memory_hint: what to change if an actor runs out of memory. done_before: units
-    completed by earlier runs. allow_failures: failed units that do not end the run. failure_hint: what to do about
-    failed units. units_per_task: units that one Ray task carries.
+    name: of the work, for messages. memory_hint: what to change if an actor runs out of memory. kind: of the artifact.
+    done_before: units completed by earlier runs. allow_failures: failed units that do not end the run. failure_hint:
+    what to do about failed units. units_per_task: units that one Ray task carries.
     """
 
     name: str
     memory_hint: str
+    kind: str = ""
     min_actors: int = 1
     max_actors: int = 1
     cpus: float = 1.0
@@ -129,7 +138,7 @@ class PoolOptions:
     def task(self) -> RemoteTask:
         """The work of one actor."""
         request = ResourceRequest(self.name, self.memory_hint, 1, self.cpus, self.gpus)
-        return RemoteTask("", self.name, self.memory_hint, request, self.retry)
+        return RemoteTask(self.kind, self.name, self.memory_hint, request, self.retry)
 
 
 @dataclass(frozen=True)

@@ -156,10 +156,11 @@ def watch(monitor: ActorHandle, task: RemoteTask, is_running: Callable[[float], 
     Raises `StallError` if no worker reports anything for `stall_minutes`, or for `wait_minutes` if none is active and
     those are more.
     """
-    reported, warned, retry = None, 0, task.retry
+    reported, warned, failures, retry = None, 0, 0, task.retry
     while True:
         running = is_running(POLL_SECONDS)
         status: Status = ray.get(monitor.status.remote())
+        failures = report_failures(status, task.kind, failures, report)
         if status.progress not in (None, reported):
             reported = status.progress
             report(replace(reported, kind=task.kind))
@@ -172,6 +173,13 @@ def watch(monitor: ActorHandle, task: RemoteTask, is_running: Callable[[float], 
         minutes = retry.stall_minutes if status.active else max(retry.stall_minutes, retry.wait_minutes)
         if status.idle_seconds > minutes * 60:
             raise stalled(monitor, task, minutes)
+
+
+def report_failures(status: Status, kind: str, reported: int, report: Report) -> int:
+    """Report how many attempts failed after the first `reported`, if any. Returns the number of all."""
+    if len(status.failures) > reported:
+        report(Progress(kind, failures=len(status.failures) - reported))
+    return len(status.failures)
 
 
 def stalled(monitor: ActorHandle, task: RemoteTask, minutes: float) -> StallError:

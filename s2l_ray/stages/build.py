@@ -4,6 +4,7 @@ A stage is a plain function `stage(build: Build) -> Product`. Ray is imported wh
 imports the stages, does not need it.
 """
 
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -73,8 +74,10 @@ class Build(Generic[E]):
     report: Report
     version: int = 1
 
-    def progress(self, done: float, total: float, unit: str) -> None:
-        self.report(Progress(self.kind, done, total, unit))
+    def progress(
+        self, done: float, total: float, unit: str, counts: Mapping[str, int] = {}, seconds: float = 0.0
+    ) -> None:
+        self.report(Progress(self.kind, done, total, unit, dict(counts), seconds))
 
     def note(self, text: str) -> None:
         self.report(Progress(self.kind, note=text))
@@ -91,12 +94,14 @@ class Build(Generic[E]):
     ) -> Iterator[Done[R] | Failed]:
         """Results of units from a pool of actors, as they come. `arguments` go to the worker's constructor.
 
-        CPUs and retries in the options are set here.
+        Kind, CPUs and retries in the options are set here.
         """
         from s2l_ray.runtime.actor_pool import run_units
 
-        options = replace(options, cpus=cpus_per_actor(self.cluster), retry=self.retry_options())
-        return run_units(units, worker, options, arguments)
+        retry, cpus = self.retry_options(), cpus_per_actor(self.cluster)
+        return run_units(
+            units, worker, replace(options, kind=self.kind, cpus=cpus, retry=retry), arguments, self.report
+        )
 
     def run_missing_units(
         self,
@@ -105,18 +110,25 @@ class Build(Generic[E]):
         worker: Callable[..., Callable[[U], R]],
         options: PoolOptions,
         progress_unit: str,
+        rows_of: Callable[[R], int | None] = lambda result: None,
         **arguments: object,
     ) -> list[R]:
-        """Results in order of the units: those that `find` returns, and the others from `run_units`."""
+        """Results in order of the units: those that `find` returns, and the others from `run_units`.
+
+        rows_of: rows of a unit, by its result, from which the progress has a rate.
+        """
         found = find_complete(units, find)
         results = {unit.name: result for unit, result in zip(units, found, strict=True) if result is not None}
         missing = [unit for unit in units if unit.name not in results]
         units_per_task = max(1, len(missing) // (TASKS_PER_ACTOR * options.max_actors))
         options = replace(options, done_before=len(results), units_per_task=units_per_task)
+        rows, started = 0, time.monotonic()
         for outcome in self.run_units(missing, worker, options, **arguments):
             if isinstance(outcome, Done):
                 results[outcome.unit] = outcome.value
-                self.progress(len(results), len(units), progress_unit)
+                rows += rows_of(outcome.value) or 0
+                counts = {"rows": rows} if rows else {}
+                self.progress(len(results), len(units), progress_unit, counts, time.monotonic() - started)
         return [results[unit.name] for unit in units]
 
     def run_on_one_node(

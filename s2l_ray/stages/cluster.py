@@ -123,6 +123,7 @@ def _assign(build: ClusterBuild, fitted: FileRecord) -> list[AssignedShard]:
         AssignWorker,
         PoolOptions("assigning clusters", MEMORY_HINT),
         "shards assigned",
+        rows_of=lambda shard: shard.file.rows,
         folder=build.folder,
         features=features.uri,
         settings=build.config.cluster,

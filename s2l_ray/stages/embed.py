@@ -94,6 +94,7 @@ def _embed_missing(build: EmbedBuild) -> list[EmbeddedShard]:
         EmbedWorker,
         PoolOptions("embedding", MEMORY_HINT, min_actors=least, max_actors=most, gpus=execution.gpus),
         "shards embedded",
+        rows_of=lambda shard: shard.file.rows,
         folder=build.folder,
         dataset=build.inputs["dataset"].uri,
         model=str(local_folder(config, config.embed.model, "embed.model") or config.embed.model),

@@ -135,9 +135,8 @@ def _score_missing(
         scored.append(outcome.value)
         rows += outcome.value.file.rows or 0
         tokens += outcome.value.tokens
-        seconds = time.monotonic() - started
-        rates = {"rows": rows / seconds, "tokens": tokens / seconds}
-        build.report(Progress(build.kind, done_before + len(scored), total, rates=rates))
+        counts, seconds = {"rows": rows, "tokens": tokens}, time.monotonic() - started
+        build.report(Progress(build.kind, done_before + len(scored), total, counts=counts, seconds=seconds))
     return scored, skipped
 
 

@@ -113,7 +113,7 @@ class Display(ABC):
 
     def _built(self, progress: Progress) -> None:
         self._kinds = [kind for kind in self._kinds if kind != progress.kind]
-        seconds = humanize.duration(progress.values.get("seconds", 0.0))
+        seconds = humanize.duration(progress.seconds)
         self._keep("✓", progress.kind, f"built in {seconds}", "green")
 
     def _keep(self, sign: str, kind: str, text: str, style: str) -> None:

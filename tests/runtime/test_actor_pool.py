@@ -16,7 +16,7 @@ from ray import cloudpickle
 
 from s2l_ray.errors import DamagedError, S2LError
 from s2l_ray.runtime.actor_pool import run_units
-from s2l_ray.runtime.contracts import Done, Failed, PoolOptions, RetryOptions
+from s2l_ray.runtime.contracts import Done, Failed, PoolOptions, Progress, RetryOptions
 from s2l_ray.runtime.failures import UnitsFailed
 from s2l_ray.runtime.session import connect
 
@@ -104,9 +104,10 @@ def test_each_unit_has_one_result_and_the_worker_is_constructed_once(ray_session
 @pytest.mark.slow
 def test_units_that_fail_once_are_retried_and_others_are_listed_at_the_end(ray_session: None, tmp_path: Path) -> None:
     units = numbers(1, "killed", 2, "failed once", "bug", 3, "killed once", 4)
-    values, failed = [], []
+    values, failed, reported = [], [], list[Progress]()
+    wanted = options(retries=1, units_per_task=2, kind="squares")
     with pytest.raises(UnitsFailed) as caught:
-        for result in run_units(units, Squares, options(retries=1, units_per_task=2), {"notes": tmp_path}):
+        for result in run_units(units, Squares, wanted, {"notes": tmp_path}, reported.append):
             if isinstance(result, Done):
                 values.append(str(result.value))
             else:
@@ -114,6 +115,7 @@ def test_units_that_fail_once_are_retried_and_others_are_listed_at_the_end(ray_s
     assert sorted(values) == ["1", "16", "4", "9", "failed once", "killed once"]
     assert [(one.unit, one.failure.attempts) for one in failed] == [("unit killed", 2), ("unit bug", 2)]
     assert all(re.fullmatch(r"pid \d+ on .+", one.failure.process) for one in failed)
+    assert sum(one.failures for one in reported if one.kind == "squares") == 2 + 1 + 2 + 1, "every attempt counts"
     message = str(caught.value)
     assert "unit killed" in message and "unit bug" in message and "KeyError" in message
     assert "__call__" in caught.value.details

@@ -62,7 +62,7 @@ def lines(*records: Progress) -> list[str]:
 
 
 def test_a_log_has_the_first_and_the_last_position_of_a_stage_and_every_warning() -> None:
-    positions = [Progress("trajectories", done, 50, rates={"rows": 1234.0}) for done in range(51)]
+    positions = [Progress("trajectories", done, 50, counts={"rows": 1234}, seconds=1.0) for done in range(51)]
     shown = lines(*positions, Progress("trajectories", warning="the proxy did not learn: " + "x" * 60))
     assert [line.split()[2] for line in shown[1:-1]] == ["0/50", "50/50"]
     assert shown[-1] == "! trajectories the proxy did not learn: " + "x" * 60, "no line is wrapped"
@@ -81,7 +81,7 @@ def test_the_position_of_a_run(terminal: bool) -> None:
         assert "trajectories" in display.position()
         display.show(Progress("trajectories", 3, 4))
         assert position_in(display.position()) == ("trajectories", 3, 4)
-        display.show(Progress("trajectories", values={"seconds": 3.0}, built=True))
+        display.show(Progress("trajectories", seconds=3.0, built=True))
         assert "clusters" in display.position() and "trajectories" not in display.position()
         display.show(Progress("clusters", 1, 2))
         assert position_in(display.position()) == ("clusters", 1, 2)
@@ -98,9 +98,9 @@ def test_a_bar_line_never_wraps() -> None:
     stream = io.StringIO()
     console = Console(file=stream, force_terminal=True, width=60, color_system=None)
     with make_display(console, ["trajectories"]) as display:
-        rates = {"rows": 123456.0, "tokens": 1234567.0, "examples": 99999.0}
-        display.show(Progress("trajectories", 10000, 20000, rates=rates, values={"loss": 1.23456}))
-        display.show(Progress("trajectories", 10001, 20000, rates=rates, values={"loss": 1.23456}))
+        counts = {"rows": 123456, "tokens": 1234567, "examples": 99999}
+        display.show(Progress("trajectories", 10000, 20000, counts=counts, seconds=1.0, values={"loss": 1.23456}))
+        display.show(Progress("trajectories", 10001, 20000, counts=counts, seconds=1.0, values={"loss": 1.23456}))
     painted = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", stream.getvalue())
     assert max(map(len, re.split(r"[\r\n]", painted))) <= 60
 

@@ -54,7 +54,8 @@ def run_training(job: TrainJob, workers: TrainWorkers, report: Report) -> TrainR
                     f"train: lost workers {losses} time{'s' * (losses != 1)} since the state saved at step {saved} "
                     f"(last error: {error}). Run again to resume from step {saved}; if memory ran out, {MEMORY_HINT}"
                 ) from error
-            report(Progress(workers.task().kind, warning=f"lost workers ({error}); resuming from step {saved}"))
+            warning = f"lost workers ({error}); resuming from step {saved}"
+            report(Progress(workers.task().kind, failures=1, warning=warning))
     if (result := finished_training(job)) is None:
         raise DamagedError(f"{job.output}: files of the training are missing or damaged; run again")
     return result

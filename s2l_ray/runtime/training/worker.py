@@ -77,10 +77,8 @@ class Reporter:
         if now - self._reported < REPORT_SECONDS and record.step < total:
             return
         self._reported = now
-        seconds = now - self._started
-        rows = self._steps * self._job.settings.batch_size
-        rates = {"rows": rows / seconds, "tokens": self._tokens / seconds}
-        progress = Progress("", record.step, total, "steps", rates, {"loss": record.loss})
+        counts = {"rows": self._steps * self._job.settings.batch_size, "tokens": self._tokens}
+        progress = Progress("", record.step, total, "steps", counts, now - self._started, {"loss": record.loss})
         self._reply = self._monitor.progress.remote(self._process, progress)
 
     def signal(self, step: int) -> Signal:

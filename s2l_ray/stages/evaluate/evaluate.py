@@ -130,6 +130,7 @@ def _evaluate_losses(build: EvaluateBuild) -> list[FileRecord]:
         LossWorker,
         _pool(build, "held-out loss"),
         "shards of held-out rows",
+        rows_of=lambda file: file.rows,
         folder=build.folder,
         model=_model(build),
     )
@@ -146,6 +147,7 @@ def _answer_questions(build: EvaluateBuild, questions: dict[str, FileRecord], te
         AnswerWorker,
         _pool(build, "generation"),
         "parts of the questions answered",
+        rows_of=lambda file: file.rows,
         folder=build.folder,
         model=_model(build),
         date=str(build.config.data.date) if template == "chat" else None,

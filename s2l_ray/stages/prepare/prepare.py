@@ -79,7 +79,9 @@ def prepare(build: PrepareBuild) -> Product:
     tokenizer = _load_tokenizer(build) if isinstance(data.tokenizer, str) else None
     named = tokenizer.files if tokenizer else []
     parse = _parse_units(ranges, named)
-    parsed = _run_pass(build, "parse", parse, ParseWorker, ParsedRange, data=data, tokenizer=named)
+    parsed = _run_pass(
+        build, "parse", parse, ParseWorker, ParsedRange, lambda one: one.read, data=data, tokenizer=named
+    )
     _refuse_empty(parsed)
     sources = summarise_sources(data, ranges, parsed)
     for warning in warnings(sources):
@@ -97,6 +99,7 @@ def prepare(build: PrepareBuild) -> Product:
         encode,
         EncodeWorker,
         EncodedShard,
+        lambda shard: shard.counts.kept,
         data=data,
         tokenizer=tokenizer.files,
         per_answer=[source.per_answer for source in sources],
@@ -121,6 +124,7 @@ def _run_pass(
     units: Sequence[U],
     worker: Callable[..., Callable[[U], R]],
     record: type[R],
+    rows_of: Callable[[R], int | None] = lambda result: None,
     **arguments: object,
 ) -> list[R]:
     """Results of one pass in the order of its units; units with a receipt are not computed again."""
@@ -136,7 +140,9 @@ def _run_pass(
     def find(unit: U) -> R | None:
         return read_receipt(build.folder, unit.receipt, unit.key, record)
 
-    return build.run_missing_units(units, find, worker, options, f"{name} units", folder=build.folder, **arguments)
+    return build.run_missing_units(
+        units, find, worker, options, f"{name} units", rows_of, folder=build.folder, **arguments
+    )
 
 
 def _parse_units(ranges: Sequence[Range], tokenizer: Sequence[FileRecord]) -> list[records.ParseUnit]:
