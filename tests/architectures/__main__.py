@@ -16,6 +16,13 @@ HEAD = """# Models
 
 Written by `python -m tests.architectures` with transformers {transformers} and torch {torch}, on a CPU, in float32.
 
+Training and scoring pack rows without padding and compute logits at target positions only, using the model's own
+layers. Before a run relies on this, it is checked on rows of all shards, the longest one included: the logits at a
+position must not depend on later tokens, a packed row must not depend on the rows beside it, and its loss and gradient
+must be those of the row alone. Scoring is checked at the first and at the last checkpoint. The manifest records which
+was used, the reason and the measured difference. `attention: padded` under `resources.train` or `resources.score`
+requests padding; the default is `auto`.
+
 Each architecture was built with tiny sizes, trained for 25 steps and scored. The columns show how its rows were batched
 in training and in scoring:
 
