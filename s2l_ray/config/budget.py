@@ -78,7 +78,10 @@ def check_budget(budget: int | str | dict[str, int], pool: Mapping[str, int]) ->
     unit, amount = budget_unit(budget), budget_amount(budget, pool[ROWS])
     if not 0 < amount <= pool[unit]:
         hint = f"set select.budget to at most {pool[unit]}" if amount else "raise select.budget"
-        raise ConfigError(f"select.budget: {budget} is {amount} {unit}, and the pool has {pool[unit]}; {hint}")
+        raise ConfigError(
+            f"select.budget: {budget} is {amount} {unit}, and the pool has {pool[unit]}; {hint}",
+            page="docs/methods.md#budgets-and-constraints",
+        )
     return amount
 
 

@@ -30,7 +30,7 @@ def inspect_rows(location: str, template: "ChatTemplate | None" = None) -> DataS
     """
     summary = summarise(DataSummary(*_split(location), template=template), row_summary.MAX_ROWS)
     if not summary.samples:
-        raise ConfigError(_no_examples(location, summary))
+        raise ConfigError(_no_examples(location, summary), page="docs/data.md#rows")
     return summary
 
 
@@ -58,7 +58,8 @@ def job_values(summary: DataSummary, model: str | None, tokenizer: str | None, g
     if summary.chat and tokenizer is None:
         raise ConfigError(
             "the rows are chats, and a tokenizer trained on them would have no chat template; name one that has: "
-            "--tokenizer HuggingFaceTB/SmolLM2-135M-Instruct (or --model, whose tokenizer is then used)"
+            "--tokenizer HuggingFaceTB/SmolLM2-135M-Instruct (or --model, whose tokenizer is then used)",
+            page="docs/data.md#what-is-learned",
         )
     valid = max(1, summary.rows - sum(summary.rejected.values()))
     small = model is None

@@ -24,7 +24,10 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     """
     values = load_values(path, overrides)
     if "job" in values and "arms" in values:
-        raise ConfigError(f"{path}: an experiment, which plan, run and compare take; give its job, {values['job']}")
+        raise ConfigError(
+            f"{path}: an experiment, which plan, run and compare take; give its job, {values['job']}",
+            page="docs/experiments.md#experiments",
+        )
     return make_config(values, str(path))
 
 
@@ -33,7 +36,9 @@ def load_values(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, An
     try:
         text = Path(path).read_text(encoding="utf-8")
     except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror}; `s2l init ROWS` writes a job file") from error
+        raise ConfigError(
+            f"{path}: {error.strerror}; `s2l init ROWS` writes a job file", page="docs/start.md#your-own-rows"
+        ) from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: not UTF-8: {error}") from error
     try:
@@ -61,7 +66,8 @@ def validated(section: type[S], values: dict[str, Any], origin: str) -> S:
         return section.model_validate(values)
     except ValidationError as error:
         descriptions = [_describe(details, section) for details in error.errors()]
-        raise ConfigError(f"{origin}: " + "\n  ".join(dict.fromkeys(descriptions))) from None
+        page = _page_of(section, error.errors()[0]["loc"])
+        raise ConfigError(f"{origin}: " + "\n  ".join(dict.fromkeys(descriptions)), page=page) from None
 
 
 def set_key(values: dict[str, Any], key: str, value: object, origin: str) -> None:
@@ -106,6 +112,15 @@ def _describe(error: ErrorDetails, section: type[Section]) -> str:
         return f"{key}: missing; add it"
     message = error["msg"].removeprefix("Value error, ")
     return f"{key}: {message}" + ("" if isinstance(error["input"], dict | list) else f" (it is {error['input']!r})")
+
+
+def _page_of(section: type[Section], location: Sequence[object]) -> str:
+    """The part of the documentation that lists the keys of an invalid section."""
+    if section is not Config:
+        return "docs/experiments.md#experiments"
+    field = Config.model_fields.get(str(location[0])) if location else None
+    described = field is not None and any(_sections_in(field.annotation))
+    return f"docs/job.md#{location[0]}" if described and location else "docs/job.md"
 
 
 def known_keys(path: Iterable[object], section: type[Section] = Config) -> list[str]:

@@ -220,7 +220,8 @@ def check_chat_template(config: Config, summaries: Sequence[DataSummary]) -> Non
     if not isinstance(tokenizer, str) or local_folder(config, tokenizer, "data.tokenizer") is not None:
         raise ConfigError(
             "data.tokenizer: the rows are chats and this tokenizer has no chat template; set it to the tokenizer of a "
-            "chat model, for example HuggingFaceTB/SmolLM2-135M-Instruct"
+            "chat model, for example HuggingFaceTB/SmolLM2-135M-Instruct",
+            page="docs/data.md#what-is-learned",
         )
 
 

@@ -39,7 +39,7 @@ class Commits:
             try:
                 commit = find_commit(kind, name, revision)
             except ConfigError as error:
-                raise ConfigError(f"{key}: {error}") from error
+                raise ConfigError(f"{key}: {error}", page=error.page) from error
             self.unreachable = commit is None
             if commit is not None:
                 self.known[reference] = commit

@@ -82,7 +82,7 @@ def check_experiment(planned: ExperimentPlan) -> None:
         try:
             check_plan(arm.plan)
         except ConfigError as error:
-            raise ConfigError(f"arm {arm.job.arm}: {error}") from error
+            raise ConfigError(f"arm {arm.job.arm}: {error}", page=error.page) from error
 
 
 def run_experiment(planned: ExperimentPlan, carry_out: Callable[[Plan], Plan] = run_plan) -> ExperimentPlan:

@@ -72,7 +72,10 @@ def check_feasible(planned: Plan, figures: Estimate | None = None) -> None:
     if "subset" in planned and dataset is not None:
         check_budget(budget, dataset.sizes)
     elif "subset" in planned and most is not None and isinstance(budget, int) and budget > most:
-        raise ConfigError(f"select.budget: {budget} rows, but data admits at most {most}; set it to at most {most}")
+        raise ConfigError(
+            f"select.budget: {budget} rows, but data admits at most {most}; set it to at most {most}",
+            page="docs/methods.md#budgets-and-constraints",
+        )
     if "embeddings" in planned and planned["embeddings"].to_build:
         check_embedding(config)
     if "subset" in planned and planned["subset"].to_build:

@@ -71,7 +71,8 @@ class Cluster:
         if not self.gpus and self.grows:
             raise ConfigError(
                 f"{key}: auto finds no GPU on this autoscaling cluster and cannot decide whether to wait for one; "
-                f"write {key}: 1 to wait for GPU nodes, or {key}: 0 to run on CPUs"
+                f"write {key}: 1 to wait for GPU nodes, or {key}: 0 to run on CPUs",
+                page="docs/cluster.md",
             )
         return 1.0 if self.gpus else 0.0
 

@@ -40,7 +40,8 @@ def wait_for_resources(
             if seconds >= minutes * 60:
                 raise S2LError(
                     f"{request.name}: waited {minutes:g} minutes for {_shortage(request)}; {request.hint}, add such "
-                    "nodes, or raise resources.wait_minutes"
+                    "nodes, or raise resources.wait_minutes",
+                    page="docs/failures.md#stalls",
                 )
             if seconds - reported >= REPORT_SECONDS:
                 reported = seconds

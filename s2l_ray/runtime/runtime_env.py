@@ -60,7 +60,8 @@ def _check_root(config: Config) -> None:
     if storage.is_local(config.root) and not storage.local_path(config.root).is_absolute():
         raise ConfigError(
             f"root: {config.root} is relative, and would be lost with the cluster's copy of this folder; set "
-            "--set root=s3://BUCKET/PATH, or the absolute path of a file system that every node mounts"
+            "--set root=s3://BUCKET/PATH, or the absolute path of a file system that every node mounts",
+            page="docs/cluster.md#existing-ray-cluster",
         )
 
 
@@ -74,7 +75,8 @@ def _check_size(folder: Path, files: dict[str, int]) -> None:
     raise ConfigError(
         f"{folder}: {sum(files.values()) / 2**20:,.0f} MiB would be uploaded to every node; the limit is "
         f"{LIMIT_BYTES >> 20} MiB. Largest: {largest}. List files that the job does not need in .rayignore, and move "
-        "rows to an object store"
+        "rows to an object store",
+        page="docs/cluster.md#submit",
     )
 
 
@@ -97,5 +99,6 @@ def _check_uploaded(folder: Path, name: str, files: dict[str, int]) -> None:
     if not any(file == path or file.startswith(f"{path}/") for file in files):
         raise ConfigError(
             f"{name}: would not be uploaded with {folder}: it is missing, outside, or listed in .gitignore or "
-            ".rayignore; move it into the folder, or rows to an object store: --set data.root=s3://BUCKET/PATH"
+            ".rayignore; move it into the folder, or rows to an object store: --set data.root=s3://BUCKET/PATH",
+            page="docs/cluster.md#submit",
         )

@@ -175,7 +175,8 @@ def _translated_errors(address: str) -> Iterator[None]:
         problem = "the cluster refuses this token" if _token() else "the cluster requires a token"
         raise ConfigError(
             f"{address}: {problem}; write the cluster's token into ~/.ray/auth_token, or export it as RAY_AUTH_TOKEN "
-            "(`ray get-auth-token` on the head prints it), and unset RAY_AUTH_MODE if it is disabled"
+            "(`ray get-auth-token` on the head prints it), and unset RAY_AUTH_MODE if it is disabled",
+            page="docs/cluster.md#existing-ray-cluster",
         ) from error
     except (ConnectionError, requests.RequestException) as error:
         problem = f"no Ray dashboard answers ({type(error).__name__})"

@@ -79,16 +79,20 @@ def find_commit(kind: RepositoryKind, name: str, revision: str | None) -> str | 
     except GatedRepoError as error:
         page = f"{constants.ENDPOINT}/{'datasets/' if kind == 'dataset' else ''}{name}"
         raise ConfigError(
-            f"{name}: is gated; request access at {page}, then set HF_TOKEN, or run `hf auth login`"
+            f"{name}: is gated; request access at {page}, then set HF_TOKEN, or run `hf auth login`",
+            page="docs/data.md#the-hub",
         ) from error
     except RevisionNotFoundError as error:
-        raise ConfigError(f"{name}: has no revision {revision}; name a branch, a tag or a commit of it") from error
+        raise ConfigError(
+            f"{name}: has no revision {revision}; name a branch, a tag or a commit of it", page="docs/data.md#the-hub"
+        ) from error
     except HfHubHTTPError as error:
         if error.response.status_code == TOO_MANY_REQUESTS or error.response.status_code >= 500:
             return None
         raise ConfigError(
             f"{name}: no such {kind} on the hub, or a private one ({error.response.status_code}); correct the id, or "
-            "set HF_TOKEN"
+            "set HF_TOKEN",
+            page="docs/data.md#the-hub",
         ) from error
     return commit
 

@@ -34,6 +34,8 @@ _SURROGATE = re.compile(r"\\u[dD][89abAB]")
 class SourceError(S2LError):
     """A source cannot be read at all, or its content does not match its file name."""
 
+    page = "docs/data.md#files"
+
 
 class BrokenFileError(Exception):
     """The file is truncated or damaged at this position; earlier rows are valid."""

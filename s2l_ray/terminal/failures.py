@@ -50,6 +50,8 @@ def _report(error: BaseException, debug: bool) -> int:
         console.print(getattr(error, "details", ""), markup=False, soft_wrap=True)
     console.print("[bold red]error:[/] ", end="")
     console.print(message_of(error, debug), markup=False, soft_wrap=True)
+    if page := getattr(error, "page", None):
+        console.print(f"see {page}", markup=False, soft_wrap=True, style="dim")
     for note in getattr(error, "__notes__", []):
         console.print(note, markup=False, soft_wrap=True, style="dim")
     return INVALID if isinstance(error, ConfigError) else FAILED

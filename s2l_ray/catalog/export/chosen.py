@@ -109,7 +109,10 @@ def _weights(subset: Artifact) -> Float64:
     probability = _sorted(subset, ["shard", "row", "probability"])["probability"]
     if probability.null_count:
         method = subset.facts(SubsetFacts).method
-        raise ConfigError(f"--sample-weights: {method} gives {probability.null_count} rows no probability; remove it")
+        raise ConfigError(
+            f"--sample-weights: {method} gives {probability.null_count} rows no probability; remove it",
+            page="docs/export.md#which-rows",
+        )
     probability_M: Float64 = probability.to_numpy().astype(np.float64)
     return 1 / probability_M
 

@@ -52,7 +52,9 @@ def export_for(
     Raises as `export_subset` does, also where one of these files exists.
     """
     if trainer not in TRAINERS:
-        raise ConfigError(f"--for {trainer}: unknown trainer; the trainers are {', '.join(TRAINERS)}")
+        raise ConfigError(
+            f"--for {trainer}: unknown; the trainers are {', '.join(TRAINERS)}", page="docs/export.md#for-a-trainer"
+        )
     folder, names = storage.absolute(folder), TRAINERS[trainer].names
     _refuse(subset, [storage.join(folder, name) for name in (ROWS, *names)], force)
     chosen = choose_examples(subset, choice)

@@ -43,12 +43,14 @@ def _check_row_numbers(planned: Plan) -> None:
     if "embeddings" in planned or unit == "tokens":
         raise ConfigError(
             f"select: method {select.method} with budget {select.budget} reads the text of rows, and a job of losses "
-            "alone has none; add data.sources and data.tokenizer"
+            "alone has none; add data.sources and data.tokenizer",
+            page="docs/imports.md#losses-alone",
         )
     if (select.needs.reads_lengths or unit != ROWS) and (losses is None or losses.tokens is None):
         raise ConfigError(
             f"select: method {select.method} with budget {select.budget} reads lengths, and a job of losses alone has "
-            "none; add score.losses_from.tokens, or data.sources and data.tokenizer"
+            "none; add score.losses_from.tokens, or data.sources and data.tokenizer",
+            page="docs/imports.md#losses-alone",
         )
 
 
@@ -72,7 +74,8 @@ def _check_statistic(config: Config, needs: Needs) -> None:
         statistics = ", ".join([*config.score.statistics, str(needs.statistic)])
         raise ConfigError(
             f"select.method: {config.select.method} reads {needs.statistic}, which is not recorded; write "
-            f"score.statistics: [{statistics}]"
+            f"score.statistics: [{statistics}]",
+            page="docs/methods.md#methods-that-rank",
         )
 
 
@@ -84,7 +87,8 @@ def _check_checkpoints(planned: Plan, needs: Needs) -> None:
         if At.FIRST_EPOCH_END in needs.checkpoints and not config.proxy.checkpoints.epoch_ends:
             raise ConfigError(
                 f"select.method: {config.select.method} reads the checkpoint at the end of the first epoch; add "
-                "epoch_ends: true to proxy.checkpoints"
+                "epoch_ends: true to proxy.checkpoints",
+                page="docs/methods.md#methods-that-rank",
             )
         return
     if config.score.checkpoints != "all":
@@ -93,7 +97,9 @@ def _check_checkpoints(planned: Plan, needs: Needs) -> None:
     try:
         recorded.columns(needs.checkpoints)
     except ValueError as error:
-        raise ConfigError(f"select.method: {config.select.method}: {error}") from error
+        raise ConfigError(
+            f"select.method: {config.select.method}: {error}", page="docs/methods.md#methods-that-rank"
+        ) from error
 
 
 def check_steps(planned: Plan) -> None:

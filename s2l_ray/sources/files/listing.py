@@ -56,7 +56,9 @@ def find_source_files(spec: SourceSpec, root: str) -> SourceFiles:
     if file is not None:
         return SourceFiles((SourceFile(uri, spec.path, _supported(spec, file)),))
     if not storage.exists(uri):
-        raise ConfigError(f"source {spec.path}: {uri} does not exist; correct its path, or data.root")
+        raise ConfigError(
+            f"source {spec.path}: {uri} does not exist; correct its path, or data.root", page="docs/data.md#files"
+        )
     entries = {entry.path: entry for entry in storage.list_files(uri)}
     saved = _saved_by_datasets(spec, uri, set(entries))
     names, skipped = (saved, {}) if saved else _files_of_folder(spec, list(entries))
@@ -69,7 +71,9 @@ def find_source_files(spec: SourceSpec, root: str) -> SourceFiles:
 
 def _supported(spec: SourceSpec, file: storage.Entry) -> storage.Entry:
     if extension_of(file.path) is None:
-        raise ConfigError(f"source {spec.path}: unknown extension; supported are {' '.join(EXTENSIONS)}")
+        raise ConfigError(
+            f"source {spec.path}: unknown extension; supported are {' '.join(EXTENSIONS)}", page="docs/data.md#files"
+        )
     if spec.split not in (None, ALL):
         raise ConfigError(f"source {spec.path}: is a file, which has no splits; remove split: {spec.split}")
     return file
@@ -81,7 +85,9 @@ def _files_of_folder(spec: SourceSpec, paths: list[str]) -> tuple[list[str], dic
     supported = [path for path in visible if extension_of(path)]
     if not supported:
         found = f"; found {', '.join(paths[:5])}" if paths else ""
-        raise ConfigError(f"source {spec.path}: no file with the extension {' '.join(EXTENSIONS)}{found}")
+        raise ConfigError(
+            f"source {spec.path}: no file with the extension {' '.join(EXTENSIONS)}{found}", page="docs/data.md#files"
+        )
     read = _of_split(spec, supported)
     return read, {
         UNSUPPORTED: [path for path in visible if path not in set(supported)],
@@ -101,13 +107,16 @@ def _of_split(spec: SourceSpec, paths: list[str]) -> list[str]:
         if len(counts) > 1 and not HELD_BACK.isdisjoint(counts):
             raise ConfigError(
                 f"source {spec.path}: has files of several splits: {listed}; set split: to one of them or to {ALL}, or "
-                "name one file or folder"
+                "name one file or folder",
+                page="docs/data.md#splits",
             )
         return paths
     wanted = split_of(spec.split) or spec.split
     chosen = [path for path in paths if splits[path] == wanted]
     if not chosen:
-        raise ConfigError(f"source {spec.path}: has no files of the split {spec.split}; it has {listed}")
+        raise ConfigError(
+            f"source {spec.path}: has no files of the split {spec.split}; it has {listed}", page="docs/data.md#splits"
+        )
     return chosen
 
 

@@ -34,7 +34,8 @@ def report(
     writes_page = not (as_text or as_json)
     if writes_page and (missing := _missing_libraries()):
         raise ConfigError(
-            f"the page needs {', '.join(missing)}; install with {HOW_TO_INSTALL}, or use --text or --json"
+            f"the page needs {', '.join(missing)}; install with {HOW_TO_INSTALL}, or use --text or --json",
+            page="docs/report.md",
         )
     page = to if writes_page else None
     made = make_report(target, page, explorer=explorer, overrides=overrides or (), text=with_text)
