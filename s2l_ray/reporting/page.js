@@ -1,4 +1,4 @@
-// Draws each figure when it comes into view, sorts tables on a click, and filters the shown rows.
+// Draws figures, those in closed boxes when they come into view; sorts tables on a click; filters the shown rows.
 const figures = JSON.parse(document.getElementById("figures").textContent);
 const dark = matchMedia("(prefers-color-scheme: dark)");
 const drawn = new Set();
@@ -30,7 +30,21 @@ const observer = new IntersectionObserver((entries) => {
     draw(entry.target);
   }
 }, { rootMargin: "400px" });
-document.querySelectorAll(".figure").forEach((element) => observer.observe(element));
+const all = [...document.querySelectorAll(".figure")];
+for (const element of all) {
+  element.style.minHeight = `${figures[element.dataset.figure].layout.height ?? 0}px`;
+  observer.observe(element);
+}
+
+// One at a time, so that the page reacts meanwhile.
+function drawNext(elements) {
+  const element = elements.find((one) => !drawn.has(one));
+  if (element === undefined) return;
+  observer.unobserve(element);
+  draw(element);
+  setTimeout(() => drawNext(elements));
+}
+drawNext(all.filter((element) => !element.closest("details")));
 dark.addEventListener("change", () => drawn.forEach(draw));
 
 function sortBy(header) {
