@@ -9,7 +9,8 @@ import yaml
 TEMPLATE = """\
 # {title}
 #
-#   s2l plan {file}    show what will be built, with an estimate of time and memory
+#   s2l plan {file}    show what will be built
+#   s2l run {file} --set data.limit=1% --set run=trial    try it on 1 % of the rows
 #   s2l run {file}     build it; after an interruption, the same command resumes
 #
 # Every key but root, run, data.root and resources is part of the identity of the artifacts: changing it rebuilds the

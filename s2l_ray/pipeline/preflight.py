@@ -114,9 +114,8 @@ def check_training(config: Config, pool: int) -> None:
     if proxy.train_examples is not None and proxy.train_examples > pool:
         raise ConfigError(f"proxy.train_examples: {proxy.train_examples} exceeds the {pool} rows to train on; lower it")
     if proxy.batch_size > (proxy.train_examples or pool):
-        raise ConfigError(
-            f"proxy.batch_size: {proxy.batch_size} exceeds the {pool} rows to train on; set it to a small part of them"
-        )
+        hint = "raise data.limit" if config.data.limit is not None else "set it to a small part of them"
+        raise ConfigError(f"proxy.batch_size: {proxy.batch_size} exceeds the {pool} rows to train on; {hint}")
 
 
 def check_target(config: Config, figures: Estimate) -> None:
