@@ -10,15 +10,16 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from s2l_ray.demo.dataset import make_demo
 from tests.docs.pages import CHECKOUT, PAGES, RUN, SHELL, Block, blocks
+from tests.support.jobs import small_job
 
 pytestmark = pytest.mark.long
 
 NOTEBOOK = CHECKOUT / "docs" / "explore.ipynb"
 TESTED = [page for page in PAGES if any(block.mark == RUN for block in blocks(page))]
-SMALL_POOL = 1000
 SECONDS = 900
 
 
@@ -44,26 +45,26 @@ def newest(folder: Path, root: str, kind: str) -> str:
     return f"{root}{kind}/{found.name}"
 
 
-def with_rows(folder: Path, rows: int) -> Path:
-    """A folder with the jobs of the checkout, and rows.jsonl."""
-    shutil.copytree(CHECKOUT / "jobs", folder / "jobs", dirs_exist_ok=True)
-    make_demo(folder / "generated", rows=rows)
-    shutil.copy(folder / "generated" / "rows" / "everyday.jsonl", folder / "rows.jsonl")
-    return folder
-
-
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with rows.jsonl, its job.yaml, and the complete run of it: the end of the page start.md."""
-    folder = with_rows(tmp_path_factory.mktemp("finished"), SMALL_POOL)
-    run(["bash", "-ec", "s2l init rows.jsonl && s2l run job.yaml"], folder, "finished run")
+    """A folder with rows.jsonl, a small job.yaml over it, and its complete run, as at the end of the page start.md."""
+    folder = tmp_path_factory.mktemp("finished")
+    job = small_job(folder)
+    (folder / "demo" / "rows" / "everyday.jsonl").rename(folder / "rows.jsonl")
+    source = {"path": "rows.jsonl", "source": {"field": "source"}}
+    values = yaml.safe_load(job.read_text()) | {"root": "runs/rows", "run": "rows"}
+    job.write_text(yaml.safe_dump({**values, "data": {**values["data"], "root": ".", "sources": [source]}}))
+    run(["s2l", "run", "job.yaml"], folder, "finished run")
     return folder
 
 
 def folder_for(page: Path, folder: Path, request: pytest.FixtureRequest) -> Path:
-    """A page that writes its own job starts with rows alone; any other one with a finished run."""
+    """A page that writes its own job starts with the jobs of the checkout and rows; any other with a finished run."""
     if any("s2l init" in block.text for block in blocks(page) if block.mark == RUN):
-        return with_rows(folder, 5000)
+        shutil.copytree(CHECKOUT / "jobs", folder / "jobs")
+        make_demo(folder / "generated")
+        shutil.copy(folder / "generated" / "rows" / "everyday.jsonl", folder / "rows.jsonl")
+        return folder
     return shutil.copytree(request.getfixturevalue("finished"), folder, dirs_exist_ok=True)
 
 
