@@ -34,7 +34,7 @@ test-slow: $(VENV)/.ready
 	$(PYTEST) -m "slow and not long" --durations 10
 
 test-long: $(VENV)/.ready
-	$(PYTEST) -m long --durations 10
+	$(PYTEST) -m long --timeout 2400 --durations 10
 
 # tests/conftest.py needs Ray and servers, which this environment has not.
 test-vllm: $(VLLM_VENV)/.ready

@@ -118,22 +118,53 @@ def test_files_of_the_user_are_not_overwritten(pairs: Artifact, tmp_path: Path, 
         assert [one.read_text() for one in own.parent.iterdir()] == ["mine"]
 
 
-@pytest.mark.long
-@pytest.mark.parametrize("form", ["pairs", "chats"])
-def test_trl_trains_on_an_export(request: pytest.FixtureRequest, tmp_path: Path, form: str) -> None:
-    """With the Python of S2L_TRL, where TRL is installed, and a chat template that TRL knows."""
-    python = os.environ.get("S2L_TRL", sys.executable)
-    if subprocess.run([python, "-c", "import trl"], capture_output=True).returncode:
-        pytest.skip("TRL is not installed; name a Python that has it in S2L_TRL")
+@pytest.fixture
+def model(tmp_path: Path) -> str:
+    """A tiny model with a chat template that trainers know."""
     tokenizer = tmp_path / "tokenizer"
     chat_tokenizer("qwen3", tokenizer)
     size = len(json.loads((tokenizer / "tokenizer.json").read_text())["model"]["vocab"]) + 100
-    model = save_checkpoint(tmp_path / "model", 0, tokenizer, vocab_size=size, max_position_embeddings=256)
+    return str(save_checkpoint(tmp_path / "model", 0, tokenizer, vocab_size=size, max_position_embeddings=256))
+
+
+def run_two_steps(arguments: list[str], folder: Path) -> None:
+    """Run a trainer that writes its state below `folder`/trained."""
+    done = subprocess.run(arguments, capture_output=True, text=True, cwd=folder)
+    assert done.returncode == 0, done.stderr[-3000:]
+    state = json.loads(next((folder / "trained").rglob("trainer_state.json")).read_text())
+    assert state["global_step"] == 2
+
+
+def python_with(module: str, variable: str) -> str:
+    """The Python that an environment variable names, else this one; skips the test where it lacks the module."""
+    python = os.environ.get(variable, sys.executable)
+    if subprocess.run([python, "-c", f"import {module}"], capture_output=True).returncode:
+        pytest.skip(f"{module} is not installed; name a Python that has it in {variable}")
+    return python
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("form", ["pairs", "chats"])
+def test_trl_trains_on_an_export(request: pytest.FixtureRequest, tmp_path: Path, model: str, form: str) -> None:
+    python = python_with("trl", "S2L_TRL")
     exported(request.getfixturevalue(form), tmp_path / "out", "trl")
-    script = (tmp_path / "out" / "train.py").read_text().replace("MODEL", str(model))
+    script = (tmp_path / "out" / "train.py").read_text().replace("MODEL", model)
     tiny = 'max_steps=2, per_device_train_batch_size=2, use_cpu=True, bf16=False, report_to="none"'
     script = script.replace('output_dir="trained"', f'output_dir="trained", {tiny}')
-    done = subprocess.run([python, "-c", script], capture_output=True, text=True, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr[-3000:]
-    state = json.loads(next((tmp_path / "trained").rglob("trainer_state.json")).read_text())
-    assert state["global_step"] == 2
+    run_two_steps([python, "-c", script], tmp_path)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("form", ["pairs", "chats"])
+def test_llama_factory_trains_on_an_export(
+    request: pytest.FixtureRequest, tmp_path: Path, model: str, form: str
+) -> None:
+    python = python_with("llamafactory", "S2L_LLAMA_FACTORY")
+    exported(request.getfixturevalue(form), tmp_path / "out", "llama-factory")
+    lines = yaml.safe_load((tmp_path / "out" / "llama_factory.yaml").read_text())
+    if form == "chats":
+        lines["template"] = "qwen3"
+    settings = {"model_name_or_path": model, "stage": "sft", "finetuning_type": "full", "do_train": True}
+    tiny = {"max_steps": 2, "per_device_train_batch_size": 2, "use_cpu": True, "output_dir": "trained"}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump({**settings, **tiny, **lines}))
+    run_two_steps([python, "-m", "llamafactory.cli", "train", "config.yaml"], tmp_path)
