@@ -10,6 +10,7 @@ from s2l_ray.terminal.console import Log
 from s2l_ray.terminal.display import kept_line, make_display
 from s2l_ray.terminal.failures import Interrupted
 from s2l_ray.terminal.interrupts import Interrupts
+from s2l_ray.terminal.meter import RunMeter
 
 if TYPE_CHECKING:
     from s2l_ray.pipeline.plan import Plan
@@ -19,18 +20,18 @@ if TYPE_CHECKING:
 EXPLAINED = (ConfigError, DamagedError, LockedError)
 
 
-def follow(planned: "Plan", log: Log, resume: str) -> "Plan":
+def follow(planned: "Plan", log: Log, resume: str, meter: RunMeter) -> "Plan":
     """Carry out a plan, show its progress, and return the plan as it ended.
 
-    resume: the command that continues after an interruption. Raises `Interrupted` after Ctrl-C or SIGTERM; another
-    failure carries the path of the log as a note.
+    resume: the command that continues after an interruption. meter: of the run, or of the experiment with this run.
+    Raises `Interrupted` after Ctrl-C or SIGTERM; another failure carries the path of the log as a note.
     """
     from s2l_ray.pipeline.run import run_plan
 
     for step in planned.steps:
         if not step.to_build:
             log.console.print(kept_line("✓", step.kind, f"complete, {step.uri}", "green"), soft_wrap=True)
-    display = make_display(log.console, [step.kind for step in planned.missing])
+    display = make_display(log.console, [step.kind for step in planned.missing], meter)
     try:
         with Interrupts(log.console) as interrupts, display:
 

@@ -9,53 +9,19 @@ from rich.console import Console
 
 from s2l_ray.runtime.contracts import Progress
 from s2l_ray.terminal import humanize
-from s2l_ray.terminal.display import Display, LineDisplay, Meter, make_display
+from s2l_ray.terminal.display import Display, LineDisplay, make_display
+from s2l_ray.terminal.meter import RunMeter
+
+KINDS = ("trajectories", "clusters")
 
 
-class Clock:
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-def test_remaining_time_is_measured_from_the_first_completed_unit() -> None:
-    """Ten seconds to load a model, then a unit every two seconds: 6 of 10 remaining units are 12 seconds."""
-    clock = Clock()
-    meter = Meter(clock)
-    assert meter.update(Progress("trajectories", 0, 10))
-    clock.now = 10
-    assert not meter.update(Progress("trajectories", 1, 10))
-    assert meter.seconds_left is None
-    for done in (2, 3, 4):
-        clock.now += 2
-        meter.update(Progress("trajectories", done, 10))
-    assert meter.seconds_left == pytest.approx(12)
-
-
-def test_units_completed_before_do_not_change_the_rate() -> None:
-    clock = Clock()
-    meter = Meter(clock)
-    meter.update(Progress("trajectories", 300, 400))
-    for done in (301, 302):
-        clock.now += 5
-        meter.update(Progress("trajectories", done, 400))
-    assert meter.seconds_left == pytest.approx(98 * 5)
-
-
-def test_another_pass_has_a_rate_of_its_own() -> None:
-    clock = Clock()
-    meter = Meter(clock)
-    for done in (0, 1, 2):
-        meter.update(Progress("dataset", done, 4, unit="parse units"))
-    assert meter.update(Progress("dataset", 1, 4, unit="cut units"))
-    assert meter.seconds_left is None
+def meter() -> RunMeter:
+    return RunMeter([(kind, None) for kind in KINDS])
 
 
 def lines(*records: Progress) -> list[str]:
     stream = io.StringIO()
-    with LineDisplay(Console(file=stream, width=40), ["trajectories", "clusters"]) as display:
+    with LineDisplay(Console(file=stream, width=40), KINDS, meter()) as display:
         for record in records:
             display.show(record)
     return [line[9:] for line in stream.getvalue().splitlines()]
@@ -76,7 +42,7 @@ def test_a_note_does_not_move_the_stage() -> None:
 @pytest.mark.parametrize("terminal", [True, False])
 def test_the_position_of_a_run(terminal: bool) -> None:
     console = Console(file=io.StringIO(), force_terminal=terminal, width=80)
-    display: Display = make_display(console, ["trajectories", "clusters"])
+    display: Display = make_display(console, KINDS, meter())
     with display:
         assert "trajectories" in display.position()
         display.show(Progress("trajectories", 3, 4))
@@ -89,7 +55,7 @@ def test_the_position_of_a_run(terminal: bool) -> None:
 
 def position_in(text: str) -> tuple[str, int, int]:
     """Kind, completed units and all units in the text of a position."""
-    kind = next(kind for kind in ("trajectories", "clusters") if kind in text)
+    kind = next(kind for kind in KINDS if kind in text)
     done, total = map(int, re.findall(r"\d+", text))
     return kind, done, total
 
@@ -97,7 +63,7 @@ def position_in(text: str) -> tuple[str, int, int]:
 def test_a_bar_line_never_wraps() -> None:
     stream = io.StringIO()
     console = Console(file=stream, force_terminal=True, width=60, color_system=None)
-    with make_display(console, ["trajectories"]) as display:
+    with make_display(console, ["trajectories"], meter()) as display:
         counts = {"rows": 123456, "tokens": 1234567, "examples": 99999}
         display.show(Progress("trajectories", 10000, 20000, counts=counts, seconds=1.0, values={"loss": 1.23456}))
         display.show(Progress("trajectories", 10001, 20000, counts=counts, seconds=1.0, values={"loss": 1.23456}))

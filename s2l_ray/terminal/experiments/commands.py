@@ -36,6 +36,7 @@ def run(
     from s2l_ray.config.experiment import load_experiment
     from s2l_ray.pipeline.experiment import check_experiment, plan_experiment, run_experiment
     from s2l_ray.terminal.follow import follow
+    from s2l_ray.terminal.meter import RunMeter
 
     _refuse_kind(to)
     if rebuild is not None:
@@ -44,11 +45,12 @@ def run(
     planned = plan_experiment(experiment, allow_version_change)
     check_experiment(planned)  # before the log file is created
     resume = command_line("run", path, overrides, allow_version_change=allow_version_change)
+    meter = RunMeter([(shared.step.kind, None) for shared in planned.missing], "artifact")
     with redirect_output_to_log(experiment.root, experiment.run) as log:
 
         def carry_out(arm: "Plan") -> "Plan":
             log.console.print(arm.config.run, style="bold", highlight=False)
-            return follow(arm, log, resume)
+            return follow(arm, log, resume, meter)
 
         result = run_experiment(planned, carry_out)
     for view in _result_views(result):

@@ -10,6 +10,7 @@ from s2l_ray.pipeline.run import check_plan
 from s2l_ray.terminal.commands import command_line, invocation
 from s2l_ray.terminal.console import print_message, print_result, redirect_output_to_log, stdout_console
 from s2l_ray.terminal.follow import follow
+from s2l_ray.terminal.meter import RunMeter
 from s2l_ray.terminal.plan_view import plan_values, plan_view
 from s2l_ray.terminal.summary import run_view
 from s2l_ray.terminal.verbs.targets import plan_job
@@ -40,7 +41,8 @@ def run(
     check_plan(planned)  # before the log file is created
     built = [step.kind for step in planned.missing]
     with redirect_output_to_log(planned.config.root, planned.config.run) as log:
-        result = follow(planned, log, command_line("run", job, overrides, to, allow_version_change))
+        resume = command_line("run", job, overrides, to, allow_version_change)
+        result = follow(planned, log, resume, RunMeter([(kind, None) for kind in built]))
     artifacts = {step.kind: open_artifact(step.uri) for step in result.steps}
     stdout_console().print(run_view(artifacts, to, built, time.monotonic() - started, invocation()))
     return result, bool(built)
