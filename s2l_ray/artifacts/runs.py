@@ -1,7 +1,8 @@
 """Records of runs below `{root}/runs/{name}/`.
 
 `history.json` has one entry each time a job of that name begins to build something, with the fingerprints it uses;
-`gc` keeps what any entry names. Each run also has a folder `{started}/` with its plan and its report.
+`gc` keeps what any entry names. Each run also has a folder `{started}/` with its plan, events, TensorBoard files and
+report.
 """
 
 import time
@@ -14,6 +15,7 @@ from s2l_ray.artifacts.fingerprint import seal, unseal
 
 HISTORY = "history.json"
 PLAN = "plan.json"
+EVENTS, TENSORBOARD = "events.jsonl", "tensorboard"
 REPORT, EXPLORER = "report.html", "explorer.parquet"
 
 

@@ -253,6 +253,7 @@ class Config(Section):
 
     root: str
     run: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    track: list[Literal["mlflow", "wandb"]] = []  # beside TensorBoard files; never identity
     data: Data = Data()
     embed: Embed = Embed()
     proxy: Proxy = Proxy()

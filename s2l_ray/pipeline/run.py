@@ -12,13 +12,15 @@ from s2l_ray.artifacts.facts import TrajectoriesFacts
 from s2l_ray.artifacts.lock import raise_if_locked
 from s2l_ray.artifacts.manifest import MANIFEST, Artifact, Manifest, open_artifact
 from s2l_ray.artifacts.provenance import libraries, provenance
-from s2l_ray.artifacts.runs import record_run, write_plan
+from s2l_ray.artifacts.runs import record_run, run_folder, write_plan
 from s2l_ray.catalog.listing import COMPLETE, DAMAGED, REPLACED, UNRESOLVED
 from s2l_ray.config.sections import Config
 from s2l_ray.errors import ConfigError, DamagedError, S2LError
 from s2l_ray.pipeline.plan import Plan, PlannedStep, plan, plan_to_json
 from s2l_ray.pipeline.preflight import check_feasible
 from s2l_ray.pipeline.steps import Step, step_of
+from s2l_ray.pipeline.tracking.recorder import recording
+from s2l_ray.pipeline.tracking.trackers import check_trackers
 from s2l_ray.runtime.contracts import Progress, Report, ignore_progress
 from s2l_ray.stages.build import Build, Product
 
@@ -47,6 +49,8 @@ def check_plan(planned: Plan) -> None:
             raise DamagedError(f"{step.uri}: {step.reasons[0]}; build it again with --rebuild {step.kind}")
         if step.blocked:
             raise ConfigError(step.blocked) if step.state == UNRESOLVED else S2LError(step.blocked)
+    if planned.missing:
+        check_trackers(planned.config)
     check_feasible(planned)
 
 
@@ -65,14 +69,16 @@ def run_plan(planned: Plan, report: Report = ignore_progress) -> Plan:
     for step in planned.missing:
         if step.rebuild or step is planned.missing[0]:
             raise_if_locked(step.uri)  # before artifacts are moved and Ray is started for nothing
-    _move_replaced(planned)
-    from s2l_ray.runtime.session import connect
+    from s2l_ray.runtime.session import connect, describe_cluster
 
     seconds: dict[str, float] = {}
-    with connect():
+    with recording(config, run_folder(config.root, config.run, entry.started), report) as recorder, connect():
+        _move_replaced(planned)
+        recorder.note(f"building {', '.join(step.kind for step in planned.missing)}")
         for kind in [step.kind for step in planned.steps]:
             if planned[kind].to_build:
-                artifact = _build(planned, planned[kind], report)
+                artifact = _build(planned, planned[kind], recorder.report)
+                recorder.complete(artifact, describe_cluster().accelerator)
                 seconds[kind] = artifact.manifest.timings["seconds"]
                 planned = _with_artifact(planned, artifact)
     write_plan(config.root, config.run, entry.started, {**record, "steps": plan_to_json(planned), "seconds": seconds})

@@ -51,7 +51,8 @@ def ignore_progress(progress: Progress) -> None:
 class Cluster:
     """Resources of the connected cluster. `cpus` and `gpus` are Ray's logical ones, `cores` this machine's real ones.
 
-    local: started by this process. grows: an autoscaler adds nodes on demand.
+    local: started by this process. grows: an autoscaler adds nodes on demand. accelerator: Ray's name of its GPUs, such
+    as H100; empty without any, or with several types.
     """
 
     local: bool
@@ -60,6 +61,7 @@ class Cluster:
     gpus: float
     cores: int
     grows: bool = False
+    accelerator: str = ""
 
     def gpus_each(self, wanted: float | str, key: str) -> float:
         """GPUs of one worker: as asked, or for `auto` one where the cluster has any.

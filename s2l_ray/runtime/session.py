@@ -27,6 +27,8 @@ from s2l_ray.runtime.contracts import Cluster
 MINIMUM_LOCAL_CPUS = 4
 # The resource by which Ray marks the head node.
 HEAD = "node:__internal_head__"
+# The prefix of the resource by which Ray names a node's type of accelerator.
+TYPE = "accelerator_type:"
 _started_here = False
 
 
@@ -74,7 +76,9 @@ def describe_cluster() -> Cluster:
     alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     grows = not _started_here and any(HEAD in node and not node.get("CPU") for node in alive)
     cpus, gpus = resources.get("CPU", 0.0), resources.get("GPU", 0.0)
-    return Cluster(_started_here, len(alive), cpus, gpus, os.cpu_count() or 1, grows)
+    types = {name.removeprefix(TYPE) for node in alive for name in node if name.startswith(TYPE)}
+    accelerator = types.pop() if len(types) == 1 else ""
+    return Cluster(_started_here, len(alive), cpus, gpus, os.cpu_count() or 1, grows, accelerator)
 
 
 def _quiet_libraries() -> None:
