@@ -23,6 +23,7 @@ from s2l_ray.core.training.schedule import CheckpointGrid, checkpoint_steps, ste
 from s2l_ray.errors import ConfigError
 from s2l_ray.pipeline.checks.evaluation import check_evaluation
 from s2l_ray.pipeline.checks.selection import check_selection, check_steps
+from s2l_ray.pipeline.checks.tracking import check_trackers
 from s2l_ray.pipeline.plan import Plan
 
 WEIGHT_BYTES = 4
@@ -86,6 +87,8 @@ def check_feasible(planned: Plan, figures: Estimate | None = None) -> None:
         check_target(config, figures)
     if "evaluation" in planned and planned["evaluation"].to_build:
         check_evaluation(planned)
+    if planned.missing:
+        check_trackers(config)
     if "checkpoints" in planned and planned["checkpoints"].to_build:
         check_vocabulary(config, _dataset_facts(planned))
         rows = _most_rows_to_train_on(planned)

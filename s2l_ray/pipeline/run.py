@@ -20,7 +20,6 @@ from s2l_ray.pipeline.plan import Plan, PlannedStep, plan, plan_to_json
 from s2l_ray.pipeline.preflight import check_feasible
 from s2l_ray.pipeline.steps import Step, step_of
 from s2l_ray.pipeline.tracking.recorder import recording
-from s2l_ray.pipeline.tracking.trackers import check_trackers
 from s2l_ray.runtime.contracts import Progress, Report, ignore_progress
 from s2l_ray.stages.build import Build, Product
 
@@ -49,8 +48,6 @@ def check_plan(planned: Plan) -> None:
             raise DamagedError(f"{step.uri}: {step.reasons[0]}; build it again with --rebuild {step.kind}")
         if step.blocked:
             raise ConfigError(step.blocked) if step.state == UNRESOLVED else S2LError(step.blocked)
-    if planned.missing:
-        check_trackers(planned.config)
     check_feasible(planned)
 
 

@@ -17,7 +17,7 @@ Result = TypeVar("Result")
 class Progress:
     """Progress of one stage: `done` of `total` units of `unit`; `note` and `warning` are lines to keep.
 
-    counts: completed in `seconds` by this run of the stage, e.g. {"rows": 12000, "tokens": 3100000}. values: current,
+    counts: processed in `seconds` by this run of the pass, e.g. {"rows": 12000, "tokens": 3100000}. values: current,
     e.g. {"loss": 2.1}. failures: attempts that failed since the previous record. built: the artifact is complete, after
     `seconds`.
     """

@@ -36,11 +36,14 @@ def test_ray_exports_the_metrics_of_a_driver(ray_session: None) -> None:
         recorded.record(Progress("trajectories", done, 8, "units", {"rows": rows, "tokens": 10 * rows}, 1.0))
     recorded.record(Progress("trajectories", 1, 2, "shards joined", {"rows": 30}, 1.0))
     recorded.record(Progress("trajectories", failures=2))
+    RunMetrics("another").record(Progress("trajectories", 3, 4, "units", {"rows": 7}, 1.0, failures=1))
     (node,) = ray.nodes()
     address = f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"
-    labels = {"kind": "trajectories", "run": "exported"}
+    labels, others = {"kind": "trajectories", "run": "exported"}, {"kind": "trajectories", "run": "another"}
     expected = {metrics.UNITS_LEFT: 1, metrics.FAILURES: 2, "s2l_rows_total": 280, "s2l_tokens_total": 2500}
     assert exported(address, labels, len(expected)) == {f"ray_{name}": float(value) for name, value in expected.items()}
+    second = {"ray_s2l_units_left": 1, "ray_s2l_rows_total": 7, "ray_s2l_failures_total": 1}
+    assert exported(address, others, len(second)) == second
 
 
 def exported(address: str, labels: dict[str, str], count: int) -> dict[str, float]:

@@ -9,7 +9,6 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
 from os import environ
 from pathlib import Path
 from typing import Protocol
@@ -18,6 +17,7 @@ from s2l_ray import storage
 from s2l_ray.artifacts.runs import TENSORBOARD
 from s2l_ray.config.sections import Config
 from s2l_ray.errors import ConfigError
+from s2l_ray.pipeline.checks.tracking import is_installed
 from s2l_ray.pipeline.tracking.curves import Point
 
 PROJECT = "s2l"
@@ -136,14 +136,6 @@ class WandB:
 
 
 TRACKERS: dict[str, Callable[[TrackedRun], Tracker]] = {"tensorboard": TensorBoard, "mlflow": MLflow, "wandb": WandB}
-PACKAGES = {"tensorboard": "tensorboardX", "mlflow": "mlflow", "wandb": "wandb"}
-
-
-def check_trackers(config: Config) -> None:
-    """Raise `ConfigError` for a tracker whose package is not installed."""
-    for name in config.track:
-        if find_spec(PACKAGES[name]) is None:
-            raise ConfigError(f"track: {name} needs the package {PACKAGES[name]}; pip install 's2l_ray[{name}]'")
 
 
 def start_trackers(config: Config, folder: str) -> dict[str, Tracker]:
@@ -152,7 +144,7 @@ def start_trackers(config: Config, folder: str) -> dict[str, Tracker]:
     Raises `ConfigError` for one that cannot be started, so that nothing is computed without the record asked for.
     """
     run = TrackedRun(config.run, folder, dict(_keys(config.model_dump(mode="json", exclude_defaults=True))))
-    names = [*(["tensorboard"] if find_spec(PACKAGES["tensorboard"]) is not None else []), *config.track]
+    names = [*(["tensorboard"] if is_installed("tensorboard") else []), *config.track]
     started: dict[str, Tracker] = {}
     for name in names:
         try:

@@ -1,6 +1,5 @@
 """Trackers record the same curve, in stores of every kind; what cannot be started is refused."""
 
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +12,7 @@ from s2l_ray.config.sections import Config
 from s2l_ray.errors import ConfigError
 from s2l_ray.pipeline.tracking.curves import artifact_points
 from s2l_ray.pipeline.tracking.recorder import recording
-from s2l_ray.pipeline.tracking.trackers import check_trackers, start_trackers
+from s2l_ray.pipeline.tracking.trackers import start_trackers
 from s2l_ray.runtime.contracts import Progress, ignore_progress
 from tests.support.tracked_training import Curves, put_training, read_mlflow, read_tensorboard, read_wandb
 
@@ -80,11 +79,3 @@ def test_wandb_without_a_key_is_refused_before_the_run(tmp_path: Path, monkeypat
         monkeypatch.delenv(name, raising=False)
     with pytest.raises(ConfigError, match="WANDB_API_KEY"):
         start_trackers(job(str(tmp_path), "wandb"), str(tmp_path / "run"))
-
-
-@pytest.mark.parametrize("name", ["mlflow", "wandb"])
-def test_a_tracker_whose_package_is_missing_is_refused(tmp_path: Path, name: str) -> None:
-    if find_spec(name) is not None:
-        pytest.skip(f"{name} is installed")
-    with pytest.raises(ConfigError, match=rf"s2l_ray\[{name}\]"):
-        check_trackers(job(str(tmp_path), name))
