@@ -110,7 +110,10 @@ def run(
     no_report: arg.NoReport = False,
     no_text: arg.NoText = False,
 ) -> None:
-    """Build the missing artifacts. Run the same command again to resume after an interruption."""
+    """Build the missing artifacts, and record events and curves in ROOT/runs/NAME/STARTED/.
+
+    Run the same command again to resume after an interruption.
+    """
     from s2l_ray.config.experiment import is_experiment
     from s2l_ray.terminal.experiments import commands as experiments
     from s2l_ray.terminal.verbs import jobs, reports

@@ -69,9 +69,9 @@ def run_plan(planned: Plan, report: Report = ignore_progress) -> Plan:
     from s2l_ray.runtime.session import connect, describe_cluster
 
     seconds: dict[str, float] = {}
-    with recording(config, run_folder(config.root, config.run, entry.started), report) as recorder, connect():
+    folder, kinds = run_folder(config.root, config.run, entry.started), [step.kind for step in planned.missing]
+    with recording(config, folder, kinds, report) as recorder, connect():
         _move_replaced(planned)
-        recorder.note(f"building {', '.join(step.kind for step in planned.missing)}")
         for kind in [step.kind for step in planned.steps]:
             if planned[kind].to_build:
                 artifact = _build(planned, planned[kind], recorder.report)

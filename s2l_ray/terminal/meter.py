@@ -114,8 +114,9 @@ class RunMeter:
     def text(self) -> str:
         """The position of the run as text: `stage 3 of 5 · run 42 %, 12 min 05 s left`."""
         number, left = min(self._total, self._total - len(self._left) + 1), self.seconds_left
-        remaining = f", {humanize.duration(left)} left" if left is not None else ""
-        return f"{self._noun} {number} of {self._total} · run {100 * self.share:.0f} %{remaining}"
+        percent = min(int(100 * self.share), 99) if self._left else 100
+        remaining = f", {humanize.duration(left)} left" if left else ""
+        return f"{self._noun} {number} of {self._total} · run {percent} %{remaining}"
 
     def _position(self, kind: str) -> int | None:
         """Index in what is left of the first artifact of a kind."""

@@ -92,6 +92,8 @@ def test_a_run_is_recorded_with_the_fingerprints_of_its_artifacts(finished: Path
     assert entry.config["select"]["budget"] == 51
     folder = Path(config.root) / "runs" / "recorded" / entry.started
     assert (folder / "plan.json").is_file()
+    events = [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()]
+    assert [event["kind"] for event in events if event.get("built")] == ["subset", "run"]
 
 
 def test_a_resume_under_other_library_versions_is_recorded_in_the_manifest(finished: Path) -> None:

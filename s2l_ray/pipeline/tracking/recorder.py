@@ -5,7 +5,7 @@ as Ctrl-C, is raised by the display alone.
 """
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -14,6 +14,7 @@ from s2l_ray import storage
 from s2l_ray.artifacts.manifest import Artifact
 from s2l_ray.artifacts.runs import EVENTS
 from s2l_ray.config.sections import Config
+from s2l_ray.pipeline.checks.tracking import is_installed
 from s2l_ray.pipeline.tracking.curves import Point, artifact_points, progress_points
 from s2l_ray.pipeline.tracking.events import EventLog
 from s2l_ray.pipeline.tracking.trackers import Tracker, start_trackers
@@ -71,7 +72,7 @@ class Recorder:
         self.flush()
 
     def note(self, text: str) -> None:
-        """Record an event of the run as a whole."""
+        """Record an event of the run as a whole, which is not displayed."""
         self._try(EVENTS, self._events.add, Progress(RUN, note=text))
 
     def flush(self) -> None:
@@ -125,15 +126,15 @@ class Recorder:
 
 
 @contextmanager
-def recording(config: Config, folder: str, show: Report) -> Iterator[Recorder]:
-    """The recorder of a run, started before anything is computed and finished at the end of the block.
+def recording(config: Config, folder: str, kinds: Collection[str], show: Report) -> Iterator[Recorder]:
+    """The recorder of a run that builds `kinds`, started before anything is computed and finished after the block.
 
     Raises `ConfigError` for a tracker that cannot be started.
     """
-    trackers = start_trackers(config, folder)
-    recorder = Recorder(config.run, folder, trackers, show)
-    if "tensorboard" not in trackers:
+    recorder = Recorder(config.run, folder, start_trackers(config, folder, kinds), show)
+    if not is_installed("tensorboard"):
         show(Progress(RUN, note="no TensorBoard files: the package tensorboardX is not installed"))
+    recorder.note(f"building {', '.join(kinds)}")
     try:
         yield recorder
     except BaseException as error:

@@ -7,7 +7,7 @@ the variables of each library. A library is imported when a run that needs it st
 import contextlib
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from os import environ
 from pathlib import Path
@@ -21,6 +21,8 @@ from s2l_ray.pipeline.checks.tracking import is_installed
 from s2l_ray.pipeline.tracking.curves import Point
 
 PROJECT = "s2l"
+# runs of these alone take seconds, of which the import of tensorboardX, and so of torch, would be two
+WITHOUT_TENSORBOARD = {"clusters", "subset"}
 # limits of one request to an mlflow server
 MOST_METRICS, MOST_PARAMETERS, LONGEST_PARAMETER = 1000, 100, 500
 
@@ -66,14 +68,17 @@ class TensorBoard:
                 self._writer.add_scalar(name, value, point.step)
 
     def flush(self) -> None:
-        self._writer.flush()
-        for path in Path(self._local.name).iterdir():
-            storage.put_file(path, storage.join(self._target, path.name))
+        self._writer.flush()  # a thread writes the newest points a moment later
+        self._put_files()
 
     def finish(self, succeeded: bool) -> None:
-        self.flush()
-        self._writer.close()
+        self._writer.close()  # waits for that thread
+        self._put_files()
         self._local.cleanup()
+
+    def _put_files(self) -> None:
+        for path in Path(self._local.name).iterdir():
+            storage.put_file(path, storage.join(self._target, path.name))
 
 
 class MLflow:
@@ -138,13 +143,14 @@ class WandB:
 TRACKERS: dict[str, Callable[[TrackedRun], Tracker]] = {"tensorboard": TensorBoard, "mlflow": MLflow, "wandb": WandB}
 
 
-def start_trackers(config: Config, folder: str) -> dict[str, Tracker]:
-    """The trackers of a job, and TensorBoard's where its package is installed.
+def start_trackers(config: Config, folder: str, kinds: Collection[str]) -> dict[str, Tracker]:
+    """The trackers of a job that builds `kinds`, and TensorBoard's where its package is installed.
 
     Raises `ConfigError` for one that cannot be started, so that nothing is computed without the record asked for.
     """
     run = TrackedRun(config.run, folder, dict(_keys(config.model_dump(mode="json", exclude_defaults=True))))
-    names = [*(["tensorboard"] if is_installed("tensorboard") else []), *config.track]
+    tensorboard = is_installed("tensorboard") and not WITHOUT_TENSORBOARD.issuperset(kinds)
+    names = [*(["tensorboard"] if tensorboard else []), *config.track]
     started: dict[str, Tracker] = {}
     for name in names:
         try:

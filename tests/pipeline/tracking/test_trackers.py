@@ -31,7 +31,7 @@ LOSSES = {"path": "losses.parquet", "values": "loss"}
 def record(config: Config, folder: str) -> Artifact:
     """Record a position, and a complete training."""
     artifact = put_training(config.root)
-    with recording(config, folder, ignore_progress) as recorder:
+    with recording(config, folder, ["checkpoints"], ignore_progress) as recorder:
         recorder.report(POSITION)
         recorder.complete(artifact, "")
     return artifact
@@ -78,4 +78,10 @@ def test_wandb_without_a_key_is_refused_before_the_run(tmp_path: Path, monkeypat
     for name in ("WANDB_API_KEY", "WANDB_MODE"):
         monkeypatch.delenv(name, raising=False)
     with pytest.raises(ConfigError, match="WANDB_API_KEY"):
-        start_trackers(job(str(tmp_path), "wandb"), str(tmp_path / "run"))
+        start_trackers(job(str(tmp_path), "wandb"), str(tmp_path / "run"), ["subset"])
+
+
+@pytest.mark.parametrize("kinds", [["subset"], ["clusters", "subset"], ["trajectories", "clusters", "subset"]])
+def test_a_run_of_seconds_writes_no_tensorboard_files(tmp_path: Path, kinds: list[str]) -> None:
+    started = start_trackers(job(str(tmp_path)), str(tmp_path / "run"), kinds)
+    assert ("tensorboard" in started) == ("trajectories" in kinds)
