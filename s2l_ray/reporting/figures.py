@@ -105,7 +105,7 @@ def _data_map(maps: Maps) -> go.Figure:
     """Mean against spread over the checkpoints."""
     name = maps.quantity.replace("_", " ")
     figure = _points(maps, maps.spread, maps.mean)
-    figure.update_xaxes(title=f"standard deviation of the {name} over the checkpoints")
+    figure.update_xaxes(title=f"standard deviation of the {name}")
     figure.update_yaxes(title=f"average of the {name}")
     return figure
 
