@@ -59,13 +59,14 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def folder_for(page: Path, folder: Path, request: pytest.FixtureRequest) -> Path:
-    """A page that writes its own job starts with the jobs of the checkout and rows; any other with a finished run."""
-    if any("s2l init" in block.text for block in blocks(page) if block.mark == RUN):
-        shutil.copytree(CHECKOUT / "jobs", folder / "jobs")
-        make_demo(folder / "generated")
-        shutil.copy(folder / "generated" / "rows" / "everyday.jsonl", folder / "rows.jsonl")
-        return folder
-    return shutil.copytree(request.getfixturevalue("finished"), folder, dirs_exist_ok=True)
+    """A page that reads job.yaml starts with a finished run of it, any other with rows and the jobs of the checkout."""
+    text = "".join(block.text for block in blocks(page) if block.mark == RUN)
+    if "job.yaml" in text and "s2l init" not in text:
+        return shutil.copytree(request.getfixturevalue("finished"), folder, dirs_exist_ok=True)
+    shutil.copytree(CHECKOUT / "jobs", folder / "jobs")
+    make_demo(folder / "generated")
+    shutil.copy(folder / "generated" / "rows" / "everyday.jsonl", folder / "rows.jsonl")
+    return folder
 
 
 @pytest.mark.timeout(SECONDS)
