@@ -121,6 +121,13 @@ def test_a_missing_job_and_an_unknown_kind(job: Path, tmp_path: Path) -> None:
     assert "trajectories" in result.stderr
 
 
+@pytest.mark.parametrize(
+    ("override", "page"), [("cluster.kk=3", "docs/job.md#cluster"), ("data.sources.0.path=none", "docs/data.md#files")]
+)
+def test_an_error_names_the_page_that_explains_more(job: Path, override: str, page: str) -> None:
+    assert s2l("plan", job, "--set", override).stderr.splitlines()[-1].split() == ["see", page]
+
+
 def test_debug_adds_the_traceback(job: Path) -> None:
     assert "Traceback" in s2l("plan", job, "--to", "gold", "--debug").stderr
 
