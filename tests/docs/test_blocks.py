@@ -20,7 +20,7 @@ pytestmark = pytest.mark.long
 
 NOTEBOOK = CHECKOUT / "docs" / "explore.ipynb"
 TESTED = [page for page in PAGES if any(block.mark == RUN for block in blocks(page))]
-SECONDS = 900
+SECONDS = 1200
 
 
 def run(command: list[str], folder: Path, where: str) -> None:
@@ -69,7 +69,7 @@ def folder_for(page: Path, folder: Path, request: pytest.FixtureRequest) -> Path
     return folder
 
 
-@pytest.mark.timeout(SECONDS)
+@pytest.mark.timeout(3 * SECONDS)
 @pytest.mark.parametrize("page", TESTED, ids=lambda page: page.name)
 def test_blocks_of_a_page_run(page: Path, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     folder = folder_for(page, tmp_path, request)
@@ -80,6 +80,7 @@ def test_blocks_of_a_page_run(page: Path, tmp_path: Path, request: pytest.Fixtur
             run_block(block, folder)
 
 
+@pytest.mark.timeout(3 * SECONDS)
 def test_the_notebook_runs(finished: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
     cells = [cell for cell in json.loads(NOTEBOOK.read_text())["cells"] if cell["cell_type"] == "code"]
