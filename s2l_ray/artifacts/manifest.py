@@ -41,6 +41,8 @@ class Manifest:
     """The record of an artifact: its identity, inputs, execution, counts, facts and files.
 
     identity: the fields that decide the fingerprint. config: the whole resolved job. columns: name to Arrow type.
+    timings: seconds from the start to this manifest, of the last attempt and, of a stage that was not resumed, the
+    values of `pipeline.usage.UsageMeter`.
     """
 
     kind: str

@@ -20,6 +20,7 @@ from s2l_ray.pipeline.plan import Plan, PlannedStep, plan, plan_to_json
 from s2l_ray.pipeline.preflight import check_feasible
 from s2l_ray.pipeline.steps import Step, step_of
 from s2l_ray.pipeline.tracking.recorder import recording
+from s2l_ray.pipeline.usage import UsageMeter
 from s2l_ray.runtime.contracts import Progress, Report, ignore_progress
 from s2l_ray.stages.build import Build, Product
 
@@ -111,7 +112,7 @@ def _build(planned: Plan, one: PlannedStep, report: Report) -> Artifact:
     from s2l_ray.runtime.placement import wait_for_resources
     from s2l_ray.runtime.session import describe_cluster
 
-    config, started = planned.config, time.time()
+    config, started, usage = planned.config, time.time(), UsageMeter()
     step = step_of(one.kind, config)
     with building(one.uri, one.kind, config.run) as artifact_building:
         reopen = storage.exists(storage.join(one.uri, MANIFEST))
@@ -120,6 +121,7 @@ def _build(planned: Plan, one: PlannedStep, report: Report) -> Artifact:
 
         def checked_report(progress: Progress) -> None:
             artifact_building.lock.check()
+            usage.add(progress.usage)
             report(progress)
 
         cluster, recorded = describe_cluster(), artifact_building.recorded_execution()
@@ -136,15 +138,16 @@ def _build(planned: Plan, one: PlannedStep, report: Report) -> Artifact:
             artifact_building.reopen()
         execution = artifact_building.begin(Execution(settings, libraries()))
         product = _run_stage(step, build, inputs)
-        seconds = round(time.time() - started, 3)
-        manifest = make_manifest(step, one, config, execution, product, seconds)
+        complete = recorded is None and not reopen  # else the usage of an earlier attempt is missing
+        timings = {"seconds": round(time.time() - started, 3), **(usage.timings() if complete else {})}
+        manifest = make_manifest(step, one, config, execution, product, timings)
         artifact = artifact_building.commit(manifest, step.leftovers)
-    report(Progress(one.kind, seconds=seconds, note=f"{one.uri} is complete", built=True))
+    report(Progress(one.kind, seconds=timings["seconds"], note=f"{one.uri} is complete", built=True))
     return artifact
 
 
 def make_manifest(
-    step: Step, one: PlannedStep, config: Config, execution: Execution, product: Product, seconds: float
+    step: Step, one: PlannedStep, config: Config, execution: Execution, product: Product, timings: dict[str, float]
 ) -> Manifest:
     """The manifest of a stage's product, with the provenance of this process."""
     return Manifest(
@@ -158,7 +161,7 @@ def make_manifest(
         files=product.files,
         counts=product.counts,
         facts=product.facts,
-        timings={"seconds": seconds},
+        timings=timings,
         provenance=provenance(),
         columns={field.name: str(field.type) for field in product.schema} if product.schema is not None else {},
     )

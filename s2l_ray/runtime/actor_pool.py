@@ -14,7 +14,7 @@ from ray import cloudpickle
 from ray.data.exceptions import ExecutionTimeoutError
 from ray.exceptions import RayError
 
-from s2l_ray.runtime.contracts import ActorHandle, Done, Failed, PoolOptions, Report, Unit, ignore_progress
+from s2l_ray.runtime.contracts import ActorHandle, Done, Failed, PoolOptions, Progress, Report, Unit, ignore_progress
 from s2l_ray.runtime.failures import UnitsFailed, engine_error, exception_from_failure
 from s2l_ray.runtime.monitor import report_failures, stalled, start_monitor
 from s2l_ray.runtime.unit_actor import UnitActor
@@ -38,7 +38,7 @@ def run_units(
     """Yield one result for each unit as it completes, in no fixed order; units start in the given order.
 
     worker: called with `arguments` in each actor, returns the function of a unit. Both are pickled. report: called with
-    the number of attempts that failed, as results arrive.
+    the number of attempts that failed, as results arrive, and at the end with the usage of the actors.
 
     Raises `UnitsFailed` after all other units if more than `options.allow_failures` failed in every attempt, or early
     when a majority fails; an `S2LError` at once for a failure of the job itself (damaged input, disk full, out of
@@ -62,6 +62,7 @@ def run_units(
     tasks.context.execution_no_progress_timeout_s = options.retry.stall_minutes * 60
     try:
         yield from _results(tasks, options, monitor, report)
+        report(Progress(options.kind, usage=ray.get(monitor.status.remote()).usage))
     finally:
         ray.kill(monitor)  # type: ignore[arg-type]
 

@@ -14,12 +14,26 @@ Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
+class Usage:
+    """Time and memory of one worker process.
+
+    seconds: in the work itself, without starting the process and loading a model. peak_bytes:
+    most memory that the process ever held. alone: no other worker runs at the same time.
+    """
+
+    process: str
+    seconds: float
+    peak_bytes: int
+    alone: bool = False
+
+
+@dataclass(frozen=True)
 class Progress:
     """Progress of one stage: `done` of `total` units of `unit`; `note` and `warning` are lines to keep.
 
     counts: processed in `seconds` by this run of the pass, e.g. {"rows": 12000, "tokens": 3100000}. values: current,
     e.g. {"loss": 2.1}. failures: attempts that failed since the previous record. built: the artifact is complete, after
-    `seconds`.
+    `seconds`. usage: of the workers; such a record has no position.
     """
 
     kind: str
@@ -33,6 +47,7 @@ class Progress:
     note: str = ""
     warning: str = ""
     built: bool = False
+    usage: tuple[Usage, ...] = ()
 
     @property
     def rates(self) -> dict[str, float]:

@@ -14,7 +14,7 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from s2l_ray.errors import S2LError
-from s2l_ray.runtime.contracts import ActorHandle, Failure, Progress, RemoteTask, Report
+from s2l_ray.runtime.contracts import ActorHandle, Failure, Progress, RemoteTask, Report, Usage
 from s2l_ray.runtime.failures import first_line
 from s2l_ray.runtime.placement import describe_request
 from s2l_ray.runtime.worker_process import Process
@@ -45,12 +45,16 @@ class ActiveUnit:
 
 @dataclass(frozen=True)
 class Status:
-    """Latest progress, all failures, active units from the longest, seconds since the last report of any worker."""
+    """Latest progress, all failures, active units from the longest, seconds since the last report of any worker.
+
+    usage: of the processes that finished a unit.
+    """
 
     progress: Progress | None
     failures: list[Failure]
     active: list[ActiveUnit]
     idle_seconds: float
+    usage: tuple[Usage, ...] = ()
 
 
 def is_alive(node: str) -> bool:
@@ -69,6 +73,7 @@ class Monitor:
         self._failures: dict[str, list[Failure]] = {}
         self._nodes_lost: Counter[str] = Counter()
         self._progress: Progress | None = None
+        self._usage: dict[str, Usage] = {}
         self._reported = time.monotonic()
         self._stopping = False
 
@@ -97,8 +102,12 @@ class Monitor:
             self._active[process.actor] = replace(self._active[process.actor], progress=progress)
         return self._stopping
 
-    def finish(self, process: Process) -> None:
+    def finish(self, process: Process, usage: Usage | None = None) -> None:
+        """Record the end of the active unit of a process, and what it took."""
         self._reported = time.monotonic()
+        if usage is not None:
+            earlier = self._usage.get(usage.process)
+            self._usage[usage.process] = replace(usage, seconds=usage.seconds + (earlier.seconds if earlier else 0.0))
         self._done += self._active.pop(process.actor, None) is not None
 
     def fail(self, process: Process, failure: Failure) -> bool:
@@ -113,7 +122,7 @@ class Monitor:
     def status(self) -> Status:
         failures = [failure for failures in self._failures.values() for failure in failures]
         active = sorted(self._active.values(), key=lambda active: active.since)
-        return Status(self._progress, failures, active, time.monotonic() - self._reported)
+        return Status(self._progress, failures, active, time.monotonic() - self._reported, tuple(self._usage.values()))
 
     def stop(self) -> None:
         """Request a stop; workers receive it in reply to their next progress."""
@@ -169,6 +178,8 @@ def watch(monitor: ActorHandle, task: RemoteTask, is_running: Callable[[float], 
             if not failure.final:
                 report(Progress(task.kind, warning=f"{first_line(failure.message)}; retrying"))
         if not running:
+            if status.usage:
+                report(Progress(task.kind, usage=status.usage))
             return status.failures
         minutes = retry.stall_minutes if status.active else max(retry.stall_minutes, retry.wait_minutes)
         if status.idle_seconds > minutes * 60:

@@ -36,14 +36,14 @@ def run_on_one_node(
 ) -> T:
     """The result of `function(*arguments)`, called in an actor that takes `task.request` of one node.
 
-    report: called with progress, and with a warning before a retry; an exception in it ends the call. Raises the
+    report: called with progress, with a warning before a retry, and with the usage; an exception in it ends the call. Raises the
     failure of the last attempt as an `S2LError`.
     """
     monitor = start_monitor(task)
     # Restarts are bounded by the monitor, which counts attempts and lost nodes.
     resources = {"num_cpus": task.request.cpus, "num_gpus": task.request.gpus, "memory": task.request.memory or None}
     actor_class: Any = ray.remote(max_restarts=-1, max_task_retries=-1)(UnitActor)
-    actor = actor_class.options(**resources).remote(lambda: Call.run, {}, task, monitor)
+    actor = actor_class.options(**resources).remote(lambda: Call.run, {}, task, monitor, alone=True)
     try:
         reference = actor.run.remote(Call(task.name, function, arguments))
         watch(monitor, task, lambda seconds: not ray.wait([reference], timeout=seconds)[0], report)

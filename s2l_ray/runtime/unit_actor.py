@@ -5,6 +5,7 @@ process exits, Ray restarts the actor and calls it again with the same units. At
 """
 
 import os
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -14,13 +15,13 @@ from ray import cloudpickle
 
 from s2l_ray.runtime.contracts import ActorHandle, Done, Failed, Failure, RemoteTask, Unit
 from s2l_ray.runtime.failures import failure_from_exception
-from s2l_ray.runtime.worker_process import join_monitor
+from s2l_ray.runtime.worker_process import join_monitor, usage_of
 
 Worker = Callable[[Any], Any]
 
 
 class UnitActor:
-    """A worker, constructed by `make_worker(**arguments)` for the first unit."""
+    """A worker, constructed by `make_worker(**arguments)` for the first unit. alone: it is no actor of a pool."""
 
     def __init__(
         self,
@@ -28,9 +29,10 @@ class UnitActor:
         arguments: Mapping[str, object],
         task: RemoteTask,
         monitor: ActorHandle,
+        alone: bool = False,
     ) -> None:
         self._make_worker, self._arguments = make_worker, arguments
-        self._task, self._monitor = task, monitor
+        self._task, self._monitor, self._alone = task, monitor, alone
         self._process = join_monitor(monitor)
         self._worker: Worker | None = None
 
@@ -51,11 +53,13 @@ class UnitActor:
         try:
             if self._worker is None:
                 self._worker = self._make_worker(**self._arguments)
+            began = time.monotonic()
             value = self._worker(unit)
         except Exception as error:  # raised in the driver
             failure = failure_from_exception(error, self._task)
             if ray.get(self._monitor.fail.remote(self._process, failure)) or self._worker is None:
                 return Failed(unit.name, replace(failure, final=True))
             os._exit(1)
-        self._monitor.finish.remote(self._process)
+        seconds = None if self._alone else time.monotonic() - began
+        ray.get(self._monitor.finish.remote(self._process, usage_of(self._process, seconds)))
         return Done(unit.name, value)

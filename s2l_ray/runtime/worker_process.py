@@ -1,17 +1,20 @@
-"""Functions for code inside a worker process: its identity, progress reports, and a watchdog for its exit.
+"""Functions for code inside a worker process: its identity, progress reports, usage, and a watchdog for its exit.
 
 Importable without Ray, since stages call `report_progress` and `track` in functions that also run without it.
 """
 
 import atexit
 import os
+import resource
 import signal
 import socket
+import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
 
-from s2l_ray.runtime.contracts import ActorHandle, Progress
+from s2l_ray.runtime.contracts import ActorHandle, Progress, Usage
 
 T = TypeVar("T")
 
@@ -30,6 +33,7 @@ class Process:
 
 
 _joined: tuple[Process, ActorHandle] | None = None
+_worked = 0.0
 
 
 def report_progress(done: int, total: int, unit: str) -> None:
@@ -45,6 +49,23 @@ def track(items: Sequence[T], unit: str) -> Iterator[T]:
         report_progress(number, len(items), unit)
         yield item
     report_progress(len(items), len(items), unit)
+
+
+@contextmanager
+def working() -> Iterator[None]:
+    """Count the seconds of a block as work that grows with the data, in a function that runs on one node."""
+    global _worked
+    began = time.monotonic()
+    try:
+        yield
+    finally:
+        _worked += time.monotonic() - began
+
+
+def usage_of(process: Process, seconds: float | None = None) -> Usage:
+    """The usage of this process: `seconds` of work beside other workers, or for None all of `working` alone."""
+    peak_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return Usage(str(process), _worked if seconds is None else seconds, peak_bytes, alone=seconds is None)
 
 
 def join_monitor(monitor: ActorHandle) -> Process:

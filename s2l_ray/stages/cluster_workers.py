@@ -20,7 +20,7 @@ from s2l_ray.artifacts.tables import FileRecord, notes_of, read_table, write_tab
 from s2l_ray.config.sections import Cluster as ClusterConfig
 from s2l_ray.core.arrays import Float32, Int64, Objects
 from s2l_ray.errors import S2LError
-from s2l_ray.runtime.worker_process import report_progress
+from s2l_ray.runtime.worker_process import report_progress, working
 from s2l_ray.stages.build import ShardUnit
 
 CENTROIDS = "centroids.parquet"
@@ -73,33 +73,34 @@ def fit(
     """Read the features, fit each group, store the centroids. Runs on one node."""
     from s2l_ray.core.kmeans.fit import KMeansOptions, fit_kmeans
 
-    x_NT, source_N = _read_matrix(features_of(open_artifact(features), settings), settings)
-    options = KMeansOptions(
-        iterations=settings.iterations,
-        restarts=settings.restarts,
-        backend=execution.backend,
-        sample_per_cluster=settings.sample_per_cluster,
-        sample_iterations=settings.sample_iterations,
-    )
-    groups = sorted(set(source_N.tolist()))
-    group_K: list[str] = []
-    centroids = []
-    for number, group in enumerate(groups):
-        passes = "passes" + (f" (group {number + 1} of {len(groups)})" if group else "")
-        fitted = fit_kmeans(
-            x_NT[source_N == group],
-            settings.k,
-            seed=settings.seed,
-            options=options,
-            workers=execution.workers,
-            gpu=execution.gpus > 0,
-            on_pass=partial(report_progress, unit=passes),
+    with working():
+        x_NT, source_N = _read_matrix(features_of(open_artifact(features), settings), settings)
+        options = KMeansOptions(
+            iterations=settings.iterations,
+            restarts=settings.restarts,
+            backend=execution.backend,
+            sample_per_cluster=settings.sample_per_cluster,
+            sample_iterations=settings.sample_iterations,
         )
-        centroids.append(fitted.centroids_KT)
-        group_K += [group] * len(fitted.centroids_KT)
-    if not group_K:
-        raise S2LError(f"{features}: no row has status ok; `s2l show` it to see why rows were rejected")
-    return write_table(folder, CENTROIDS, _centroids_table(group_K, np.concatenate(centroids)), key)
+        groups = sorted(set(source_N.tolist()))
+        group_K: list[str] = []
+        centroids = []
+        for number, group in enumerate(groups):
+            passes = "passes" + (f" (group {number + 1} of {len(groups)})" if group else "")
+            fitted = fit_kmeans(
+                x_NT[source_N == group],
+                settings.k,
+                seed=settings.seed,
+                options=options,
+                workers=execution.workers,
+                gpu=execution.gpus > 0,
+                on_pass=partial(report_progress, unit=passes),
+            )
+            centroids.append(fitted.centroids_KT)
+            group_K += [group] * len(fitted.centroids_KT)
+        if not group_K:
+            raise S2LError(f"{features}: no row has status ok; `s2l show` it to see why rows were rejected")
+        return write_table(folder, CENTROIDS, _centroids_table(group_K, np.concatenate(centroids)), key)
 
 
 def _centroids_table(group_K: list[str], centroid_KT: Float32) -> pa.Table:

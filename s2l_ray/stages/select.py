@@ -27,7 +27,7 @@ from s2l_ray.core.selection.pool import Pool, Selection
 from s2l_ray.core.selection.registry import SELECTORS
 from s2l_ray.errors import ConfigError
 from s2l_ray.runtime.contracts import Cluster, ResourceRequest
-from s2l_ray.runtime.worker_process import report_progress
+from s2l_ray.runtime.worker_process import report_progress, working
 from s2l_ray.stages.build import Build, Product, cpus_per_actor, memory_request
 
 SelectBuild = Build[SelectExecution]
@@ -72,6 +72,7 @@ def select(build: SelectBuild) -> Product:
     return Product([file], Counts(facts.pool, selected, {"not_selected": left} if left else {}), facts, SUBSET)
 
 
+@working()
 def select_rows(
     folder: str, inputs: Mapping[str, str], config: Select, root: str, budget: int
 ) -> tuple[FileRecord, SubsetFacts]:

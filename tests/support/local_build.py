@@ -55,5 +55,5 @@ def _build(config: Config, planned: PlannedStep) -> None:
         settings, report = execution.settings, ignore_progress
         build = LocalBuild(planned.kind, planned.uri, config, inputs, settings, ONE_CORE, report, step.version)
         product = step.stage(build)
-        manifest = make_manifest(step, planned, config, execution, product, seconds=0.0)
+        manifest = make_manifest(step, planned, config, execution, product, {"seconds": 0.0})
         artifact_building.commit(manifest, step.leftovers)

@@ -19,6 +19,7 @@ from s2l_ray.artifacts.schemas import step_name
 from s2l_ray.core.causal_lm import check_model_fits, init_model, load_model
 from s2l_ray.core.data.token_rows import TokenRows
 from s2l_ray.core.data.tokenization import load_tokenizer, special_ids
+from s2l_ray.core.scoring.packed_check import AttentionChoice
 from s2l_ray.core.training.finetune import Hooks, Weights, finetune
 from s2l_ray.core.training.lora import add_adapters, merge_adapters
 from s2l_ray.core.training.records import CheckpointRecord, StepRecord
@@ -31,7 +32,7 @@ from s2l_ray.runtime.training.checkpoint_writer import CheckpointWriter, put_tab
 from s2l_ray.runtime.training.job import TrainJob
 from s2l_ray.runtime.training.rows import read_held_out_rows, read_rows, read_selected_rows
 from s2l_ray.runtime.training.store import newest_state
-from s2l_ray.runtime.worker_process import Process, join_monitor
+from s2l_ray.runtime.worker_process import Process, join_monitor, usage_of
 from s2l_ray.sources.checkpoints import MODEL_FILES
 from s2l_ray.sources.hub import model_folder
 
@@ -48,14 +49,14 @@ def train_worker(job: TrainJob, task: RemoteTask, monitor: ActorHandle) -> None:
     process = join_monitor(monitor)
     monitor.start.remote(process, f"rank {ray.train.get_context().get_world_rank()}")
     try:
-        _train(job, monitor, process)
+        seconds = _train(job, monitor, process)
     except Exception as error:
         in_collective = any(sign in str(error) for sign in COLLECTIVE_SIGNS)
         if not in_collective and not isinstance(error, torch.distributed.DistError):
             known = S2LError(f"train: {error}") if isinstance(error, FloatingPointError | ValueError) else error
             ray.get(monitor.fail.remote(process, failure_from_exception(known, task)))
         raise
-    monitor.finish.remote(process)
+    ray.get(monitor.finish.remote(process, usage_of(process, seconds)))
 
 
 class Reporter:
@@ -63,7 +64,7 @@ class Reporter:
 
     def __init__(self, monitor: ActorHandle, process: Process, job: TrainJob) -> None:
         self._monitor, self._process, self._job = monitor, process, job
-        self._started = self.saved = time.monotonic()
+        self.started = self.saved = time.monotonic()
         self._reported = 0.0
         self._steps = self._tokens = 0
         self._reply: Any = None
@@ -78,7 +79,7 @@ class Reporter:
             return
         self._reported = now
         counts = {"rows": self._steps * self._job.settings.batch_size, "tokens": self._tokens}
-        progress = Progress("", record.step, total, "steps", counts, now - self._started, {"loss": record.loss})
+        progress = Progress("", record.step, total, "steps", counts, now - self.started, {"loss": record.loss})
         self._reply = self._monitor.progress.remote(self._process, progress)
 
     def signal(self, step: int) -> Signal:
@@ -91,7 +92,8 @@ class Reporter:
         return "save" if due and step < self._job.total_steps() else "continue"
 
 
-def _train(job: TrainJob, monitor: ActorHandle, process: Process) -> None:
+def _train(job: TrainJob, monitor: ActorHandle, process: Process) -> float:
+    """Train, and return the seconds of the steps and checkpoints, without loading and checking the model."""
     torch.set_num_threads(job.threads)
     dataset = open_artifact(job.dataset)
     train_rows, held_out_rows = _read_train_rows(job, dataset), read_held_out_rows(dataset)
@@ -103,11 +105,14 @@ def _train(job: TrainJob, monitor: ActorHandle, process: Process) -> None:
             add_adapters(model, job.lora, job.settings.seed)
         state = _read_state(job)
         torch.nn.Module.to(model, get_device())
-        hooks = _hooks(writer, Reporter(monitor, process, job), model if job.lora is not None else None)
+        reporter = Reporter(monitor, process, job)
+        hooks = _hooks(writer, reporter, model if job.lora is not None else None)
         history = finetune(model, train_rows, held_out_rows, job.settings, hooks, state)
         writer.flush()
+        seconds = time.monotonic() - reporter.started
     if _is_rank_zero() and len(history.steps) == job.total_steps():
         put_tables(job.output, history)
+    return seconds
 
 
 def _read_state(job: TrainJob) -> TrainingState | None:
@@ -170,6 +175,10 @@ def _hooks(writer: CheckpointWriter, reporter: Reporter, adapted: PreTrainedMode
     if not _is_rank_zero():
         return Hooks(on_state=lambda state: ray.train.report({}, checkpoint_dir_name=step_name(state.step)))
 
+    def start(attention: AttentionChoice) -> None:
+        writer.set_training_attention(attention)
+        reporter.started = time.monotonic()
+
     def put_checkpoint(record: CheckpointRecord, weights: Weights) -> None:
         writer.put(record, weights if adapted is None else merge_adapters(adapted, weights))
 
@@ -186,6 +195,6 @@ def _hooks(writer: CheckpointWriter, reporter: Reporter, adapted: PreTrainedMode
         on_step=reporter.add_step,
         on_checkpoint=put_checkpoint,
         signal=reporter.signal,
-        on_attention=writer.set_training_attention,
+        on_attention=start,
         on_state=put_state,
     )

@@ -33,7 +33,7 @@ from s2l_ray.core.data.examples import read_row
 from s2l_ray.core.data.segments import ExampleText, chat_texts, pair_text
 from s2l_ray.core.data.tokenization import Encoded
 from s2l_ray.core.data.turns import answer_id
-from s2l_ray.runtime.worker_process import track
+from s2l_ray.runtime.worker_process import track, working
 from s2l_ray.sources.hub import TOKENIZER_FILES, model_folder
 from s2l_ray.stages.prepare.filter import read_decisions
 from s2l_ray.stages.prepare.parse import IDS, TEXTS
@@ -84,9 +84,9 @@ def train_tokenizer_files(vocab_size: int, folder: str, data: Data, slices: Sequ
     from s2l_ray.core.data.tokenization import train_tokenizer
 
     rows = (row for one in track(slices, "pieces read for the tokenizer") for row in read_rows(folder, data, one))
-    return _tokenizer_files(
-        train_tokenizer((one.text for row in rows for text in row.texts for one in text.segments), vocab_size)
-    )
+    texts = (one.text for row in rows for text in row.texts for one in text.segments)
+    with working():
+        return _tokenizer_files(train_tokenizer(texts, vocab_size))
 
 
 def _tokenizer_files(tokenizer: "PreTrainedTokenizerBase") -> TokenizerFiles:

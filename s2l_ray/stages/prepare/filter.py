@@ -15,7 +15,7 @@ from s2l_ray.artifacts.schemas import REJECTED
 from s2l_ray.artifacts.tables import FileRecord, read_table, write_table
 from s2l_ray.core.arrays import Int32, UInt8, UInt64
 from s2l_ray.core.data.deduplication import HELD_OUT, KEEP, REASONS, cut_shards, filter_rows, id_to_words
-from s2l_ray.runtime.worker_process import track
+from s2l_ray.runtime.worker_process import track, working
 from s2l_ray.sources.ranges import Range
 from s2l_ray.stages.prepare.records import FilteredPool, ParsedRange, Piece, PieceSlice, RejectedRows, RejectUnit
 
@@ -63,6 +63,7 @@ class FilterOptions:
     seed: int
 
 
+@working()
 def filter_pool(folder: str, groups: Sequence[Sequence[Piece]], options: FilterOptions) -> FilteredPool:
     """Decide about every row and write one file of decisions a group. Runs in one actor."""
     pieces = [piece for group in groups for piece in group]
