@@ -91,13 +91,21 @@ def demo(
 
 @verb(RUN, "s2l plan job.yaml --set select.budget=5%")
 def plan(job: arg.Job, set_: arg.Set = None, to: arg.To = "subset", json_: arg.Json = False) -> None:
-    """Show the artifacts that a run would build, the reasons, and estimates of rows and disk space."""
+    """Show the artifacts that a run would build, the reasons, and estimates of time, memory, storage and money."""
     from s2l_ray.config.experiment import is_experiment
     from s2l_ray.terminal.experiments import commands as experiments
     from s2l_ray.terminal.verbs import jobs
 
     commands = experiments if is_experiment(job) else jobs
     commands.show(job, set_, to, json_)
+
+
+@verb(RUN, "s2l probe job.yaml")
+def probe(job: arg.Job, set_: arg.Set = None, to: arg.To = "subset", json_: arg.Json = False) -> None:
+    """Run every missing stage over 200 rows, for at most two minutes, so that `plan` can estimate the rest."""
+    from s2l_ray.terminal.verbs.probe import probe as measure
+
+    measure(job, set_, to, json_)
 
 
 @verb(RUN, "s2l run job.yaml --set data.limit=1% --set run=trial")
@@ -109,17 +117,21 @@ def run(
     allow_version_change: arg.AllowVersionChange = False,
     no_report: arg.NoReport = False,
     no_text: arg.NoText = False,
+    max_cost: arg.MaxCost = None,
+    max_hours: arg.MaxHours = None,
 ) -> None:
     """Build the missing artifacts, and record events and curves in ROOT/runs/NAME/STARTED/.
 
     Run the same command again to resume after an interruption.
     """
     from s2l_ray.config.experiment import is_experiment
+    from s2l_ray.pipeline.estimates.limits import Limits
     from s2l_ray.terminal.experiments import commands as experiments
     from s2l_ray.terminal.verbs import jobs, reports
 
     commands = experiments if is_experiment(job) else jobs
-    result, built = commands.run(job, set_, to, rebuild, allow_version_change)
+    limits = Limits(max_cost, max_hours)
+    result, built = commands.run(job, set_, to, rebuild, allow_version_change, limits)
     if not no_report:
         reports.write_after_run(result, built=built, with_text=not no_text)
 

@@ -18,6 +18,7 @@ from s2l_ray.config.subsections import (
     CheckpointWindow,
     ClusterResources,
     EmbedResources,
+    EstimateInputs,
     EvaluateResources,
     EvaluationSet,
     HeldOut,
@@ -242,10 +243,11 @@ class Resources(Section):
 
 
 class Prices(Section):
-    """The user's prices of an hour of a GPU and of a CPU, in any currency; never identity."""
+    """The user's prices, in any currency, of an hour of a GPU and of a CPU and of a GB for a month; never identity."""
 
     gpu_hour: Annotated[float, Field(ge=0)] | None = None
     cpu_hour: Annotated[float, Field(ge=0)] | None = None
+    storage_gb_month: Annotated[float, Field(ge=0)] | None = None
 
 
 class Config(Section):
@@ -264,6 +266,7 @@ class Config(Section):
     evaluate: Evaluate = Evaluate()
     resources: Resources = Resources()
     prices: Prices = Prices()
+    estimate: EstimateInputs = EstimateInputs()  # never identity
 
     @model_validator(mode="after")
     def _check_origin_of_losses(self) -> Self:

@@ -1,4 +1,4 @@
-"""Sections inside sections: of `data.exclude`, imports, `cluster.checkpoints`, `target.lora` and `resources`."""
+"""Sections inside sections: of `data`, imports, `cluster.checkpoints`, `target.lora`, `resources` and `estimate`."""
 
 from typing import Annotated, Any, Literal, Self
 
@@ -167,3 +167,34 @@ class ClusterResources(Section):
 
     backend: Literal["auto", "cuml", "torch"] = "auto"
     workers: PositiveInt = 1
+
+
+class ModelSize(Section):
+    """Size of a model of the hub."""
+
+    parameters: PositiveInt
+    layers: PositiveInt
+    hidden_size: PositiveInt
+    vocab_size: PositiveInt
+
+
+class Gpu(Section):
+    """A GPU: its memory, its rate at the precision of the job in 10^12 FLOP/s, and the share of it that is reached."""
+
+    memory_gb: Annotated[float, Field(gt=0)]
+    tflops: Annotated[float, Field(gt=0)]
+    utilization: Annotated[float, Field(gt=0, le=1)] = 0.3
+
+
+class EstimateInputs(Section):
+    """Figures that `s2l plan` cannot know offline; stored or measured ones are used instead, where there are any.
+
+    rows: of the pool. tokens_per_row: their mean. questions: of all tasks together. models: sizes by hub id. gpu: of
+    the workers of every stage.
+    """
+
+    rows: PositiveInt | None = None
+    tokens_per_row: Annotated[float, Field(gt=0)] | None = None
+    questions: PositiveInt | None = None
+    models: dict[str, ModelSize] = {}
+    gpu: Gpu | None = None

@@ -15,7 +15,12 @@ SELECTION_KINDS = ("embeddings", "task", "checkpoints", "trajectories", "cluster
 FORWARD, TRAINING, ADAPTERS = 2, 6, 4
 WEIGHT_BYTES = 4
 # sections of `resources` whose number of workers may change midway, so that no execution record has it
-RESOURCES = {"task": "prepare", "embeddings": "embed", "trajectories": "score"}
+RESOURCES = {
+    **dict.fromkeys(("dataset", "task", "target_dataset"), "prepare"),
+    "embeddings": "embed",
+    "trajectories": "score",
+    "evaluation": "evaluate",
+}
 
 
 @dataclass(frozen=True)
@@ -34,7 +39,7 @@ class Cost:
 def selection_cost(planned: Plan, prices: Prices) -> Cost:
     """Cost of everything that the arm's subset needs beyond the dataset; 0 for an arm without a subset."""
     kinds = [kind for kind in SELECTION_KINDS if kind in planned] if "subset" in planned else []
-    return _total(artifact_cost(planned.artifact(kind), prices) for kind in kinds)
+    return total_cost(artifact_cost(planned.artifact(kind), prices) for kind in kinds)
 
 
 def artifact_cost(artifact: Artifact | None, prices: Prices) -> Cost:
@@ -53,14 +58,15 @@ def _is_imported(artifact: Artifact) -> bool:
     return (kind == "checkpoints" and not inputs) or (kind == "trajectories" and "checkpoints" not in inputs)
 
 
-def _total(costs: Iterable[Cost]) -> Cost:
+def total_cost(costs: Iterable[Cost]) -> Cost:
+    """The sum; None where any part is not known."""
     parts = list(costs)
     return Cost(*(_sum(getattr(part, name) for part in parts) for name in ("flops", "seconds", "money")))
 
 
 def mean_cost(costs: Sequence[Cost]) -> Cost:
     """The cost of one seed on average; None where that of any seed is not known."""
-    total = _total(costs)
+    total = total_cost(costs)
     each = (None if value is None else value / len(costs) for value in (total.flops, total.seconds, total.money))
     return Cost(*each)
 
@@ -102,7 +108,9 @@ def _money(artifact: Artifact, seconds: float, prices: Prices) -> float | None:
 
 
 def _workers(artifact: Artifact) -> int | None:
-    """Workers of a stage; None where the job left the number to the cluster (`auto`, or a range)."""
+    """Workers of a stage; None where it was resumed and the job left the number to the cluster (`auto`, or a range)."""
+    if "workers" in artifact.manifest.timings:
+        return int(artifact.manifest.timings["workers"])
     section = RESOURCES.get(artifact.manifest.kind)
     if section is None:
         return int(getattr(artifact.manifest.execution.settings, "workers", 1))

@@ -5,12 +5,9 @@ yet. `check_feasible` raises `ConfigError` for what could only fail later. Neith
 sizes are read from the headers of local files.
 """
 
-import json
-import math
 import shutil
 from dataclasses import dataclass
 from importlib.util import find_spec
-from pathlib import Path
 
 from s2l_ray import storage
 from s2l_ray.artifacts.facts import DatasetFacts
@@ -24,6 +21,7 @@ from s2l_ray.errors import ConfigError
 from s2l_ray.pipeline.checks.evaluation import check_evaluation
 from s2l_ray.pipeline.checks.selection import check_selection, check_steps
 from s2l_ray.pipeline.checks.tracking import check_trackers
+from s2l_ray.pipeline.estimates.models import config_fields, model_shape
 from s2l_ray.pipeline.plan import Plan
 
 WEIGHT_BYTES = 4
@@ -177,9 +175,9 @@ def checkpoint_count(config: Config, pool: int | None) -> int | None:
 
 
 def parameter_count(config: Config) -> int | None:
-    """Parameters of a proxy model in a local folder; None for others."""
-    folder = _model_folder(config)
-    return sum(map(_parameters_in, folder.glob("*.safetensors"))) or None if folder is not None else None
+    """Parameters of the proxy model, if they are known offline."""
+    shape = model_shape(config, config.proxy.model, "proxy.model")
+    return shape.parameters if shape is not None else None
 
 
 def vocabulary(config: Config, dataset: DatasetFacts | None) -> int | None:
@@ -244,27 +242,8 @@ def max_rows(config: Config) -> int | None:
     return min(limits, default=None)
 
 
-def _model_folder(config: Config) -> Path | None:
-    model = config.proxy.model
-    return local_folder(config, model, "proxy.model") if isinstance(model, str) else None
-
-
 def _embedding_rows(config: Config) -> int | None:
     """`vocab_size` of a model in a local folder; None for others."""
-    folder = _model_folder(config)
-    if folder is None:
-        return None
-    try:
-        rows: int | None = json.loads((folder / "config.json").read_bytes()).get("vocab_size")
-    except (OSError, ValueError) as error:
-        raise ConfigError(
-            f"proxy.model: {folder} has no readable config.json; write the folder of a transformers model, or a hub id"
-        ) from error
-    return rows
-
-
-def _parameters_in(path: Path) -> int:
-    from safetensors import safe_open
-
-    with safe_open(path, framework="np") as weights:
-        return sum(math.prod(weights.get_slice(name).get_shape()) for name in weights.keys())  # noqa: SIM118
+    model = config.proxy.model
+    folder = local_folder(config, model, "proxy.model") if isinstance(model, str) else None
+    return config_fields(folder, "proxy.model").get("vocab_size") if folder is not None else None

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 from s2l_ray import storage
@@ -16,6 +16,8 @@ from s2l_ray.artifacts.runs import record_run, run_folder, write_plan
 from s2l_ray.catalog.listing import COMPLETE, DAMAGED, REPLACED, UNRESOLVED
 from s2l_ray.config.sections import Config
 from s2l_ray.errors import ConfigError, DamagedError, S2LError
+from s2l_ray.pipeline.estimates.actual import actual_steps
+from s2l_ray.pipeline.estimates.job import estimate_job
 from s2l_ray.pipeline.plan import Plan, PlannedStep, plan, plan_to_json
 from s2l_ray.pipeline.preflight import check_feasible
 from s2l_ray.pipeline.steps import Step, step_of
@@ -62,24 +64,25 @@ def run_plan(planned: Plan, report: Report = ignore_progress) -> Plan:
         return planned
     config = planned.config
     entry = record_run(config.root, config.run, planned.fingerprints, config.model_dump(mode="json"), planned.commits)
-    record = {"started": entry.started, "steps": plan_to_json(planned)}
+    estimated = estimate_job(planned)
+    record = {"started": entry.started, "steps": plan_to_json(planned), "estimate": asdict(estimated)}
     write_plan(config.root, config.run, entry.started, record)
     for step in planned.missing:
         if step.rebuild or step is planned.missing[0]:
             raise_if_locked(step.uri)  # before artifacts are moved and Ray is started for nothing
     from s2l_ray.runtime.session import connect, describe_cluster
 
-    seconds: dict[str, float] = {}
+    built: dict[str, Artifact] = {}
     folder, kinds = run_folder(config.root, config.run, entry.started), [step.kind for step in planned.missing]
     with recording(config, folder, kinds, report) as recorder, connect():
         _move_replaced(planned)
         for kind in [step.kind for step in planned.steps]:
             if planned[kind].to_build:
-                artifact = _build(planned, planned[kind], recorder.report)
-                recorder.complete(artifact, describe_cluster().accelerator)
-                seconds[kind] = artifact.manifest.timings["seconds"]
-                planned = _with_artifact(planned, artifact)
-    write_plan(config.root, config.run, entry.started, {**record, "steps": plan_to_json(planned), "seconds": seconds})
+                built[kind] = _build(planned, planned[kind], recorder.report)
+                recorder.complete(built[kind], describe_cluster().accelerator)
+                planned = _with_artifact(planned, built[kind])
+    actual = [asdict(one) for one in actual_steps(estimated.steps, built, config.prices)]
+    write_plan(config.root, config.run, entry.started, {**record, "steps": plan_to_json(planned), "actual": actual})
     return planned
 
 

@@ -36,8 +36,8 @@ def run_on_one_node(
 ) -> T:
     """The result of `function(*arguments)`, called in an actor that takes `task.request` of one node.
 
-    report: called with progress, with a warning before a retry, and with the usage; an exception in it ends the call. Raises the
-    failure of the last attempt as an `S2LError`.
+    report: called with progress, with a warning before a retry, and with the usage; an exception in it ends the call.
+    Raises the failure of the last attempt as an `S2LError`.
     """
     monitor = start_monitor(task)
     # Restarts are bounded by the monitor, which counts attempts and lost nodes.

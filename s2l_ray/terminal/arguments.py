@@ -147,6 +147,14 @@ ExplorerFile = Annotated[
 ]
 AsText = Annotated[bool, typer.Option("--text", help="Print the values instead of writing the page.")]
 NoText = Annotated[bool, typer.Option("--no-text", help="Leave out all texts of rows.")]
+MaxCost = Annotated[
+    float | None,
+    typer.Option("--max-cost", metavar="N", help="Refuse a run whose estimated cost is above N, or not known."),
+]
+MaxHours = Annotated[
+    float | None,
+    typer.Option("--max-hours", metavar="H", help="Refuse a run whose estimated time is above H, or not known."),
+]
 NoReport = Annotated[bool, typer.Option("--no-report", help="Write no report into the folder of the run.")]
 Yes = Annotated[bool, typer.Option("--yes", help="Delete what is listed (default: list only).")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]

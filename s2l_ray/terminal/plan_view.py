@@ -10,32 +10,42 @@ from s2l_ray.config.budget import budget_amount, budget_unit
 from s2l_ray.config.row_summary import DataSummary
 from s2l_ray.config.sections import Config, Data
 from s2l_ray.core.selection.registry import SELECTORS
+from s2l_ray.pipeline.estimates.job import JobEstimate
 from s2l_ray.pipeline.plan import Plan, PlannedStep, plan_to_json
 from s2l_ray.pipeline.preflight import Estimate
 from s2l_ray.stages.evaluate.evaluate import skipped_metrics
 from s2l_ray.terminal import humanize
 from s2l_ray.terminal.console import stdout_console
 from s2l_ray.terminal.data_preview import sources_view
+from s2l_ray.terminal.estimate_view import estimate_view
 from s2l_ray.terminal.layout import Pairs, facts, indented, state, table
 
 REASONS_SHOWN = 4
+JSON_VERSION = 1
 
 
-def plan_view(planned: Plan, figures: Estimate, summaries: Sequence[DataSummary]) -> RenderableType:
-    """Each kind with its state and the reasons for it, then the estimates, and the summaries of sources."""
+def plan_view(
+    planned: Plan, figures: Estimate, summaries: Sequence[DataSummary], estimated: JobEstimate
+) -> RenderableType:
+    """Each kind with its state and the reasons for it, the summaries of sources, and the estimates."""
     steps = table("kind", "state", "fingerprint", "reason")
     for step in planned.steps:
         steps.add_row(step.kind, state(step.state), Text(step.fingerprint, "dim"), "\n".join(_reasons(step)))
     head = Text.assemble((planned.config.run, "bold"), f"  in {planned.config.root}")
     parts = [indented(head, steps, facts(_estimates(planned, figures)))]
-    return Group(*parts, *([sources_view(summaries, stdout_console().width)] if summaries else []))
+    parts += [sources_view(summaries, stdout_console().width)] if summaries else []
+    return Group(*parts, *([indented(estimate_view(estimated))] if planned.missing else []))
 
 
-def plan_values(planned: Plan, figures: Estimate, summaries: Sequence[DataSummary]) -> dict[str, object]:
+def plan_values(
+    planned: Plan, figures: Estimate, summaries: Sequence[DataSummary], estimated: JobEstimate
+) -> dict[str, object]:
     config = planned.config
     select = config.select.model_dump(mode="json")
     values = {"run": config.run, "root": config.root, "steps": plan_to_json(planned), "select": select}
-    return values | dataclasses.asdict(figures) | {"sources": [summary.counts() for summary in summaries]}
+    costs = {"version": JSON_VERSION, "estimate": dataclasses.asdict(estimated)}
+    sources = [summary.counts() for summary in summaries]
+    return {**costs, **values, **dataclasses.asdict(figures), "sources": sources}
 
 
 def _reasons(step: PlannedStep) -> list[str]:

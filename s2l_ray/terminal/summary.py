@@ -1,6 +1,6 @@
 """The output at the end of `run`: the result, its sources, timings, rejected rows, and the next commands."""
 
-from collections.abc import Collection
+from collections.abc import Sequence
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -9,15 +9,18 @@ from rich.text import Text
 from s2l_ray.artifacts.facts import CheckpointsFacts, DatasetFacts, SubsetFacts, TrajectoriesFacts
 from s2l_ray.artifacts.manifest import Artifact
 from s2l_ray.artifacts.schemas import KINDS_WITH_TEXT
-from s2l_ray.terminal import humanize
+from s2l_ray.pipeline.estimates.actual import ActualStep
+from s2l_ray.terminal import estimate_view, humanize
 from s2l_ray.terminal.layout import facts, indented, table
 from s2l_ray.terminal.store_views import facts_view
 
 Artifacts = dict[str, Artifact]
 
 
-def run_view(artifacts: Artifacts, to: str, built: Collection[str], seconds: float, program: str) -> RenderableType:
-    """The end of a run that built the kinds `built` in `seconds`. program: the name of this command line."""
+def run_view(
+    artifacts: Artifacts, to: str, built: Sequence[ActualStep], seconds: float, program: str
+) -> RenderableType:
+    """The end of a run that took `seconds`. built: its stages. program: the name of this command line."""
     result = artifacts[to]
     parts: list[RenderableType] = [_head(result)]
     if to == "subset":
@@ -70,15 +73,21 @@ def _share(part: int, whole: int) -> str:
     return f"{100 * part / whole:.1f} %" if whole else "-"
 
 
-def _stages(artifacts: Artifacts, built: Collection[str], seconds: float) -> Table:
-    rows = table("stage", "time", "", right=("time",))
+def _stages(artifacts: Artifacts, built: Sequence[ActualStep], seconds: float) -> Table:
+    """Time and memory of each stage beside what was planned, where anything was."""
+    steps = {one.kind: one for one in built}
+    known = any(one.planned_seconds is not None for one in built)
+    planned = ("planned", "memory", "planned memory") if known else ()
+    rows = table("stage", "time", *planned, "", right=("time", *planned))
     for kind, artifact in artifacts.items():
-        took = humanize.duration(artifact.manifest.timings["seconds"])
-        if kind in built:
-            rows.add_row(kind, took, Text("built", "green"))
+        took, one = humanize.duration(artifact.manifest.timings["seconds"]), steps.get(kind)
+        if one is None:
+            rows.add_row(kind, Text(took, "dim"), *("" for _ in planned), Text("complete before", "dim"))
         else:
-            rows.add_row(kind, Text(took, "dim"), Text("complete before", "dim"))
-    rows.add_row("this run", humanize.duration(seconds), "", style="bold")
+            memory = humanize.size(one.peak_bytes), humanize.size(one.planned_bytes)
+            cells = (estimate_view.seconds(one.planned_seconds), *memory) if known else ()
+            rows.add_row(kind, took, *cells, Text("built", "green"))
+    rows.add_row("this run", humanize.duration(seconds), *("" for _ in planned), "", style="bold")
     return rows
 
 

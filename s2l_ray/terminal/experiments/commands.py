@@ -10,6 +10,7 @@ from s2l_ray.terminal.console import print_json, print_message, print_result, re
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from s2l_ray.pipeline.estimates.limits import Limits
     from s2l_ray.pipeline.experiment import ExperimentPlan
     from s2l_ray.pipeline.plan import Plan
 
@@ -17,25 +18,29 @@ if TYPE_CHECKING:
 def show(path: str, overrides: list[str] | None, to: str, as_json: bool) -> None:
     """Print the artifacts of an experiment. Raises `ConfigError` where an arm cannot run."""
     from s2l_ray.config.experiment import load_experiment
+    from s2l_ray.pipeline.estimates.experiment import estimate_experiment
     from s2l_ray.pipeline.experiment import check_experiment, plan_experiment
     from s2l_ray.terminal.experiments.views import experiment_values, experiment_view
 
     _refuse_kind(to)
     planned = plan_experiment(load_experiment(path, overrides or ()))
-    print_result(as_json, experiment_values(planned), experiment_view(planned))
+    estimated = estimate_experiment(planned)
+    print_result(as_json, experiment_values(planned, estimated), experiment_view(planned, estimated))
     check_experiment(planned)
 
 
 def run(
-    path: str, overrides: list[str] | None, to: str, rebuild: str | None, allow_version_change: bool
+    path: str, overrides: list[str] | None, to: str, rebuild: str | None, allow_version_change: bool, limits: "Limits"
 ) -> "tuple[ExperimentPlan, bool]":
     """Build what is missing of every arm, show the progress, and print the results.
 
     Returns the plan as it ended, and whether anything was built.
     """
     from s2l_ray.config.experiment import load_experiment
+    from s2l_ray.pipeline.estimates.experiment import estimate_experiment
     from s2l_ray.pipeline.experiment import check_experiment, plan_experiment, run_experiment
     from s2l_ray.terminal.follow import follow
+    from s2l_ray.terminal.limits import refuse_above
     from s2l_ray.terminal.meter import RunMeter
 
     _refuse_kind(to)
@@ -44,8 +49,10 @@ def run(
     experiment = load_experiment(path, overrides or ())
     planned = plan_experiment(experiment, allow_version_change)
     check_experiment(planned)  # before the log file is created
+    estimated = estimate_experiment(planned)
+    refuse_above(estimated, limits, command_line("probe", path, overrides))
     resume = command_line("run", path, overrides, allow_version_change=allow_version_change)
-    meter = RunMeter([(shared.step.kind, None) for shared in planned.missing], "artifact")
+    meter = RunMeter([(one.kind, one.seconds) for one in estimated.steps], "artifact")
     with redirect_output_to_log(experiment.root, experiment.run) as log:
 
         def carry_out(arm: "Plan") -> "Plan":

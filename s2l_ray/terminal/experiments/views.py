@@ -1,22 +1,26 @@
 """The output of `plan` and `run` for an experiment: its artifacts, and its results as a table, CSV or Markdown."""
 
 import csv
+import dataclasses
 import io
 
 from rich.console import RenderableType
 from rich.text import Text
 
+from s2l_ray.pipeline.estimates.job import JobEstimate
 from s2l_ray.pipeline.experiment import ExperimentPlan
 from s2l_ray.pipeline.results import ExperimentResults, result_columns, result_rows
 from s2l_ray.terminal import humanize
+from s2l_ray.terminal.estimate_view import estimate_view
 from s2l_ray.terminal.layout import indented, state, table
 
 USERS_SHOWN = 3
+JSON_VERSION = 1
 RESULT_SUFFIXES = (".csv", ".md")
 
 
-def experiment_view(planned: ExperimentPlan) -> RenderableType:
-    """Every artifact with its state and the arms that share it."""
+def experiment_view(planned: ExperimentPlan, estimated: JobEstimate) -> RenderableType:
+    """Every artifact with its state and the arms that share it, then the estimates."""
     experiment = planned.experiment
     shown = table("kind", "state", "fingerprint", "for")
     for shared in planned.steps:
@@ -27,10 +31,10 @@ def experiment_view(planned: ExperimentPlan) -> RenderableType:
     needed = sum(len(arm.plan.steps) for arm in planned.arms)
     total = f"{len(planned.steps)} artifacts for {needed} steps of {jobs}; {len(planned.missing)} to build"
     head = Text.assemble((experiment.run, "bold"), f"  in {experiment.root}")
-    return indented(head, Text(arms), shown, Text(total, "dim"))
+    return indented(head, Text(arms), shown, Text(total, "dim"), estimate_view(estimated))
 
 
-def experiment_values(planned: ExperimentPlan) -> dict[str, object]:
+def experiment_values(planned: ExperimentPlan, estimated: JobEstimate) -> dict[str, object]:
     """The plan as plain values."""
     artifacts = [
         {
@@ -45,7 +49,8 @@ def experiment_values(planned: ExperimentPlan) -> dict[str, object]:
     ]
     experiment = planned.experiment
     jobs = [{"run": arm.job.config.run, "arm": arm.job.arm, "seed": arm.job.seed} for arm in planned.arms]
-    return {"run": experiment.run, "root": experiment.root, "jobs": jobs, "artifacts": artifacts}
+    values = {"version": JSON_VERSION, "run": experiment.run, "root": experiment.root, "jobs": jobs}
+    return {**values, "artifacts": artifacts, "estimate": dataclasses.asdict(estimated)}
 
 
 def _users(users: tuple[str, ...], jobs: int) -> str:
