@@ -77,6 +77,12 @@ def write_plan(root: str, name: str, started: str, plan: Mapping[str, object]) -
     storage.write_bytes(storage.join(run_folder(root, name, started), PLAN), seal(plan))
 
 
+def read_plan(root: str, name: str, started: str) -> dict[str, Any]:
+    """The plan of a run. Raises `FileNotFoundError`, and `DamagedError` where it cannot be read."""
+    uri = storage.join(run_folder(root, name, started), PLAN)
+    return unseal(storage.read_bytes(uri), uri)
+
+
 def run_folder(root: str, name: str, started: str) -> str:
     """URI of the folder of one run."""
     return storage.join(root, "runs", name, started)

@@ -23,6 +23,7 @@ SECTIONS = {
     "suspicions": "Suspicious rows",
     "methods": "Other methods",
     "evaluation": "Evaluation",
+    "costs": "Planned and actual",
     "provenance": "Provenance",
 }
 
@@ -38,6 +39,8 @@ def page(report: Report) -> str:
         "share_cell": _share_cell,
         "decimal_cell": _decimal_cell,
         "duration_cell": _duration_cell,
+        "size_cell": _size_cell,
+        "money_cell": _money_cell,
     }
     environment.globals |= {"band_rows": ROWS_PER_BAND, "selected_points": SELECTED_POINTS}
     drawn = {name: json.loads(figure.to_json()) for name, figure in figures(report).items()}
@@ -99,6 +102,14 @@ def _share_cell(part: float | None, whole: float) -> Markup:
 
 def _duration_cell(seconds: float | None) -> Markup:
     return _cell_of(seconds, duration(seconds))
+
+
+def _size_cell(size: float | None) -> Markup:
+    return _cell_of(size, "-" if size is None else f"{size / 1e6:,.1f} MB")
+
+
+def _money_cell(money: float | None) -> Markup:
+    return _cell_of(money, "-" if money is None else f"{money:,.2f}")
 
 
 def _decimal_cell(values: Sequence[float | None], position: int) -> Markup:

@@ -2,7 +2,7 @@
 
 import posixpath
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from s2l_ray import storage
 from s2l_ray.artifacts.manifest import Artifact, open_artifact
@@ -12,6 +12,7 @@ from s2l_ray.config.experiment import is_experiment, load_experiment
 from s2l_ray.config.load import load_config
 from s2l_ray.config.sections import Config
 from s2l_ray.errors import ConfigError
+from s2l_ray.pipeline.estimates.actual import ActualStep, last_actual
 from s2l_ray.pipeline.experiment import ExperimentPlan, plan_experiment
 from s2l_ray.pipeline.plan import Plan, plan
 from s2l_ray.reporting.collect import collect
@@ -43,6 +44,7 @@ def report(
     columns = read_columns(meant.parts)
     flagged = flag_rows(columns)
     collected = collect(meant.parts, columns, flagged, meant.name, text=text, experiment=meant.experiment)
+    collected = replace(collected, costs=_costs(meant.parts))
     if to is not None:
         from s2l_ray.reporting.page import page
 
@@ -105,6 +107,13 @@ def _of_job(config: Config) -> dict[str, Artifact]:
     if config.target.model is not None:
         found |= _complete(plan(config, "evaluation"))
     return _in_order(found)
+
+
+def _costs(parts: Parts) -> tuple[ActualStep, ...]:
+    """Planned and actual costs of the run that built the last of the artifacts."""
+    last = list(parts.values())[-1]
+    root = posixpath.dirname(posixpath.dirname(last.uri))
+    return last_actual(root, str(last.manifest.config.get("run", "")))
 
 
 def _in_order(parts: Parts) -> dict[str, Artifact]:

@@ -6,11 +6,12 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from s2l_ray.pipeline.estimates.actual import ActualStep
 from s2l_ray.reporting.records.comparisons import Evaluation, Experiment, Methods
 from s2l_ray.reporting.records.pool import RowAccount
 from s2l_ray.reporting.records.report import Report
 from s2l_ray.reporting.records.trajectories import Clusters, Suspicion
-from s2l_ray.terminal import humanize
+from s2l_ray.terminal import estimate_view, humanize
 from s2l_ray.terminal.layout import facts, indented, table
 
 
@@ -29,6 +30,8 @@ def report_view(report: Report) -> RenderableType:
         parts.append(_methods(report.methods))
     if report.evaluation is not None:
         parts.append(_evaluation(report.evaluation))
+    if report.costs:
+        parts.append(_costs(report.costs))
     return indented(*parts, _stages(report))
 
 
@@ -149,6 +152,16 @@ def _evaluation(evaluation: Evaluation) -> RenderableType:
         **{name: f"{score:.3f} ± {humanize.ratio(errors[name])}" for name, score in evaluation.tasks.items()},
     }
     return _titled("Evaluation", facts(pairs))
+
+
+def _costs(costs: Sequence[ActualStep]) -> RenderableType:
+    numbers = ("time planned", "time", "memory planned", "memory", "cost planned", "cost")
+    shown = table("stage", *numbers, right=numbers)
+    for one in costs:
+        times = estimate_view.seconds(one.planned_seconds), estimate_view.seconds(one.seconds)
+        memory = humanize.size(one.planned_bytes), humanize.size(one.peak_bytes)
+        shown.add_row(one.kind, *times, *memory, estimate_view.money(one.planned_money), estimate_view.money(one.money))
+    return _titled("Planned and actual", shown)
 
 
 def _stages(report: Report) -> Table:

@@ -2,11 +2,13 @@
 
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 
+from s2l_ray.pipeline.estimates.actual import ActualStep
 from s2l_ray.reporting.page import page, report_values
 from s2l_ray.reporting.report import report
 from tests.support.report_store import INJECTED, ReportStore
@@ -68,3 +70,14 @@ def test_texts_of_the_data_are_no_markup(text: str, elements: Elements) -> None:
 def test_a_report_is_written_to_a_file(store: ReportStore, tmp_path: Path) -> None:
     made = report(store.parts["subset"].uri, str(tmp_path / "report.html"))
     assert page(made) == (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
+def test_planned_and_actual_costs_have_a_section(store: ReportStore) -> None:
+    made = report(store.parts["subset"])
+    step = ActualStep("dataset", 20.0, 25.0, 0.25, 0.5, 4e8, 5e8, None, 1_000_000, "probe")
+    assert 'id="costs"' not in page(made)
+    text = page(replace(made, costs=(step,)))
+    section = text.partition('<section id="costs">')[2].partition("</section>")[0]
+    assert re.findall(r'data-value="([^"]*)"', section) == [
+        *("20.0", "25.0", "400000000.0", "500000000.0", "-Infinity", "1000000", "0.25", "0.5")
+    ]

@@ -3,8 +3,13 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from pydantic import ValidationError
+
+from s2l_ray.artifacts.fingerprint import from_json
 from s2l_ray.artifacts.manifest import Artifact
+from s2l_ray.artifacts.runs import read_history, read_plan
 from s2l_ray.config.sections import Prices
+from s2l_ray.errors import S2LError
 from s2l_ray.pipeline.costs import artifact_cost
 from s2l_ray.pipeline.estimates.steps import StepEstimate
 
@@ -34,6 +39,18 @@ def actual_steps(
 ) -> tuple[ActualStep, ...]:
     """The estimated steps of a job that were built. built: by kind."""
     return tuple(_actual(one, built[one.kind], prices) for one in planned if one.kind in built)
+
+
+def last_actual(root: str, run: str) -> tuple[ActualStep, ...]:
+    """The stages of the newest run of this name that built something to its end; none where that is not recorded."""
+    try:
+        for entry in reversed(read_history(root, run)):
+            steps = read_plan(root, run, entry.started).get("actual")
+            if steps:
+                return tuple(from_json(ActualStep, one) for one in steps)
+    except (FileNotFoundError, S2LError, ValidationError):
+        pass  # the report has its other sections
+    return ()
 
 
 def _actual(planned: StepEstimate, artifact: Artifact, prices: Prices) -> ActualStep:

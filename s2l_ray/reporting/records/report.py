@@ -6,6 +6,7 @@ drawn from a sample names its size.
 
 from dataclasses import dataclass
 
+from s2l_ray.pipeline.estimates.actual import ActualStep
 from s2l_ray.reporting.records.comparisons import Evaluation, Experiment, Methods
 from s2l_ray.reporting.records.pool import Lengths, Proxy, RowAccount, SourceCounts, StageRecord, Summary
 from s2l_ray.reporting.records.trajectories import Clusters, Maps, Suspicion
@@ -13,7 +14,7 @@ from s2l_ray.reporting.records.trajectories import Clusters, Maps, Suspicion
 
 @dataclass(frozen=True)
 class Report:
-    """Everything that a report shows of one job or subset."""
+    """Everything that a report shows of one job or subset. costs: planned and actual, of the run's last stages."""
 
     summary: Summary
     account: RowAccount
@@ -27,3 +28,4 @@ class Report:
     evaluation: Evaluation | None
     experiment: Experiment | None
     stages: tuple[StageRecord, ...]
+    costs: tuple[ActualStep, ...] = ()
