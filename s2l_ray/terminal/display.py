@@ -133,7 +133,11 @@ class BarDisplay(Display):
 
     def _built(self, progress: Progress) -> None:
         super()._built(progress)
-        self._begin(self._kinds[0] if self._kinds else "", "starting" if self._kinds else "")
+        if self._kinds:
+            self._begin(self._kinds[0], "starting")
+        elif self._task is not None:
+            self._bars.remove_task(self._task)
+            self._task = None
 
     def _begin(self, kind: str, text: str) -> None:
         """Replace the bar of the stage with one of unknown length."""
