@@ -8,7 +8,7 @@ import logging
 import os
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
 # Ray reads these when it is imported or started; it has no other setting for them.
@@ -76,9 +76,13 @@ def describe_cluster() -> Cluster:
     alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     grows = not _started_here and any(HEAD in node and not node.get("CPU") for node in alive)
     cpus, gpus = resources.get("CPU", 0.0), resources.get("GPU", 0.0)
-    types = {name.removeprefix(TYPE) for node in alive for name in node if name.startswith(TYPE)}
-    accelerator = types.pop() if len(types) == 1 else ""
-    return Cluster(_started_here, len(alive), cpus, gpus, os.cpu_count() or 1, grows, accelerator)
+    return Cluster(_started_here, len(alive), cpus, gpus, os.cpu_count() or 1, grows, accelerator_of(alive))
+
+
+def accelerator_of(nodes: Iterable[Mapping[str, float]]) -> str:
+    """Ray's name of the accelerators of all nodes, from their resources; empty without any, or with several types."""
+    types = {name.removeprefix(TYPE) for resources in nodes for name in resources if name.startswith(TYPE)}
+    return types.pop() if len(types) == 1 else ""
 
 
 def _quiet_libraries() -> None:

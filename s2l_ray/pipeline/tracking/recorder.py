@@ -135,6 +135,7 @@ def recording(config: Config, folder: str, kinds: Collection[str], show: Report)
     if not is_installed("tensorboard"):
         show(Progress(RUN, note="no TensorBoard files: the package tensorboardX is not installed"))
     recorder.note(f"building {', '.join(kinds)}")
+    recorder.flush()
     try:
         yield recorder
     except BaseException as error:
