@@ -5,16 +5,9 @@ from importlib.util import find_spec
 from s2l_ray.config.sections import Config
 from s2l_ray.errors import ConfigError
 
-# by tracker, which is also the name of the extra that installs it
-PACKAGES = {"tensorboard": "tensorboardX", "mlflow": "mlflow", "wandb": "wandb"}
-
 
 def check_trackers(config: Config) -> None:
-    """Raise `ConfigError` for a tracker whose package is not installed."""
+    """Raise `ConfigError` for a tracker that is not installed; its package and its extra have its name."""
     for name in config.track:
-        if not is_installed(name):
-            raise ConfigError(f"track: {name} needs the package {PACKAGES[name]}; pip install 's2l_ray[{name}]'")
-
-
-def is_installed(tracker: str) -> bool:
-    return find_spec(PACKAGES[tracker]) is not None
+        if find_spec(name) is None:
+            raise ConfigError(f"track: needs the package {name}; pip install 's2l_ray[{name}]'")

@@ -14,7 +14,6 @@ from s2l_ray import storage
 from s2l_ray.artifacts.manifest import Artifact
 from s2l_ray.artifacts.runs import EVENTS
 from s2l_ray.config.sections import Config
-from s2l_ray.pipeline.checks.tracking import is_installed
 from s2l_ray.pipeline.tracking.curves import Point, artifact_points, progress_points
 from s2l_ray.pipeline.tracking.events import EventLog
 from s2l_ray.pipeline.tracking.trackers import Tracker, start_trackers
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
 RUN = "run"
 # between two recorded positions of a pass
 POSITION_SECONDS = 10.0
-# between two writes: a minute, or this share of the run's time, so that files are written about a hundred times
+# between two writes of whole files: a minute or, in a long run, this share of its time; a day has 400 writes
 FLUSH_SECONDS, FLUSH_SHARE = 60.0, 0.01
 
 
@@ -131,9 +130,8 @@ def recording(config: Config, folder: str, kinds: Collection[str], show: Report)
 
     Raises `ConfigError` for a tracker that cannot be started.
     """
-    recorder = Recorder(config.run, folder, start_trackers(config, folder, kinds), show)
-    if not is_installed("tensorboard"):
-        show(Progress(RUN, note="no TensorBoard files: the package tensorboardX is not installed"))
+    trackers = start_trackers(config, folder, kinds, lambda text: show(Progress(RUN, note=text)))
+    recorder = Recorder(config.run, folder, trackers, show)
     recorder.note(f"building {', '.join(kinds)}")
     recorder.flush()
     try:

@@ -17,7 +17,6 @@ from s2l_ray import storage
 from s2l_ray.artifacts.runs import TENSORBOARD
 from s2l_ray.config.sections import Config
 from s2l_ray.errors import ConfigError
-from s2l_ray.pipeline.checks.tracking import is_installed
 from s2l_ray.pipeline.tracking.curves import Point
 
 PROJECT = "s2l"
@@ -140,19 +139,25 @@ class WandB:
         self._run.finish(exit_code=0 if succeeded else 1)
 
 
-TRACKERS: dict[str, Callable[[TrackedRun], Tracker]] = {"tensorboard": TensorBoard, "mlflow": MLflow, "wandb": WandB}
+TRACKERS: dict[str, Callable[[TrackedRun], Tracker]] = {"mlflow": MLflow, "wandb": WandB}
 
 
-def start_trackers(config: Config, folder: str, kinds: Collection[str]) -> dict[str, Tracker]:
-    """The trackers of a job that builds `kinds`, and TensorBoard's where its package is installed.
+def start_trackers(
+    config: Config, folder: str, kinds: Collection[str], note: Callable[[str], None]
+) -> dict[str, Tracker]:
+    """The trackers that a job names, and that of TensorBoard for a run that builds `kinds`.
 
-    Raises `ConfigError` for one that cannot be started, so that nothing is computed without the record asked for.
+    Raises `ConfigError` for a named one that cannot be started, so that nothing is computed without the record asked
+    for. TensorBoard is left out with a note.
     """
     run = TrackedRun(config.run, folder, dict(_keys(config.model_dump(mode="json", exclude_defaults=True))))
-    tensorboard = is_installed("tensorboard") and not WITHOUT_TENSORBOARD.issuperset(kinds)
-    names = [*(["tensorboard"] if tensorboard else []), *config.track]
     started: dict[str, Tracker] = {}
-    for name in names:
+    if not WITHOUT_TENSORBOARD.issuperset(kinds):
+        try:
+            started["tensorboard"] = TensorBoard(run)
+        except Exception as error:
+            note(f"no TensorBoard files: {error}")
+    for name in dict.fromkeys(config.track):
         try:
             started[name] = TRACKERS[name](run)
         except Exception as error:

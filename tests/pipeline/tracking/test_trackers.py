@@ -1,5 +1,6 @@
 """Trackers record the same curve, in stores of every kind; what cannot be started is refused."""
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -78,10 +79,19 @@ def test_wandb_without_a_key_is_refused_before_the_run(tmp_path: Path, monkeypat
     for name in ("WANDB_API_KEY", "WANDB_MODE"):
         monkeypatch.delenv(name, raising=False)
     with pytest.raises(ConfigError, match="WANDB_API_KEY"):
-        start_trackers(job(str(tmp_path), "wandb"), str(tmp_path / "run"), ["subset"])
+        start_trackers(job(str(tmp_path), "wandb"), str(tmp_path / "run"), ["subset"], print)
 
 
 @pytest.mark.parametrize("kinds", [["subset"], ["clusters", "subset"], ["trajectories", "clusters", "subset"]])
 def test_a_run_of_seconds_writes_no_tensorboard_files(tmp_path: Path, kinds: list[str]) -> None:
-    started = start_trackers(job(str(tmp_path)), str(tmp_path / "run"), kinds)
+    started = start_trackers(job(str(tmp_path)), str(tmp_path / "run"), kinds, print)
     assert ("tensorboard" in started) == ("trajectories" in kinds)
+
+
+def test_without_its_package_tensorboard_is_left_out_with_a_note(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "tensorboardX", None)  # as if it was not installed
+    notes: list[str] = []
+    assert start_trackers(job(str(tmp_path)), str(tmp_path / "run"), ["checkpoints"], notes.append) == {}
+    assert len(notes) == 1 and "tensorboardX" in notes[0]
