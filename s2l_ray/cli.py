@@ -101,11 +101,13 @@ def plan(job: arg.Job, set_: arg.Set = None, to: arg.To = "subset", json_: arg.J
 
 
 @verb(RUN, "s2l probe job.yaml")
-def probe(job: arg.Job, set_: arg.Set = None, to: arg.To = "subset", json_: arg.Json = False) -> None:
+def probe(
+    job: arg.Job, set_: arg.Set = None, to: arg.To = "subset", minutes: arg.Minutes = 2.0, json_: arg.Json = False
+) -> None:
     """Run every missing stage over 200 rows, for at most two minutes, so that `plan` can estimate the rest."""
     from s2l_ray.terminal.verbs.probe import probe as measure
 
-    measure(job, set_, to, json_)
+    measure(job, set_, to, minutes, json_)
 
 
 @verb(RUN, "s2l run job.yaml --set data.limit=1% --set run=trial")

@@ -147,6 +147,9 @@ ExplorerFile = Annotated[
 ]
 AsText = Annotated[bool, typer.Option("--text", help="Print the values instead of writing the page.")]
 NoText = Annotated[bool, typer.Option("--no-text", help="Leave out all texts of rows.")]
+Minutes = Annotated[
+    float, typer.Option("--minutes", metavar="M", help="Skip the stages that are not measured after M minutes.")
+]
 MaxCost = Annotated[
     float | None,
     typer.Option("--max-cost", metavar="N", help="Refuse a run whose estimated cost is above N, or not known."),

@@ -26,7 +26,7 @@ from s2l_ray.pipeline.run import run_plan
 from s2l_ray.runtime.contracts import Cluster, Progress, Report
 
 FOLDER = "probe"
-SAMPLE_SECONDS, MOST_SECONDS = 40.0, 120.0
+SAMPLE_SECONDS = 40.0
 
 
 @dataclass
@@ -49,10 +49,11 @@ class _OutOfTime(S2LError):
     """The probe has taken its time."""
 
 
-def probe_plans(plans: Sequence[Plan], report: Report) -> Probe:
+def probe_plans(plans: Sequence[Plan], report: Report, seconds: float = 120.0) -> Probe:
     """Measure the missing stages of the jobs, which share a root, and add the measurements to the record of the root.
 
-    Raises `ConfigError` for jobs without rows, or whose losses were computed elsewhere.
+    seconds: after the start of Ray; stages that are not measured by then are skipped. Raises `ConfigError` for jobs
+    without rows, or whose losses were computed elsewhere.
     """
     for one in plans:
         _refuse_imports(one.config)
@@ -63,9 +64,9 @@ def probe_plans(plans: Sequence[Plan], report: Report) -> Probe:
     try:
         with _connected(found) as cluster:
             limits = ProbeLimits(psutil.virtual_memory().available, cluster.gpus > 0)
-            deadline = time.monotonic() + MOST_SECONDS
+            timed = partial(_timed, report, time.monotonic() + seconds)
             for one in plans:
-                _measure(one, storage.join(folder, "artifacts"), found, limits, partial(_timed, report, deadline))
+                _measure(one, storage.join(folder, "artifacts"), found, limits, timed)
     finally:
         storage.delete_folder(folder)
     measured = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
@@ -89,7 +90,7 @@ def _connected(found: Probe) -> Iterator[Cluster]:
 def _timed(report: Report, deadline: float, progress: Progress) -> None:
     report(progress)
     if time.monotonic() > deadline:
-        raise _OutOfTime(f"the probe ended after {MOST_SECONDS:g} s")
+        raise _OutOfTime("the time of the probe is over; give it more with --minutes")
 
 
 def _refuse_imports(config: Config) -> None:
@@ -107,6 +108,7 @@ def _measure(planned: Plan, root: str, found: Probe, limits: ProbeLimits, report
     prepared = prepare_job(job, root, _write_rows(sample, storage.join(root, "rows"), PREPARED_ROWS))
     dataset = _build(prepared, "dataset", wanted, job, found, report)
     if dataset is None:
+        found.skipped = {**dict.fromkeys(wanted, "the dataset was not measured"), **found.skipped}
         return
     facts = dataset.facts(DatasetFacts)
     row_tokens = facts.tokens / max(1, facts.ok)

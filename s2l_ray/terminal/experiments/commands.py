@@ -27,6 +27,8 @@ def show(path: str, overrides: list[str] | None, to: str, as_json: bool) -> None
     estimated = estimate_experiment(planned)
     print_result(as_json, experiment_values(planned, estimated), experiment_view(planned, estimated))
     check_experiment(planned)
+    if not as_json and any(one.seconds is None for one in estimated.steps):
+        print_message(f"to measure what is not known: {command_line('probe', path, overrides)}")
 
 
 def run(

@@ -30,6 +30,8 @@ def show(job: str, overrides: list[str] | None, to: str, as_json: bool) -> None:
     check_chat_template(planned.config, summaries)
     check_feasible(planned, figures)
     if not as_json:
+        if any(one.seconds is None for one in estimated.steps):
+            print_message(f"to measure what is not known: {command_line('probe', job, overrides, to)}")
         next_command = f"next: {command_line('run', job, overrides, to)}"
         print_message(next_command if planned.missing else "all artifacts are complete; a run would build nothing")
 

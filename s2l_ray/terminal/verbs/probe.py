@@ -18,7 +18,7 @@ from s2l_ray.terminal.meter import RunMeter
 from s2l_ray.terminal.verbs.targets import plan_job
 
 
-def probe(job: str, overrides: list[str] | None, to: str, as_json: bool) -> None:
+def probe(job: str, overrides: list[str] | None, to: str, minutes: float, as_json: bool) -> None:
     """Measure what is missing, and print the measurements and the next command."""
     plans = _plans(job, overrides, to)
     kinds = list(dict.fromkeys(step.kind for one in plans for step in one.missing))
@@ -34,7 +34,7 @@ def probe(job: str, overrides: list[str] | None, to: str, as_json: bool) -> None
                 interrupts.install()  # Ray replaces the handlers with its own
                 display.show(progress)
 
-            found = probe_plans(plans, report)
+            found = probe_plans(plans, report, 60 * minutes)
     print_result(as_json, {"record": found.record, "skipped": found.skipped}, probe_view(found))
     if not as_json:
         print_message(f"next: {command_line('plan', job, overrides, to)}")

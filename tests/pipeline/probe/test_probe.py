@@ -29,7 +29,7 @@ def test_probe_plan_run(tmp_path: Path) -> None:
     refused = CliRunner().invoke(app, ["run", *command, "--max-cost", "20"])
     assert refused.exit_code == 2 and "s2l_ray probe" in refused.output.replace("s2l probe", "s2l_ray probe")
 
-    probed = CliRunner().invoke(app, ["probe", *command, "--json"])
+    probed = CliRunner().invoke(app, ["probe", *command, "--minutes", "10", "--json"])
     assert probed.exit_code == 0, probed.output
     root = Path(values["root"])
     assert not list((root / "probe").glob("*"))
