@@ -82,13 +82,13 @@ def fit(
             sample_per_cluster=settings.sample_per_cluster,
             sample_iterations=settings.sample_iterations,
         )
-        groups = sorted(set(source_N.tolist()))
+        rows_by_group = index_by_group(source_N)
         group_K: list[str] = []
         centroids = []
-        for number, group in enumerate(groups):
-            passes = "passes" + (f" (group {number + 1} of {len(groups)})" if group else "")
+        for number, (group, own_M) in enumerate(rows_by_group.items()):
+            passes = "passes" + (f" (group {number + 1} of {len(rows_by_group)})" if group else "")
             fitted = fit_kmeans(
-                x_NT[source_N == group],
+                x_NT[own_M],
                 settings.k,
                 seed=settings.seed,
                 options=options,
@@ -126,14 +126,22 @@ def _read_matrix(features: Features, settings: ClusterConfig) -> tuple[Float32, 
         report_progress(shard, shards, "shards read")
         x_BT, group_B = features.ok_rows(table, settings.group_by)
         kept_B = np.zeros(len(x_BT), bool)
-        for group in set(group_B.tolist()):
-            own_M = np.flatnonzero(group_B == group)
+        for group, own_M in index_by_group(group_B).items():
             first, end = np.searchsorted(sampled[group], [seen[group], seen[group] + len(own_M)])
             kept_B[own_M[sampled[group][first:end] - seen[group]]] = True
             seen[group] += len(own_M)
         parts.append(x_BT[kept_B])
         groups.append(group_B[kept_B])
     return np.concatenate(parts), np.concatenate(groups)
+
+
+def index_by_group(group_N: Objects) -> dict[str, Int64]:
+    """Ascending positions of the rows of each group, by name, from one sort for any number of groups."""
+    encoded = pa.array(group_N, pa.string()).dictionary_encode()
+    code_N, names = encoded.indices.to_numpy(), encoded.dictionary.to_pylist()
+    order_N = np.argsort(code_N, kind="stable")
+    parts = np.split(order_N, np.flatnonzero(np.diff(code_N[order_N])) + 1)
+    return dict(sorted(zip(names, parts, strict=True))) if names else {}
 
 
 def fit_rows(by_group: dict[str, int], max_rows: int, k: int, seed: int) -> dict[str, Int64]:
@@ -162,9 +170,7 @@ class AssignWorker:
         group_K = np.asarray(table["source"].to_pylist(), object)
         centroid_KT = np.asarray(table["centroid"].combine_chunks().flatten()).reshape(len(table), -1)
         id_K = table["cluster"].to_numpy()
-        self._groups = {
-            group: (id_K[group_K == group], centroid_KT[group_K == group]) for group in set(group_K.tolist())
-        }
+        self._groups = {group: (id_K[own_M], centroid_KT[own_M]) for group, own_M in index_by_group(group_K).items()}
 
     def __call__(self, unit: ShardUnit) -> AssignedShard:
         from s2l_ray.core.kmeans.fit import assign_clusters
@@ -172,11 +178,10 @@ class AssignWorker:
         table = self._features.artifact.read_file(unit.name, self._features.names())
         x_BT, group_B = self._features.ok_rows(table, self._group_by)
         cluster_B, distance_B = np.empty(len(x_BT), np.int32), np.empty(len(x_BT), np.float32)
-        for group in sorted(set(group_B.tolist())):
-            own_B = group_B == group
+        for group, own_M in index_by_group(group_B).items():
             id_K, centroid_KT = self._groups[group]
-            label_G, distance_B[own_B] = assign_clusters(np.ascontiguousarray(x_BT[own_B]), centroid_KT, gpu=False)
-            cluster_B[own_B] = id_K[label_G]
+            label_M, distance_B[own_M] = assign_clusters(x_BT[own_M], centroid_KT, gpu=False)
+            cluster_B[own_M] = id_K[label_M]
         ok_N = pc.equal(table["status"], OK).combine_chunks()
         clusters, distances = (
             pc.replace_with_mask(pa.nulls(len(table), values.type), ok_N, values)

@@ -16,7 +16,7 @@ from s2l_ray.artifacts.tables import read_table
 from s2l_ray.errors import DamagedError, S2LError
 from s2l_ray.stages.build import Product
 from s2l_ray.stages.cluster import cluster
-from s2l_ray.stages.cluster_workers import fit_rows
+from s2l_ray.stages.cluster_workers import fit_rows, index_by_group
 from tests.support.local_build import LocalBuild
 from tests.support.pool_artifacts import PoolRow, write_trajectories
 from tests.support.stage_build import Reports, local_build, stage_config
@@ -190,3 +190,12 @@ def test_a_sample_keeps_small_groups_and_the_shares_of_the_others() -> None:
     assert all(np.array_equal(chosen[group], again[group]) for group in chosen)
     other = fit_rows(sizes, max_rows=10_000, k=20, seed=2)
     assert not np.array_equal(chosen["large"], other["large"])
+
+
+def test_rows_are_grouped_in_their_order() -> None:
+    group_N = np.array([f"source {row * 7919 % 23}" for row in range(1000)], object)
+    grouped = index_by_group(group_N)
+    assert list(grouped) == sorted(set(group_N))
+    for group, index in grouped.items():
+        assert index.tolist() == [row for row in range(1000) if group_N[row] == group]
+    assert index_by_group(group_N[:0]) == {}
