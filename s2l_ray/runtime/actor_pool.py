@@ -23,6 +23,8 @@ U = TypeVar("U", bound=Unit)
 R = TypeVar("R")
 # Ray sees progress when a whole row is done, and stalls are detected by that; so a row must stay short.
 MAX_UNITS_PER_TASK = 32
+# Each row is a block in the object store: 2 ms and 4 KB of the driver.
+MAX_TASKS = 10_000
 # Minimum failures before a failing majority aborts the run.
 MIN_FAILURES_TO_ABORT = 3
 MAX_LISTED = 20
@@ -46,7 +48,7 @@ def run_units(
     """
     if not units:
         return
-    size = min(options.units_per_task, MAX_UNITS_PER_TASK)
+    size = units_per_task(len(units), options.units_per_task)
     rows = [{"units": cloudpickle.dumps(list(units[start : start + size]))} for start in range(0, len(units), size)]
     task = options.task()
     monitor = start_monitor(task, options.done_before)
@@ -65,6 +67,11 @@ def run_units(
         report(Progress(options.kind, usage=ray.get(monitor.status.remote()).usage))
     finally:
         ray.kill(monitor)  # type: ignore[arg-type]
+
+
+def units_per_task(units: int, wanted: int) -> int:
+    """Units in a row: as wanted, or more where the rows would exceed MAX_TASKS."""
+    return min(max(wanted, -(-units // MAX_TASKS)), MAX_UNITS_PER_TASK)
 
 
 def _results(

@@ -32,7 +32,8 @@ from s2l_ray.runtime.contracts import (
     Unit,
 )
 
-LOOKUP_THREADS = 16
+# storage reads at a time, and those that are queued: a queued one takes more than a kilobyte
+LOOKUP_THREADS, LOOKUPS_QUEUED = 16, 1024
 MAX_ACTORS = 1024
 TASKS_PER_ACTOR = 16
 # memory that any node has; requests below it would only fail on autoscalers that do not know their nodes' memory
@@ -171,8 +172,9 @@ def pool_size(workers: int | list[int] | str, cluster: Cluster, gpus: float) -> 
 
 def find_complete(units: Sequence[U], find: Callable[[U], T | None]) -> list[T | None]:
     """`find` of every unit, concurrently: one or two storage reads each."""
+    starts = range(0, len(units), LOOKUPS_QUEUED)
     with ThreadPoolExecutor(LOOKUP_THREADS) as threads:
-        return list(threads.map(find, units))
+        return [one for start in starts for one in threads.map(find, units[start : start + LOOKUPS_QUEUED])]
 
 
 def total_counts(counts: Iterable[Mapping[K, int]]) -> dict[K, int]:

@@ -9,6 +9,7 @@ below the root hold it, it is copied.
 import time
 from dataclasses import replace
 
+from s2l_ray import storage
 from s2l_ray.artifacts.execution import ScoreExecution
 from s2l_ray.artifacts.facts import CheckpointsFacts, Counts, SkippedUnit, TrajectoriesFacts
 from s2l_ray.artifacts.schemas import OK, losses_path, trajectories_schema
@@ -50,7 +51,8 @@ def score(build: ScoreBuild) -> Product:
     check = _check(build)
     units = plan_units(build, check.attention)
     scored_before = find_stored_units(build.config.root, build.version)
-    stored = find_complete(units, lambda unit: find_or_copy_unit(build.folder, unit, scored_before))
+    listed = {entry.path for entry in storage.list_files(build.folder)}
+    stored = find_complete(units, lambda unit: find_or_copy_unit(build.folder, unit, listed, scored_before))
     complete = {record.path: record for record in stored if record is not None}
     reused = reused_units((unit.key for unit in units if unit.name in complete), scored_before)
     missing = [unit for unit in units if unit.name not in complete]

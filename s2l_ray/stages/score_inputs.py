@@ -1,7 +1,7 @@
 """The inputs of `score`: a check of tokenizers of checkpoints trained elsewhere, and units that were scored before."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from s2l_ray import storage
 from s2l_ray.artifacts.manifest import Artifact
@@ -47,9 +47,14 @@ def _different(dataset: dict[int, str], checkpoint: dict[int, str]) -> list[str]
     ]
 
 
-def find_or_copy_unit(folder: str, unit: ScoreUnit, stored: Mapping[UnitKey, StoredUnit]) -> FileRecord | None:
-    """The unit's file if it is complete, or a copy of one that other trajectories hold, else None."""
-    found = find_complete_unit(folder, unit.name, unit.key)
+def find_or_copy_unit(
+    folder: str, unit: ScoreUnit, listed: Collection[str], stored: Mapping[UnitKey, StoredUnit]
+) -> FileRecord | None:
+    """The unit's file if it is complete, or a copy of one that other trajectories hold, else None.
+
+    listed: paths in `folder`, so that a new artifact does not request each of its units in vain.
+    """
+    found = find_complete_unit(folder, unit.name, unit.key) if unit.name in listed else None
     other = stored.get(frozenset(unit.key.items()))
     if found is not None or other is None:
         return found

@@ -15,7 +15,7 @@ import ray
 from ray import cloudpickle
 
 from s2l_ray.errors import DamagedError, S2LError
-from s2l_ray.runtime.actor_pool import run_units
+from s2l_ray.runtime.actor_pool import MAX_TASKS, run_units, units_per_task
 from s2l_ray.runtime.contracts import Done, Failed, PoolOptions, Progress, RetryOptions
 from s2l_ray.runtime.failures import UnitsFailed
 from s2l_ray.runtime.session import connect
@@ -168,3 +168,9 @@ def test_an_existing_connection_stays(ray_session: None) -> None:
     with connect() as cluster:
         assert cluster.cpus >= 4
     assert ray.is_initialized()
+
+
+def test_many_units_share_tasks() -> None:
+    assert [units_per_task(units, 1) for units in (1, MAX_TASKS, MAX_TASKS + 1, 10 * MAX_TASKS)] == [1, 1, 2, 10]
+    assert units_per_task(1000, 7) == 7
+    assert units_per_task(10**9, 1) == units_per_task(1, 10**9) == 32
