@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 
 from bench.rounds import RESULTS, Report, Row
-from bench.scale import Peak, example_ids
+from bench.scale import Stages, example_ids
 from s2l_ray.artifacts.facts import ClustersFacts, DatasetFacts, Facts, SubsetFacts, TrajectoriesFacts
 from s2l_ray.artifacts.manifest import Artifact, write_manifest
 from s2l_ray.artifacts.schemas import (
@@ -113,16 +113,18 @@ def main() -> int:
     arguments.add_argument("--checkpoints", type=int, default=12)
     arguments.add_argument("--terms", type=int, default=60)
     settings = arguments.parse_args()
+    stages = Stages()
     found = Report("report", vars(settings), ["plotly", "pyarrow", "numpy"])
     with tempfile.TemporaryDirectory() as root:
         subset = write_pool(root, settings.rows, settings.checkpoints, settings.terms)
         page, explorer = Path(root) / "report.html", Path(root) / "explorer.parquet"
         for name, files in (("page", {"to": str(page)}), ("explorer table", {"explorer": str(explorer)})):
-            peak, started, cpu = Peak(), time.perf_counter(), time.process_time()
-            report(subset, **files)
-            seconds = time.perf_counter() - started
-            found.add(Row(f"{name}, processor seconds", [time.process_time() - cpu], remark=f" {seconds:.1f} s in all"))
-            found.add(Row(f"{name}, peak memory, MB", [peak.stop()]))
+            cpu = time.process_time()
+            with stages.measure(name):
+                report(subset, **files)
+            stage, cpu = stages.by_name[name], time.process_time() - cpu
+            found.add(Row(f"{name}, processor seconds", [cpu], remark=f" {stage.seconds:.1f} s in all"))
+            found.add(Row(f"{name}, peak memory, MB", [stage.driver]))
         found.add(Row("size of the page, MB", [page.stat().st_size / 1e6], MUST_MB, AFTER_MB, lower_is_better=True))
         found.add(Row("size of the explorer table, MB", [explorer.stat().st_size / 1e6]))
     return found.finish(RESULTS / "report.json")

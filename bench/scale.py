@@ -1,22 +1,25 @@
-"""Peak memory of the driver for any number of rows: generated losses, through the files of scoring, to a subset.
+"""Seconds and peak memory of every stage for any number of rows: generated losses, files of units, clusters, a subset.
 
-    python -m bench.scale [--rows 10000 1000000] [--checkpoints 12]
+    python -m bench.scale [--rows 10000 1000000] [--checkpoints 12] [--s3] [--name scale]
 
 For each number of rows a child process generates a dataset of short rows, writes one unit of losses for every
-checkpoint and shard over the actor pool, and then runs the real stages: score, which finds its units complete and joins
-them, cluster, select. The child's proportional set size is sampled meanwhile. Exits with 1 if the peak of the largest
-size exceeds that of the smallest by 100 MB, or if the driver has imported transformers. Manifests of 100,000 files are
-written and opened as well, and timed.
+checkpoint and shard over the actor pool, and then runs the real code: units found complete and joined, cluster, select.
+Measured are the proportional set size of the child, which is the driver, and the largest memory of its own of any
+worker. Exits with 1 if the driver's peak at the largest size exceeds that at the smallest by 100 MB, or if the driver
+has imported transformers. Manifests of 100,000 files are written and opened as well, and timed.
 """
 
 import argparse
+import contextlib
 import json
+import os
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,19 +32,23 @@ from s2l_ray.artifacts.execution import Execution, PrepareExecution, ScoreExecut
 from s2l_ray.artifacts.facts import CheckpointsFacts, Counts, DatasetFacts, TrajectoriesFacts
 from s2l_ray.artifacts.manifest import Artifact, Manifest, open_artifact, write_manifest
 from s2l_ray.artifacts.schemas import KINDS, TOKENS, losses_path, losses_schema, tokens_path
-from s2l_ray.artifacts.tables import FileRecord, write_table
+from s2l_ray.artifacts.tables import FileRecord, find_complete_unit, write_table
 from s2l_ray.config.load import make_config
 from s2l_ray.config.sections import Config
 from s2l_ray.core.training.records import CheckpointRecord
-from s2l_ray.pipeline.steps import STEPS
+from s2l_ray.pipeline.steps import step_of
 from s2l_ray.runtime.actor_pool import run_units
 from s2l_ray.runtime.contracts import Done, PoolOptions, ignore_progress
 from s2l_ray.runtime.session import connect
-from s2l_ray.stages.build import Build, Product
-from s2l_ray.stages.score import plan_units
+from s2l_ray.stages.build import Build, Product, find_complete
+from s2l_ray.stages.score import join_units, plan_units
+from s2l_ray.stages.score_check import ScoringCheck
 from s2l_ray.stages.score_workers import ScoreUnit
+from tests.support.s3 import BUCKET, s3_server
 
-POOL = PoolOptions("generating rows", "use fewer rows", cpus=0.5)
+CHECKOUT = Path(__file__).parents[1]
+CHECK = ScoringCheck("packed", {"attention": "packed"})
+POOL = PoolOptions("generating rows", "use fewer rows", max_actors=2, cpus=0.5)
 SHARD = 8192
 SOURCES = 20
 MUST_MB = 100.0
@@ -93,7 +100,7 @@ class MakeLosses:
             [pa.array(column, field.type) for column, field in zip(columns, losses_schema(()), strict=True)],
             schema=losses_schema(()),
         )
-        return write_table(self._folder, unit.name, table, unit.key)
+        return write_table(self._folder, unit.name, table, unit.key, {"attention": CHECK.attention})
 
 
 def example_ids(shard: int, rows: int) -> list[str]:
@@ -101,25 +108,49 @@ def example_ids(shard: int, rows: int) -> list[str]:
     return [f"{shard * SHARD + row:032x}" for row in range(rows)]
 
 
-class Peak:
-    """The largest proportional set size of this process, in MB, sampled in a thread."""
+@dataclass
+class Stage:
+    """Seconds of a stage, and the largest memory during it, in MB: of the driver, and of one of its workers."""
+
+    seconds: float = 0.0
+    driver: float = 0.0
+    worker: float = 0.0
+
+
+class Stages:
+    """The stages of a run, measured one after the other. Memory is sampled in a thread."""
 
     def __init__(self) -> None:
-        self.megabytes = 0.0
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._sample, daemon=True)
-        self._thread.start()
+        self.by_name: dict[str, Stage] = {}
+        threading.Thread(target=self._sample, daemon=True).start()
+
+    @contextlib.contextmanager
+    def measure(self, name: str) -> Iterator[None]:
+        """Measure the block."""
+        begun, self.by_name[name] = time.monotonic(), Stage()
+        yield
+        self.by_name[name].seconds = time.monotonic() - begun
+        print(f"{name}: {self.by_name[name]}", file=sys.stderr, flush=True)
 
     def _sample(self) -> None:
         process = psutil.Process()
-        while not self._stop.wait(0.2):
-            self.megabytes = max(self.megabytes, process.memory_full_info().pss / 2**20)
+        while True:
+            time.sleep(0.5)
+            if self.by_name:
+                stage = list(self.by_name.values())[-1]
+                stage.driver = max(stage.driver, process.memory_full_info().pss / 2**20)
+                stage.worker = max(stage.worker, largest_worker(process))
 
-    def stop(self) -> float:
-        """End the sampling and return the peak."""
-        self._stop.set()
-        self._thread.join()
-        return self.megabytes
+
+def largest_worker(driver: psutil.Process) -> float:
+    """The most memory that one process of Ray's workers shares with no other, in MB."""
+    most = 0.0
+    for process in driver.children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            if process.name().startswith("ray::"):
+                memory = process.memory_info()
+                most = max(most, (memory.rss - memory.shared) / 2**20)
+    return most
 
 
 def job(root: str) -> Config:
@@ -161,34 +192,73 @@ def made_checkpoints(folder: str, number: int) -> Artifact:
     return commit("checkpoints", folder, settings, Product([], Counts(), CheckpointsFacts(records, 2.0, 1.0)))
 
 
-def run_stages(root: str, rows: int, checkpoints: int) -> None:
+def run_stages(root: str, rows: int, checkpoints: int, stages: Stages) -> None:
     """From generated losses to a subset, with this process as the driver."""
     folders = {kind: f"{root}/{kind}/{'0' * 12}" for kind in KINDS}
     config, sizes = job(root), [min(SHARD, rows - start) for start in range(0, rows, SHARD)]
     with connect() as cluster_here:
-        built = {
-            "dataset": made_dataset(folders["dataset"], sizes),
-            "checkpoints": made_checkpoints(folders["checkpoints"], checkpoints),
-        }
-        for step in STEPS[2:]:
+        with stages.measure("generate"):
+            built = {
+                "dataset": made_dataset(folders["dataset"], sizes),
+                "checkpoints": made_checkpoints(folders["checkpoints"], checkpoints),
+            }
+        for kind in ("trajectories", "clusters", "subset"):
+            step, folder = step_of(kind, config), folders[kind]
             settings = step.execution(config, cluster_here)
-            build: Build[Any] = Build(
-                step.kind, folders[step.kind], config, built, settings, cluster_here, ignore_progress
-            )
-            if step.kind == "trajectories":
-                losses = run_units(plan_units(build), MakeLosses, POOL, {"folder": build.folder, "rows": sizes})
-                assert all(isinstance(outcome, Done) for outcome in losses)
-            built = {**built, step.kind: commit(step.kind, build.folder, settings, step.stage(build))}
+            build: Build[Any] = Build(kind, folder, config, built, settings, cluster_here, ignore_progress)
+            stage = step.stage
+            if kind == "trajectories":
+                with stages.measure("write units"):
+                    write_units(build, sizes)
+                stage = find_and_join
+            with stages.measure(kind):
+                built = {**built, kind: commit(kind, folder, settings, stage(build))}
     assert open_artifact(folders["subset"]).manifest.counts.kept == rows // 10
 
 
-def child(rows: int, checkpoints: int) -> None:
+def write_units(build: Build[Any], sizes: list[int]) -> None:
+    """Every unit of scoring, over the actor pool."""
+    units = plan_units(build, CHECK.attention)
+    losses = run_units(units, MakeLosses, POOL, {"folder": build.folder, "rows": sizes})
+    assert all(isinstance(outcome, Done) for outcome in losses)
+
+
+def find_and_join(build: Build[Any]) -> Product:
+    """What `score` does once every unit is complete."""
+    units = plan_units(build, CHECK.attention)
+    found = find_complete(units, lambda unit: find_complete_unit(build.folder, unit.name, unit.key))
+    return join_units(build, [record for record in found if record is not None], CHECK)
+
+
+def child(rows: int, checkpoints: int, root: str) -> None:
     """One number of rows; prints its figures as JSON."""
-    peak, begun = Peak(), time.monotonic()
-    with tempfile.TemporaryDirectory() as root:
-        run_stages(root, rows, checkpoints)
+    stages = Stages()
+    run_stages(root, rows, checkpoints, stages)
     heavy = [name for name in ("transformers", "torch") if name in sys.modules]
-    print(json.dumps({"megabytes": peak.stop(), "seconds": time.monotonic() - begun, "imported": heavy}))
+    by_name = {name: asdict(stage) for name, stage in stages.by_name.items()}
+    print(json.dumps({"stages": by_name, "imported": heavy}))
+
+
+@contextlib.contextmanager
+def store(in_bucket: bool) -> Iterator[tuple[str, dict[str, str]]]:
+    """A root on the disk or in the bucket of an S3 server on this machine, and the variables to use it with."""
+    with tempfile.TemporaryDirectory() as folder:
+        if not in_bucket:
+            yield folder, {}
+            return
+        with s3_server(Path(folder)) as server:
+            yield f"s3://{BUCKET}/scale", server.environment
+
+
+def measure(rows: int, checkpoints: int, in_bucket: bool) -> dict[str, Any]:
+    """The figures of a child process."""
+    with store(in_bucket) as (root, variables):
+        command = [sys.executable, "-m", "bench.scale", "--child", root, "--rows", str(rows)]
+        command += ["--checkpoints", str(checkpoints)]
+        environment = os.environ | variables
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, cwd=CHECKOUT, env=environment)
+    figures: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return figures
 
 
 def manifest_seconds() -> tuple[float, float]:
@@ -208,26 +278,29 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, nargs="+", default=[10_000, 1_000_000])
     parser.add_argument("--checkpoints", type=int, default=12)
-    parser.add_argument("--child", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--s3", action="store_true", help="a real S3 server on this machine instead of its disk")
+    parser.add_argument("--name", default="scale", help="of the file of results")
+    parser.add_argument("--child", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child is not None:
-        child(options.child, options.checkpoints)
+        child(options.rows[0], options.checkpoints, options.child)
         return 0
     report = Report("scale", vars(options), ("ray", "pyarrow", "numpy"))
-    figures = []
+    drivers, imported = [], 0
     for rows in options.rows:
-        command = [sys.executable, "-m", "bench.scale", "--child", str(rows), "--checkpoints", str(options.checkpoints)]
-        answer = subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[1])
-        figures.append(json.loads(answer.stdout.splitlines()[-1]))
-        report.add(Row(f"driver's peak at {rows:,} rows, MB", [figures[-1]["megabytes"]]))
-        report.add(Row(f"seconds for {rows:,} rows", [figures[-1]["seconds"]]))
-    growth = figures[-1]["megabytes"] - figures[0]["megabytes"]
-    report.add(Row("growth of the driver, MB", [growth], MUST_MB, MUST_MB / 2, True))
-    report.add(Row("heavy libraries the driver imported", [len(figures[-1]["imported"])], 0, 0, True))
+        figures = measure(rows, options.checkpoints, options.s3)
+        for name, stage in figures["stages"].items():
+            report.add(Row(f"{rows:,} rows, {name}: seconds", [stage["seconds"]]))
+            report.add(Row(f"{rows:,} rows, {name}: driver's peak, MB", [stage["driver"]]))
+            report.add(Row(f"{rows:,} rows, {name}: largest worker's peak, MB", [stage["worker"]]))
+        drivers.append(max(stage["driver"] for stage in figures["stages"].values()))
+        imported += len(figures["imported"])
+    report.add(Row("growth of the driver, MB", [drivers[-1] - drivers[0]], MUST_MB, MUST_MB / 2, True))
+    report.add(Row("heavy libraries the driver imported", [imported], 0, 0, True))
     written, opened = manifest_seconds()
     report.add(Row(f"seconds to write a manifest of {FILES:,} files", [written]))
     report.add(Row("seconds to open it", [opened]))
-    return report.finish(RESULTS / "scale.json")
+    return report.finish(RESULTS / f"{options.name}.json")
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ below the root hold it, it is copied.
 """
 
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from s2l_ray import storage
@@ -61,6 +62,17 @@ def score(build: ScoreBuild) -> Product:
     build.report(Progress(build.kind, len(complete), len(units), note=note))
     scored, skipped = _score_missing(build, check.attention, missing, len(units))
     records = [*complete.values(), *(unit.file for unit in scored)]
+    return join_units(build, records, check, skipped, reused)
+
+
+def join_units(
+    build: ScoreBuild,
+    records: list[FileRecord],
+    check: ScoringCheck,
+    skipped: Sequence[SkippedUnit] = (),
+    reused: Mapping[str, int] = {},
+) -> Product:
+    """Trajectories from the files of units. reused: units that were copied, by the trajectories they come from."""
     steps = steps_with_losses(build, records)
     shards = _join(build, steps, records)
     statuses = total_counts(shard.statuses for shard in shards)
@@ -72,7 +84,7 @@ def score(build: ScoreBuild) -> Product:
         numerics=check.numerics,
         skipped=tuple(sorted(skipped, key=lambda unit: unit.path)),
         skipped_steps=sorted(set(steps_to_score(build)) - set(steps)),
-        reused=reused,
+        reused=dict(reused),
     )
     files = [*records, *(shard.file for shard in shards)]
     read, kept = sum(statuses.values()), statuses.pop(OK, 0)
