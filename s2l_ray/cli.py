@@ -4,16 +4,13 @@ Results go to standard output, progress and errors to standard error. Exit statu
 command or config, 130 interrupted. Each command imports the modules it needs, so that `s2l --help` starts quickly.
 """
 
-import shlex
 from collections.abc import Callable
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from s2l_ray.errors import ConfigError
 from s2l_ray.terminal import arguments as arg
-from s2l_ray.terminal.commands import invocation
 from s2l_ray.terminal.console import print_json, print_message, print_result, stderr_console, stdout_console
 from s2l_ray.terminal.failures import FAILED, with_error_report
 
@@ -57,21 +54,9 @@ def init(
     force: arg.Force = False,
 ) -> None:
     """Inspect rows and write a job file for them."""
-    from s2l_ray import storage
-    from s2l_ray.config.infer import has_gpu, inspect_rows, job_values, named_template
-    from s2l_ray.config.load import make_config
-    from s2l_ray.config.template import job_text
-    from s2l_ray.terminal.data_preview import summary_view
+    from s2l_ray.terminal.verbs.init import write_job
 
-    if Path(to).exists() and not force:
-        raise ConfigError(f"--to {to}: already exists; choose another name, or overwrite it with --force")
-    summary = inspect_rows(rows, named_template(tokenizer or model))
-    console = stdout_console()
-    console.print(summary_view(summary, console.width))
-    values = job_values(summary, _absolute(model), _absolute(tokenizer), has_gpu())
-    make_config(values, to)
-    storage.write_bytes(to, job_text(values, f"A job over {rows}, written by `s2l init`.", to).encode())
-    print_message(f"wrote {to}; next: {invocation()} plan {shlex.quote(to)}")
+    write_job(rows, to, model, tokenizer, overwrite=force)
 
 
 @verb(START, "s2l demo demo")
@@ -151,6 +136,24 @@ def submit(
     from s2l_ray.terminal.verbs.submit import submit as submit_job
 
     submit_job(job, address, set_, to, wait=not no_wait, allow_version_change=allow_version_change)
+
+
+@verb(RUN, "s2l status job.yaml --address http://127.0.0.1:8265")
+def status(
+    job: arg.Job, address: arg.Address = "http://127.0.0.1:8265", set_: arg.Set = None, json_: arg.Json = False
+) -> None:
+    """Show the submissions of a job to a Ray cluster, the newest first."""
+    from s2l_ray.terminal.verbs.submit import status as show_status
+
+    show_status(job, address, set_, json_)
+
+
+@verb(RUN, "s2l stop job.yaml --address http://127.0.0.1:8265")
+def stop(job: arg.Job, address: arg.Address = "http://127.0.0.1:8265", set_: arg.Set = None) -> None:
+    """Stop a submitted job: a training saves its state, completed units are kept. `submit` resumes it."""
+    from s2l_ray.terminal.verbs.submit import stop as stop_job
+
+    stop_job(job, address, set_)
 
 
 @verb(LOOK, "s2l ls runs/job")
@@ -292,8 +295,3 @@ def gc(root: arg.Root, yes: arg.Yes = False, weights: arg.Weights = False, json_
         garbage.collect_weights(root, yes, json_)
     else:
         garbage.collect(root, yes, json_)
-
-
-def _absolute(name: str | None) -> str | None:
-    """The absolute path of a local folder; a hub id unchanged."""
-    return str(Path(name).absolute()) if name is not None and Path(name).is_dir() else name

@@ -35,6 +35,8 @@ VERBS = (
     "report",
     "gc",
     "submit",
+    "status",
+    "stop",
 )
 
 

@@ -30,6 +30,8 @@ REQUEST_SECONDS = 60.0  # a dead connection looks like a slow one
 LOST_SECONDS = 300.0
 PENDING_SECONDS = 60.0
 POLL_SECONDS = 2.0
+# Ray kills a job that has not ended this long after SIGTERM, by default 3 s: a training saves its state meanwhile.
+STOP_SECONDS = 90
 # The whole log comes with each response: poll long logs less often.
 BYTES_PER_SECOND = 200_000
 CONNECTION_ERRORS = (requests.RequestException, OSError, RuntimeError)
@@ -79,17 +81,67 @@ def submit(job: str, config: Config, arguments: Sequence[str] = (), address: str
     folder = Path.cwd()
     path = os.path.relpath(Path(job).resolve(), folder.resolve())
     environment = runtime_env(folder, Path(path), config)
+    environment["env_vars"] = {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_SECONDS)}
     entrypoint = shlex.join(["python", "-m", "s2l_ray", "run", path, *arguments])
-    metadata = {"s2l_run": config.run, "s2l_root": config.root}
     with _translated_errors(address):
         client = _client(address)
         for known in client.list_jobs():
-            same = known.entrypoint == entrypoint and metadata.items() <= (known.metadata or {}).items()
-            if same and not known.status.is_terminal():
+            if known.entrypoint == entrypoint and _is_running(known, config):
                 return Submitted(client, address, str(known.submission_id), entrypoint, again=True)
         name = f"{config.run}-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
-        client.submit_job(entrypoint=entrypoint, submission_id=name, runtime_env=environment, metadata=metadata)
+        client.submit_job(
+            entrypoint=entrypoint, submission_id=name, runtime_env=environment, metadata=_metadata(config)
+        )
     return Submitted(client, address, name, entrypoint, again=False)
+
+
+@dataclass(frozen=True)
+class JobState:
+    """A submission. status, message: of Ray. started, ended: seconds since the epoch, None before."""
+
+    submission_id: str
+    status: str
+    entrypoint: str
+    started: float | None
+    ended: float | None
+    message: str
+
+
+def job_states(config: Config, address: str = ADDRESS) -> list[JobState]:
+    """The submissions to the cluster with the run and the root of this job, the newest first."""
+    with _translated_errors(address):
+        known = [_job_state(one) for one in _client(address).list_jobs() if _is_of(one, config)]
+    return sorted(known, key=lambda one: one.started or 0.0, reverse=True)
+
+
+def stop_jobs(config: Config, address: str = ADDRESS) -> list[str]:
+    """Send SIGTERM to the running submissions of this job and wait until they have ended. Returns their names."""
+    with _translated_errors(address):
+        client = _client(address)
+        running = [str(one.submission_id) for one in client.list_jobs() if _is_running(one, config)]
+        for name in running:
+            client.stop_job(name)
+        while any(not client.get_job_status(name).is_terminal() for name in running):
+            time.sleep(POLL_SECONDS)
+    return running
+
+
+def _metadata(config: Config) -> dict[str, str]:
+    return {"s2l_run": config.run, "s2l_root": config.root}
+
+
+def _is_of(known: JobDetails, config: Config) -> bool:
+    return _metadata(config).items() <= (known.metadata or {}).items()
+
+
+def _is_running(known: JobDetails, config: Config) -> bool:
+    return _is_of(known, config) and not known.status.is_terminal()
+
+
+def _job_state(known: JobDetails) -> JobState:
+    started, ended = (None if one is None else one / 1000 for one in (known.start_time, known.end_time))
+    message = known.message or ""
+    return JobState(str(known.submission_id), str(known.status), known.entrypoint, started, ended, message)
 
 
 def follow(submitted: Submitted, report: Callable[[str], None]) -> Ending:

@@ -57,8 +57,8 @@ def _write_to_log(error: Exception, path: Path) -> None:
     error.add_note(f"log: {path}")
 
 
-def follow_job(submitted: "Submitted", again: str) -> "Ending":
-    """Print the log of a job until it ends. again: the command that follows it once more.
+def follow_job(submitted: "Submitted", again: str, stop: str) -> "Ending":
+    """Print the log of a job until it ends. again, stop: the commands that follow it once more, and that stop it.
 
     Raises `Interrupted` after Ctrl-C, which leaves the job running.
     """
@@ -68,10 +68,10 @@ def follow_job(submitted: "Submitted", again: str) -> "Ending":
         return follow(submitted, lambda line: print(line, flush=True))
     except KeyboardInterrupt:
         raise Interrupted(
-            f"{submitted.submission_id} continues on the cluster.\n{how_to_follow(submitted, again)}"
+            f"{submitted.submission_id} continues on the cluster.\n{how_to_follow(again, stop)}"
         ) from None
 
 
-def how_to_follow(submitted: "Submitted", again: str) -> str:
+def how_to_follow(again: str, stop: str) -> str:
     """The commands that follow and stop a running job."""
-    return f"  follow it:  {again}\n  stop it:    {submitted.command('stop')}"
+    return f"  follow it:  {again}\n  stop it:    {stop}"

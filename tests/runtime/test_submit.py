@@ -188,16 +188,22 @@ def test_ctrl_c_leaves_the_job_running_and_stop_ends_it(head: Head, job: Path) -
     process.stdout.readline()
     process.send_signal(signal.SIGINT)
     _, messages = process.communicate(timeout=60)
-    assert process.returncode == 130
+    assert process.returncode == 130, messages
     [name] = {part for part in messages.split() if part.startswith("left-")}
     assert f"submit job.yaml {' '.join(changes)} --address {head.address}" in messages
     [stop] = [line.split(":", 1)[1].strip() for line in messages.splitlines() if "stop it" in line]
-    assert stop == f"ray job stop --address {head.address} {name}"
-    status = subprocess.run(
-        [RAY, *stop.replace("stop", "status").split()[1:]], env=environment(head), capture_output=True, text=True
-    )
-    assert "RUNNING" in status.stdout + status.stderr
-    subprocess.run([RAY, *stop.split()[1:]], env=environment(head), check=True, capture_output=True)
+    assert stop.endswith(f"stop job.yaml --set run=left --set proxy.epochs=500 --address {head.address}")
+    arguments = stop[stop.index("stop") + len("stop") :].split()
+
+    def s2l(verb: str) -> str:
+        command = [sys.executable, "-m", "s2l_ray", verb, *arguments]
+        done = subprocess.run(command, env=with_code, capture_output=True, text=True, timeout=300, check=True)
+        return done.stdout + done.stderr
+
+    assert f"{name}  running" in s2l("status")
+    assert f"{name} stopped" in s2l("stop")
+    assert f"{name}  stopped" in s2l("status")
+    assert "no submission of this job is running" in s2l("stop")
     ended = subprocess.run(command, env=with_code | {"RAY_AUTH_TOKEN": "0" * 64}, capture_output=True, text=True)
     assert ended.returncode == 2 and "refuses this token" in ended.stderr
 
