@@ -36,8 +36,11 @@ def held_out() -> list[CheckpointRecord]:
     return [CheckpointRecord(step, held_out_loss=2 + 1 / step if step else None) for step in STEPS]
 
 
-def put_training(root: str, precision: str = "float32") -> Artifact:
-    """A checkpoints artifact of two workers with a GPU each, with a model of `PARAMETERS` parameters."""
+def put_training(root: str, precision: str = "float32", tflops: float | None = None) -> Artifact:
+    """A checkpoints artifact of two workers with a GPU each, with a model of `PARAMETERS` parameters.
+
+    tflops: of the GPU, as stated in the job.
+    """
     uri = storage.join(root, "checkpoints", "00000000000a")
     contents = {
         TRAINING_TABLE: _parquet(training_steps()),
@@ -46,7 +49,8 @@ def put_training(root: str, precision: str = "float32") -> Artifact:
     }
     files = [put_bytes(uri, path, data) for path, data in contents.items()]
     written = manifest("checkpoints", "00000000000a", files, {"dataset": "00000000000b"})
-    return write_manifest(uri, replace(written, config={"proxy": {"precision": precision}}))
+    job = {"proxy": {"precision": precision}, "estimate": {"gpu": {"tflops": tflops} if tflops else None}}
+    return write_manifest(uri, replace(written, config=job))
 
 
 def _parquet(records: list[StepRecord] | list[CheckpointRecord]) -> bytes:

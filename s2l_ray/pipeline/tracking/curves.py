@@ -75,14 +75,22 @@ def _training_steps(artifact: Artifact, accelerator: str) -> Iterator[tuple[int,
 def _share_of_peak(artifact: Artifact, accelerator: str, tokens: int) -> float | None:
     """Share of the peak FLOP/s of all GPUs that one token per second takes (MFU, arXiv 2204.02311).
 
-    None on CPUs, on a GPU whose peak is not known, and in another precision than bfloat16.
+    None on CPUs, and on GPUs whose peak is not known.
     """
-    execution, peak = artifact.manifest.execution.settings, PEAK_FLOPS.get(accelerator)
-    precision = artifact.manifest.config[SECTIONS[artifact.manifest.kind]]["precision"]
-    if not isinstance(execution, TrainExecution) or not execution.gpus or peak is None or precision != "bfloat16":
+    execution, peak = artifact.manifest.execution.settings, _peak(artifact, accelerator)
+    if not isinstance(execution, TrainExecution) or not execution.gpus or peak is None:
         return None
     flops = artifact_cost(artifact, Prices()).flops
     return flops / tokens / (execution.workers * execution.gpus * peak) if flops and tokens else None
+
+
+def _peak(artifact: Artifact, accelerator: str) -> float | None:
+    """FLOP/s of one GPU as the job states them, or in bfloat16 from its data sheet."""
+    job = artifact.manifest.config
+    if stated := job.get("estimate", {}).get("gpu"):
+        return float(stated["tflops"]) * 1e12
+    precision = job[SECTIONS[artifact.manifest.kind]]["precision"]
+    return PEAK_FLOPS.get(accelerator) if precision == "bfloat16" else None
 
 
 def _held_out_losses(artifact: Artifact) -> Iterator[tuple[int, dict[str, float]]]:

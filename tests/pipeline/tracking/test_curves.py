@@ -32,6 +32,12 @@ def test_utilisation_is_six_flops_a_parameter_and_token_over_the_peak_of_all_gpu
     ]
 
 
+def test_the_peak_that_the_job_states_comes_first(tmp_path: Path) -> None:
+    points = artifact_points(put_training(str(tmp_path), "float32", tflops=50), "H100")
+    first = next(point for point in points if point.step == 1)
+    assert first.values["mfu"] == pytest.approx(6 * PARAMETERS * 81 / 0.25 / (2 * 50e12), rel=1e-12)
+
+
 @pytest.mark.parametrize(("accelerator", "precision"), [("", "bfloat16"), ("P100", "bfloat16"), ("H100", "float32")])
 def test_without_a_known_peak_there_is_no_utilisation(tmp_path: Path, accelerator: str, precision: str) -> None:
     assert curve(tmp_path, "checkpoints/mfu", accelerator, precision) == []
