@@ -33,7 +33,8 @@ LOCK = "building"
 class Holder:
     """Content of a lock file.
 
-    machine: boot and container within which a pid is unique. process_started, since, beat: seconds since the epoch.
+    machine: boot and container within which a pid is unique. process_started: see `_start_of`. since, beat: seconds
+    since the epoch.
     """
 
     job: str
@@ -51,7 +52,7 @@ class Lock:
 
     def __init__(self, folder: str, job: str) -> None:
         self.uri = storage.join(folder, LOCK)
-        now, started = time.time(), psutil.Process().create_time()
+        now, started = time.time(), _start_of(os.getpid())
         token = uuid.uuid4().hex
         self._holder = Holder(job, socket.gethostname(), _machine(), os.getpid(), started, token, now, now)
         self._version: str | None = None
@@ -162,11 +163,20 @@ def _has_ended(holder: Holder) -> bool:
     if holder.machine != _machine():
         return False
     try:
-        started = float(psutil.Process(holder.pid).create_time())
+        started = _start_of(holder.pid)
     except psutil.NoSuchProcess:
         return True
     # A pid is reused; a pid with its start time is not.
     return abs(started - holder.process_started) >= 1
+
+
+def _start_of(pid: int) -> float:
+    """When a process started, in seconds: on Linux since boot, so that changes of the clock do not affect it.
+
+    Raises `psutil.NoSuchProcess` for a process that has ended.
+    """
+    booted = psutil.boot_time() if psutil.LINUX else 0.0
+    return float(psutil.Process(pid).create_time()) - booted
 
 
 def _machine() -> str:

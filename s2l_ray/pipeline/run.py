@@ -115,7 +115,7 @@ def _build(planned: Plan, one: PlannedStep, report: Report) -> Artifact:
     from s2l_ray.runtime.placement import wait_for_resources
     from s2l_ray.runtime.session import describe_cluster
 
-    config, started, usage = planned.config, time.time(), UsageMeter()
+    config, started, usage = planned.config, time.monotonic(), UsageMeter()
     step = step_of(one.kind, config)
     with building(one.uri, one.kind, config.run) as artifact_building:
         reopen = storage.exists(storage.join(one.uri, MANIFEST))
@@ -142,7 +142,7 @@ def _build(planned: Plan, one: PlannedStep, report: Report) -> Artifact:
         execution = artifact_building.begin(Execution(settings, libraries()))
         product = _run_stage(step, build, inputs)
         complete = recorded is None and not reopen  # else the usage of an earlier attempt is missing
-        timings = {"seconds": round(time.time() - started, 3), **(usage.timings() if complete else {})}
+        timings = {"seconds": round(time.monotonic() - started, 3), **(usage.timings() if complete else {})}
         manifest = make_manifest(step, one, config, execution, product, timings)
         artifact = artifact_building.commit(manifest, step.leftovers)
     report(Progress(one.kind, seconds=timings["seconds"], note=f"{one.uri} is complete", built=True))

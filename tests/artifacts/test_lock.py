@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 
+import psutil
 import pytest
 
 from s2l_ray import storage
@@ -69,6 +70,18 @@ def test_a_live_driver_refuses_the_second_and_is_named(place: str, start: Start)
     for refused in (Lock(place, "second").acquire, lambda: raise_if_locked(place)):
         with pytest.raises(LockedError, match=f"{re.escape(place)}/building.*first.*{first.pid}"):
             refused()
+
+
+@pytest.mark.skipif(not psutil.LINUX, reason="elsewhere the start of a process does not move with the clock")
+def test_a_live_driver_refuses_after_the_clock_was_set(
+    place: str, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = start("hold", place)
+    assert line_of(first) == "held"
+    booted = psutil.boot_time()
+    monkeypatch.setattr(psutil._pslinux, "boot_time", lambda: booted + 3600)
+    with pytest.raises(LockedError):
+        Lock(place, "second").acquire()
 
 
 def test_the_lock_of_a_killed_driver_is_taken_over_at_once(
