@@ -103,11 +103,10 @@ class Monitor:
         return self._stopping
 
     def finish(self, process: Process, usage: Usage | None = None) -> None:
-        """Record the end of the active unit of a process, and what it took."""
+        """Record the end of the active unit of a process, and the usage of the process so far."""
         self._reported = time.monotonic()
         if usage is not None:
-            earlier = self._usage.get(usage.process)
-            self._usage[usage.process] = replace(usage, seconds=usage.seconds + (earlier.seconds if earlier else 0.0))
+            self._usage[usage.process] = usage
         self._done += self._active.pop(process.actor, None) is not None
 
     def fail(self, process: Process, failure: Failure) -> bool:

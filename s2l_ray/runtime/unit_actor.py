@@ -35,6 +35,7 @@ class UnitActor:
         self._task, self._monitor, self._alone = task, monitor, alone
         self._process = join_monitor(monitor)
         self._worker: Worker | None = None
+        self._units, self._first_seconds, self._later_seconds = 0, 0.0, 0.0
 
     def __call__(self, row: dict[str, bytes]) -> dict[str, bytes]:
         """Results of a row of Ray Data, one for each of its pickled units."""
@@ -60,6 +61,19 @@ class UnitActor:
             if ray.get(self._monitor.fail.remote(self._process, failure)) or self._worker is None:
                 return Failed(unit.name, replace(failure, final=True))
             os._exit(1)
-        seconds = None if self._alone else time.monotonic() - began
+        seconds = None if self._alone else self._seconds_of_units(time.monotonic() - began)
         ray.get(self._monitor.finish.remote(self._process, usage_of(self._process, seconds)))
         return Done(unit.name, value)
+
+    def _seconds_of_units(self, seconds: float) -> float:
+        """Seconds of all units so far, after one of `seconds`.
+
+        A worker may load its model with its first unit, which is therefore counted as long as the others on average.
+        """
+        self._units += 1
+        if self._units == 1:
+            self._first_seconds = seconds
+            return seconds
+        self._later_seconds += seconds
+        mean = self._later_seconds / (self._units - 1)
+        return self._later_seconds + min(self._first_seconds, mean)

@@ -18,6 +18,9 @@ from s2l_ray.pipeline.estimates.work import work_of
 
 # complete artifacts of one kind that are opened to find one of the same stage, the newest first
 MOST_OPENED = 20
+# Seconds for each further unit of work of stages whose work on few rows is mostly overhead: a value compared in k-means
+# (1,000,000 x 60 with K = 100, one thread, bench/results/clustering.json), and a row (bench/results/selection-*.json).
+GROWTH = {"clusters": 5e-11, "subset": 1e-6}
 POOLS = ("dataset", "task", "target_dataset")
 
 
@@ -47,7 +50,11 @@ class Measurement:
 
     def seconds(self, amount: float, workers: int) -> float:
         """Seconds of a stage with another amount of work and another number of workers."""
-        return self.fixed_seconds + amount / self.amount * (self.worker_seconds / workers + self.alone_seconds)
+        work = self.worker_seconds / workers + self.alone_seconds
+        growth = GROWTH.get(self.kind)
+        if growth is not None:
+            return self.fixed_seconds + work + growth * max(0.0, amount - self.amount)
+        return self.fixed_seconds + amount / self.amount * work
 
 
 def rate_key(kind: str, config: Config) -> str:

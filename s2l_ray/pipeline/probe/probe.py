@@ -68,7 +68,7 @@ def probe_plans(plans: Sequence[Plan], report: Report, seconds: float = 120.0) -
             for one in plans:
                 _measure(one, storage.join(folder, "artifacts"), found, limits, timed)
     finally:
-        storage.delete_folder(folder)
+        storage.delete_folder(storage.join(root, FOLDER))
     measured = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     found.record = replace(found.record, measured=measured)
     add_to_record(root, found.record)

@@ -78,6 +78,9 @@ def test_only_the_work_of_a_measurement_is_scaled() -> None:
     # five times the work: 5 x (40 / 4 + 2) besides the 10 seconds of the start
     assert MEASUREMENT.seconds(1000.0, workers=4) == 70.0
     assert MEASUREMENT.seconds(200.0, workers=2) == 32.0
+    # selecting 1,000,000 more rows takes a second more
+    selecting = replace(MEASUREMENT, kind="subset", worker_seconds=0.0)
+    assert selecting.seconds(1_000_200.0, workers=1) == 13.0
 
 
 def test_a_stage_is_estimated_from_a_measurement_of_the_same_settings(tmp_path: Path) -> None:
