@@ -129,6 +129,7 @@ ANSWERS = {
 NOT_IDENTITY = {
     "root": "elsewhere",
     "run": "other",
+    "track": ["mlflow"],
     "prices.gpu_hour": 2.5,
     "prices.cpu_hour": 0.5,
     "prices.storage_gb_month": 0.1,
