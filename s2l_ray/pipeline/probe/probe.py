@@ -112,7 +112,7 @@ def _measure(planned: Plan, root: str, found: Probe, limits: ProbeLimits, report
         return
     facts = dataset.facts(DatasetFacts)
     row_tokens = facts.tokens / max(1, facts.ok)
-    _add_pool(planned, "dataset", sample.size, row_tokens, found)
+    _add_pool(planned, "dataset", sample.size, facts, found)
     trains = isinstance(job.data.tokenizer, TokenizerToTrain)
     tokenizer = storage.join(dataset.uri, "tokenizer") if trains else str(job.data.tokenizer)
     few = prepare_job(job, root, _write_rows(sample, storage.join(root, "few-rows"), ROWS))
@@ -123,8 +123,7 @@ def _measure(planned: Plan, root: str, found: Probe, limits: ProbeLimits, report
             continue
         built = _build(config, kind, [kind], job, found, report)
         if kind == "target_dataset" and built is not None:
-            own = built.facts(DatasetFacts)
-            _add_pool(planned, kind, sample.size, own.tokens / max(1, own.ok), found)
+            _add_pool(planned, kind, sample.size, built.facts(DatasetFacts), found)
 
 
 def _build(
@@ -169,9 +168,9 @@ def _write_rows(sample: PoolSample, folder: str, rows: int) -> tuple[str, ...]:
     return tuple(files)
 
 
-def _add_pool(planned: Plan, kind: str, size: PoolSize, row_tokens: float, found: Probe) -> None:
-    """Record the size of the pool under the fingerprint of the dataset."""
-    fingerprint = planned.fingerprints.get(kind, "")
+def _add_pool(planned: Plan, kind: str, size: PoolSize, sampled: DatasetFacts, found: Probe) -> None:
+    """Record the size of the pool, of whose rows as many are ok as of the sampled ones, and as long."""
+    fingerprint, examples = planned.fingerprints.get(kind, ""), max(1, sum(sampled.statuses.values()))
     if fingerprint and size.rows is not None:
-        pools = {**found.record.pools, fingerprint: replace(size, tokens=size.rows * row_tokens)}
-        found.record = replace(found.record, pools=pools)
+        own = replace(size, rows=size.rows * sampled.ok / examples, tokens=size.rows * sampled.tokens / examples)
+        found.record = replace(found.record, pools={**found.record.pools, fingerprint: own})
