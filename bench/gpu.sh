@@ -54,7 +54,7 @@ fi
 [ -z "$tokens" ] || method+=(--tokens "$tokens")
 rm -f "$out/summary.txt"
 
-part tests "$PYTHON" -m pytest -q -rs -p no:cacheprovider tests/gpu
+part tests "$PYTHON" -m pytest -q -rs -p no:cacheprovider --noconftest tests/gpu
 part "method-$first" "$PYTHON" -m bench.whole_method --device "$device" --size "$first" --results "$out" "${method[@]}"
 part scoring "$PYTHON" -m bench.gpu --device "$device" --sizes "$first" --results "$out" "${scoring[@]}"
 for size in $sizes; do
