@@ -4,7 +4,8 @@
     python -m bench.whole_method --tokens tokens.npz --size 70M              # train, score, cluster, select
 
 Needs torch and transformers alone. The proxy has random weights; it is trained in bfloat16 for three epochs, and every
-row is scored in float32 at T checkpoints and before training. N rows.
+row is scored at T checkpoints and before training, in bfloat16 or, with `--score-dtype float32`, as a job does by
+default. N rows.
 """
 
 import argparse
@@ -76,12 +77,16 @@ def train(model: PreTrainedModel, rows: TokenRows, given: argparse.Namespace) ->
     return weights
 
 
-def score(model: PreTrainedModel, rows: TokenRows, weights: list[Weights], tokens_per_batch: int) -> Float32:
+def score(
+    model: PreTrainedModel, rows: TokenRows, weights: list[Weights], tokens_per_batch: int, dtype: str
+) -> Float32:
     """Mean loss of every row at every checkpoint, [N, T], with the attention that the last one allows."""
     model.load_state_dict(weights[-1], strict=False)
-    choice = choose_attention(model, rows, ScoreOptions(tokens_per_batch, "float32"))
+    for parameter in model.parameters():  # and no buffer: rotary frequencies stay float32
+        parameter.data = parameter.data.to(getattr(torch, dtype))
+    choice = choose_attention(model, rows, ScoreOptions(tokens_per_batch, dtype))
     print(f"scoring: {choice.attention} {choice.reason}", flush=True)
-    options = ScoreOptions(tokens_per_batch, "float32", attention=choice.attention)
+    options = ScoreOptions(tokens_per_batch, dtype, attention=choice.attention)
     loss_NT = np.empty((len(rows), len(weights)), np.float32)
     for column, one in enumerate(weights):
         model.load_state_dict(one, strict=False)
@@ -103,7 +108,7 @@ def main(arguments: list[str]) -> int:
     model = random_model(given.size).to(device)
 
     weights = timed(report, "train", given.epochs * len(rows), partial(train, model, rows, given))
-    scoring = partial(score, model, rows, weights, given.tokens_per_batch)
+    scoring = partial(score, model, rows, weights, given.tokens_per_batch, given.score_dtype)
     loss_NT = timed(report, "score", len(rows) * len(weights), scoring)
     cluster_N = timed(report, "cluster", len(rows), partial(cluster, loss_NT[:, 1:], given.k))
     drawing = partial(balanced_sample, cluster_N, len(rows) // 10, np.random.default_rng(0))
@@ -145,6 +150,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--micro-batch", type=int, default=128)
     parser.add_argument("--tokens-per-batch", type=int, default=65536)
+    parser.add_argument("--score-dtype", choices=("bfloat16", "float32"), default="bfloat16")
     parser.add_argument("--k", type=int, default=100)
     parser.add_argument("--results", type=Path, default=RESULTS)
     return parser.parse_args(arguments)
