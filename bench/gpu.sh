@@ -13,11 +13,11 @@
 #   --tokens FILE  tokens of mathmix, from `python -m bench.whole_method --write-tokens FILE --data FOLDER`;
 #                  generated rows without it
 #   --only PART    one part alone
-#   --seconds N    for all parts together (default: 300)
+#   --seconds N    for all parts together (default: 300; 480 on a CPU)
 #   --out FOLDER   results (default: bench/results/gpu)
 set -uo pipefail
 cd "$(dirname "$0")/.."
-device=cuda tokens="" only="" seconds=300 out=bench/results/gpu
+device=cuda tokens="" only="" seconds="" out=bench/results/gpu
 while [ $# -gt 0 ]; do
     case "$1" in
         --device) device=$2 ;; --tokens) tokens=$2 ;; --only) only=$2 ;; --seconds) seconds=$2 ;; --out) out=$2 ;;
@@ -45,11 +45,11 @@ part() { # name, command...
 
 if [ "$device" = cuda ]; then
     method=() scoring=(--rows 8192) sizes="160M 410M" first=70M
-    large=(--micro-batch 64)
+    large=(--micro-batch 64) seconds=${seconds:-300}
 else
     method=(--rows 64 --epochs 1 --checkpoints 2 --batch-size 16 --micro-batch 8 --tokens-per-batch 4096 --k 10)
     scoring=(--rows 32 --official-rows 8 --rounds 1 --tokens 4096 --lloyd-rows 100000) sizes="" first=70M
-    large=()
+    large=() seconds=${seconds:-480}
 fi
 [ -z "$tokens" ] || method+=(--tokens "$tokens")
 rm -f "$out/summary.txt"
