@@ -160,7 +160,7 @@ def test_artifacts_built_on_skipped_units_have_names_of_their_own(skipping: Conf
     assert last_fingerprints(skipping.root, skipping.run) == planned.fingerprints
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_run_that_allows_no_failures_scores_only_the_skipped_units(job: Path, undisturbed: Path) -> None:
     run_with_failing_unit(load_config(job, [ALLOW_ONE]))
     config = load_config(job)
@@ -176,7 +176,7 @@ def test_a_run_that_allows_no_failures_scores_only_the_skipped_units(job: Path, 
     assert plan(load_config(job, [ALLOW_ONE])).missing == (), "a run that allows more accepts them as well"
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_units_skipped_in_a_rebuild_change_complete_later_artifacts(undisturbed: Path, tmp_path: Path) -> None:
     """Clusters and subset of an undisturbed run are complete, but not made from these trajectories."""
     kinds = ("dataset", "checkpoints", "clusters", "subset")
