@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from s2l_ray.artifacts.facts import CheckpointsFacts, DatasetFacts, TargetFacts, TrajectoriesFacts
 from s2l_ray.artifacts.manifest import Artifact
-from s2l_ray.artifacts.schemas import TRAINING_TABLE, step_name
+from s2l_ray.artifacts.schemas import KINDS_WITH_TEXT, TRAINING_TABLE, step_name
 from s2l_ray.config.sections import Prices
 from s2l_ray.pipeline.plan import Plan
 
@@ -14,10 +14,12 @@ SELECTION_KINDS = ("embeddings", "task", "checkpoints", "trajectories", "cluster
 # FLOPs for a parameter and token: of the forward pass, of both passes, and of both without gradients of the weights
 FORWARD, TRAINING, ADAPTERS = 2, 6, 4
 WEIGHT_BYTES = 4
-# sections of `resources` whose number of workers may change midway, so that no execution record has it
-RESOURCES = {
-    **dict.fromkeys(("dataset", "task", "target_dataset"), "prepare"),
+# the section of `resources` of each kind; a kind without one runs on one worker
+RESOURCE_SECTIONS = {
+    **dict.fromkeys(KINDS_WITH_TEXT, "prepare"),
     "embeddings": "embed",
+    "checkpoints": "train",
+    "target": "train",
     "trajectories": "score",
     "evaluation": "evaluate",
 }
@@ -98,21 +100,26 @@ def parameters(artifact: Artifact, step: int) -> int:
     return sum(one.bytes for one in files) // WEIGHT_BYTES
 
 
+def price(prices: Prices, seconds: float | None, workers: int | None, gpus: float | None, threads: int) -> float | None:
+    """The price of the GPUs of all workers or, without any, of their CPU threads."""
+    hour = prices.gpu_hour if gpus else prices.cpu_hour
+    if seconds is None or workers is None or gpus is None or hour is None:
+        return None
+    return hour * workers * (gpus or threads) * seconds / 3600
+
+
 def _money(artifact: Artifact, seconds: float, prices: Prices) -> float | None:
-    """The price of a stage's workers for its time: of their GPUs or, without any, of their CPU threads."""
     settings = artifact.manifest.execution.settings
-    gpus = getattr(settings, "gpus", 0.0)
-    each = gpus or getattr(settings, "threads", 1)
-    price, workers = prices.gpu_hour if gpus else prices.cpu_hour, _workers(artifact)
-    return None if price is None or workers is None else workers * each * price * seconds / 3600
+    gpus, threads = getattr(settings, "gpus", 0.0), getattr(settings, "threads", 1)
+    return price(prices, seconds, _workers(artifact), gpus, threads)
 
 
 def _workers(artifact: Artifact) -> int | None:
     """Workers of a stage; None where it was resumed and the job left the number to the cluster (`auto`, or a range)."""
-    if "workers" in artifact.manifest.timings:
-        return int(artifact.manifest.timings["workers"])
-    section = RESOURCES.get(artifact.manifest.kind)
-    if section is None:
-        return int(getattr(artifact.manifest.execution.settings, "workers", 1))
-    wanted = artifact.manifest.config["resources"][section]["workers"]
+    manifest = artifact.manifest
+    known = manifest.timings.get("workers", getattr(manifest.execution.settings, "workers", None))
+    if known is not None:
+        return int(known)
+    section = RESOURCE_SECTIONS.get(manifest.kind)
+    wanted = manifest.config["resources"][section]["workers"] if section is not None else 1
     return wanted if isinstance(wanted, int) else None

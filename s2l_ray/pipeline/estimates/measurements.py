@@ -11,17 +11,17 @@ from s2l_ray import storage
 from s2l_ray.artifacts.facts import EvaluationFacts
 from s2l_ray.artifacts.fingerprint import canonical_json
 from s2l_ray.artifacts.manifest import Artifact, open_artifact
+from s2l_ray.artifacts.schemas import KINDS_WITH_TEXT
 from s2l_ray.config.sections import Config, Finetuning
 from s2l_ray.errors import S2LError
 from s2l_ray.pipeline.estimates.sizes import PoolSize, pool_of_artifact, sizes
 from s2l_ray.pipeline.estimates.work import work_of
 
-# complete artifacts of one kind that are opened to find one of the same stage, the newest first
+# artifacts of one kind that are opened at most, to find one of the same stage
 MOST_OPENED = 20
 # Seconds for each further unit of work of stages whose work on few rows is mostly overhead: a value compared in k-means
 # (1,000,000 x 60 with K = 100, one thread, bench/results/clustering.json), and a row (bench/results/selection-*.json).
 GROWTH = {"clusters": 5e-11, "subset": 1e-6}
-POOLS = ("dataset", "task", "target_dataset")
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ def _questions(artifact: Artifact) -> int | None:
 
 def _pools(artifact: Artifact) -> dict[str, PoolSize]:
     """The pools that an artifact was made from, or that it is."""
-    if artifact.manifest.kind in POOLS:
+    if artifact.manifest.kind in KINDS_WITH_TEXT:
         return {artifact.manifest.kind: pool_of_artifact(artifact)}
     pools: dict[str, PoolSize] = {}
     for kind in artifact.manifest.inputs:

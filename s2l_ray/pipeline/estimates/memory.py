@@ -1,5 +1,6 @@
 """Memory and storage of a stage, counted from shapes."""
 
+from s2l_ray.artifacts.schemas import KINDS_WITH_TEXT
 from s2l_ray.config.sections import Config, Finetuning
 from s2l_ray.config.subsections import EvaluateResources, ScoreResources
 from s2l_ray.core.model_shape import ModelShape
@@ -18,7 +19,7 @@ CUDA_BYTES = 1 << 30
 # bytes in one process for each row of the pool: filtering, starts and targets of training rows, the fit without its
 # matrix, selection
 ROW_BYTES = {
-    **dict.fromkeys(("dataset", "task", "target_dataset", "subset"), 40),
+    **dict.fromkeys((*KINDS_WITH_TEXT, "subset"), 40),
     **dict.fromkeys(("checkpoints", "target"), 188),
     "clusters": 64,
 }

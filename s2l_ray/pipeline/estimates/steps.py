@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from s2l_ray.artifacts.schemas import KINDS_WITH_TEXT
-from s2l_ray.config.sections import Config, Prices
+from s2l_ray.config.sections import Config
+from s2l_ray.pipeline.costs import RESOURCE_SECTIONS, price
 from s2l_ray.pipeline.estimates.measurements import Measurement
 from s2l_ray.pipeline.estimates.memory import ROW_BYTES, gpu_bytes, stored_weights
 from s2l_ray.pipeline.estimates.record import Measured
@@ -16,15 +17,6 @@ from s2l_ray.pipeline.estimates.sizes import Sizes
 from s2l_ray.pipeline.estimates.work import Work, work_of
 
 SHAPES = "shapes"
-# the section of `resources` of each kind; a kind without one runs on one worker
-SECTIONS = {
-    **dict.fromkeys(KINDS_WITH_TEXT, "prepare"),
-    "embeddings": "embed",
-    "checkpoints": "train",
-    "target": "train",
-    "trajectories": "score",
-    "evaluation": "evaluate",
-}
 
 
 @dataclass(frozen=True)
@@ -64,9 +56,7 @@ def estimate_step(
     threads = found.threads if found is not None else _threads(kind, config)
     workers = _workers(kind, config, found)
     seconds, source = _seconds(work, config, found, workers, gpus)
-    stored = stored_weights(kind, sizes)
-    if stored is None and found is not None and work.rows is not None:
-        stored = found.stored_bytes * work.rows / max(1.0, found.rows)
+    stored, stored_source = _stored(kind, work, sizes, found)
     on_gpu = gpu_bytes(kind, config, sizes) if gpus else None
     gpu = config.estimate.gpu
     origin = next((sizes.pools[name].origin for name in KINDS_WITH_TEXT if name in sizes.pools), "")
@@ -89,17 +79,9 @@ def estimate_step(
             "rows": origin if work.rows is not None else "",
             "seconds": source,
             "host_bytes": found.origin if found is not None else "",
-            "stored_bytes": SHAPES if stored_weights(kind, sizes) is not None else found.origin if found else "",
+            "stored_bytes": stored_source,
         },
     )
-
-
-def price(prices: Prices, seconds: float | None, workers: int | None, gpus: float | None, threads: int) -> float | None:
-    """The price of the GPUs of all workers or, without any, of their CPU threads."""
-    hour = prices.gpu_hour if gpus else prices.cpu_hour
-    if seconds is None or workers is None or gpus is None or hour is None:
-        return None
-    return hour * workers * (gpus or threads) * seconds / 3600
 
 
 def _seconds(
@@ -115,6 +97,15 @@ def _seconds(
     return work.flops / rate, f"FLOPs at {100 * gpu.utilization:.0f} % of {gpu.tflops:g} TFLOP/s"
 
 
+def _stored(kind: str, work: Work, sizes: Sizes, found: Measurement | None) -> tuple[float | None, str]:
+    """Bytes of the artifact, and their source."""
+    if (weights := stored_weights(kind, sizes)) is not None:
+        return weights, SHAPES
+    if found is None or work.rows is None:
+        return None, ""
+    return found.stored_bytes * work.rows / max(1.0, found.rows), found.origin
+
+
 def _host_bytes(kind: str, work: Work, found: Measurement | None) -> float | None:
     if found is None or work.rows is None:
         return None
@@ -123,7 +114,7 @@ def _host_bytes(kind: str, work: Work, found: Measurement | None) -> float | Non
 
 def _workers(kind: str, config: Config, found: Measurement | None) -> int:
     """Workers as requested; for `auto` as many as were measured, else one."""
-    wanted = getattr(getattr(config.resources, SECTIONS.get(kind, ""), None), "workers", 1)
+    wanted = getattr(getattr(config.resources, RESOURCE_SECTIONS.get(kind, ""), None), "workers", 1)
     if isinstance(wanted, list):
         wanted = wanted[1]
     return wanted if isinstance(wanted, int) else found.workers if found is not None else 1
@@ -131,7 +122,7 @@ def _workers(kind: str, config: Config, found: Measurement | None) -> int:
 
 def _gpus(kind: str, config: Config, found: Measurement | None) -> float | None:
     """GPUs of a worker as requested; for `auto` as measured, else one where the job describes a GPU, else unknown."""
-    wanted = getattr(getattr(config.resources, SECTIONS.get(kind, ""), None), "gpus", 0.0)
+    wanted = getattr(getattr(config.resources, RESOURCE_SECTIONS.get(kind, ""), None), "gpus", 0.0)
     if wanted != "auto":
         return float(wanted)
     if found is not None:
@@ -140,4 +131,4 @@ def _gpus(kind: str, config: Config, found: Measurement | None) -> float | None:
 
 
 def _threads(kind: str, config: Config) -> int:
-    return getattr(getattr(config.resources, SECTIONS.get(kind, ""), None), "threads", None) or 1
+    return getattr(getattr(config.resources, RESOURCE_SECTIONS.get(kind, ""), None), "threads", None) or 1

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 
 from s2l_ray.config.sections import Config
 from s2l_ray.core.model_shape import ModelShape
+from s2l_ray.pipeline.costs import ADAPTERS, FORWARD, TRAINING
 from s2l_ray.pipeline.estimates.sizes import PoolSize, Sizes, count_questions, target_rows, target_steps
 
 # forward passes that a training step takes as much time as, and one that has no gradients of the weights
-STEP_PASSES, ADAPTER_PASSES = 3, 2
-FORWARD_FLOPS = 2
+STEP_PASSES, ADAPTER_PASSES = TRAINING // FORWARD, ADAPTERS // FORWARD
 # time to prepare a row that does not become an example, and one that is filtered out, as a share of that of an example
 REJECTED_SHARE, FILTERED_SHARE = 0.3, 0.05
 
@@ -118,7 +118,7 @@ def _held_out_tokens(pool: PoolSize) -> float | None:
 
 def _passes(amount: float, rows: float | None, tokens: float, model: ModelShape | None) -> Work:
     """Forward passes over `amount` tokens."""
-    return Work(amount, rows, tokens, FORWARD_FLOPS * model.parameters * amount if model is not None else None)
+    return Work(amount, rows, tokens, FORWARD * model.parameters * amount if model is not None else None)
 
 
 WORK: dict[str, Callable[[Config, Sizes], Work]] = {

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 from s2l_ray.config.sections import Checkpoints, Config, Finetuning, Source, TargetSteps
 from s2l_ray.core.model_shape import ModelShape
+from s2l_ray.pipeline.costs import TRAINING
 from s2l_ray.pipeline.estimates.models import model_shape
-from s2l_ray.pipeline.estimates.work import FORWARD_FLOPS, STEP_PASSES
 
 # rows from which the lengths and the speed of preparing are measured, and those of all other stages
 PREPARED_ROWS, ROWS = 2000, 200
@@ -92,4 +92,4 @@ def _epochs(model: ModelShape | None, row_tokens: float) -> int:
 
 
 def _epoch_flops(model: ModelShape, row_tokens: float) -> float:
-    return FORWARD_FLOPS * STEP_PASSES * model.parameters * ROWS * row_tokens
+    return TRAINING * model.parameters * ROWS * row_tokens

@@ -11,14 +11,14 @@ from s2l_ray.config.load import make_config
 from s2l_ray.config.sections import Config, Prices
 from s2l_ray.config.subsections import Gpu
 from s2l_ray.errors import ConfigError
-from s2l_ray.pipeline.costs import Cost
+from s2l_ray.pipeline.costs import Cost, price
 from s2l_ray.pipeline.estimates.job import JobEstimate, with_sums
 from s2l_ray.pipeline.estimates.limits import Limits, check_limits
 from s2l_ray.pipeline.estimates.measurements import Measurement, rate_key
 from s2l_ray.pipeline.estimates.payback import payback, trainings_until
 from s2l_ray.pipeline.estimates.record import Measured, ProbeRecord, add_to_record, read_record
 from s2l_ray.pipeline.estimates.sizes import PoolSize, Sizes, sizes
-from s2l_ray.pipeline.estimates.steps import StepEstimate, estimate_step, price
+from s2l_ray.pipeline.estimates.steps import StepEstimate, estimate_step
 from s2l_ray.pipeline.usage import UsageMeter
 from s2l_ray.runtime.contracts import Usage
 
